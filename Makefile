@@ -1,0 +1,58 @@
+# Two commands set everything up by themselves: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+# SIZE=smallest: a demo of a few steps, to see that everything runs.
+SIZE ?= full
+DEMO_RUNS ?= runs/demo
+
+ifeq ($(SIZE),smallest)
+DEMO_TRAIN := scheduler.total_steps=6 scheduler.warmup_steps=2 train.val_chunk_size=4 trainer.log_every_n_steps=2
+DEMO_SECONDS := 0.05
+else
+DEMO_TRAIN :=
+DEMO_SECONDS := 1
+endif
+
+.PHONY: help
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+.PHONY: install
+install: $(VENV)/.installed ## make the virtual environment
+
+.PHONY: demo
+demo: install ## the whole way on 6 seconds of real stereo music: prepare, train, generate, report
+	$(RUN) preprocess/musdb18stereo_wav.py --sample
+	$(RUN) train.py experiment=audio/sashimi-sample trainer=cpu paths.runs=$(DEMO_RUNS) $(DEMO_TRAIN)
+	$(RUN) generate.py paths.runs=$(DEMO_RUNS) seconds=$(DEMO_SECONDS) device=cpu
+	$(RUN) -m stereo_sashimi.app.report $(DEMO_RUNS)
+
+.PHONY: lint
+lint: install ## style, types and the direction of imports
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+.PHONY: test
+test: lint ## lint, then the test suite (under 3 minutes on 2 cores)
+	$(RUN) -m pytest
+
+.PHONY: slow
+slow: install ## the slow tests that CI runs as well
+	$(RUN) -m pytest -m "slow and not gpu"
+
+.PHONY: gpu
+gpu: install ## the tests that need a CUDA device
+	$(RUN) -m pytest -m gpu
+
+.PHONY: clean
+clean: ## remove caches and the virtual environment; data and runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,73 @@
+"""From a composed config to objects: data module, model description, task, trainer. One hop, by `_target_`.
+
+The order is the order of the data: the data set says the number of channels and codes (`d_input`, `n_levels`), which
+size the embedding, which sizes the backbone, which sizes the head.
+"""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from stereo_sashimi.data import AudioDataModule
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.schema import to_plain
+from stereo_sashimi.tasks import AutoregressiveTask
+
+
+def build_datamodule(cfg: DictConfig) -> AudioDataModule:
+    """The data module of `cfg.dataset` with the loader's and the chunk sizes' keys."""
+    dataset = {str(k): v for k, v in cfg.dataset.items() if not str(k).startswith("__")}
+    datamodule: AudioDataModule = instantiate(
+        dataset,
+        data_dir=cfg.paths.data_dir,
+        train_chunk_size=cfg.train.train_chunk_size,
+        val_chunk_size=cfg.train.val_chunk_size,
+        seed=cfg.train.seed,
+        **cfg.loader,
+    )
+    return datamodule
+
+
+def build_model_config(cfg: DictConfig, datamodule: AudioDataModule) -> LanguageModelConfig:
+    """The model that `cfg` describes, for the audio that the data set gives."""
+    return LanguageModelConfig(
+        spec=datamodule.spec,
+        encoder=instantiate(cfg.encoder),
+        model=instantiate(cfg.model, _convert_="all"),
+        decoder=instantiate(cfg.decoder),
+    )
+
+
+def build_task(cfg: DictConfig, model: LanguageModelConfig, datamodule: AudioDataModule) -> AutoregressiveTask:
+    """The LightningModule; everything it is given is plain, and goes into its checkpoints."""
+    scheduler = None if cfg.scheduler.get("_target_") is None else to_plain(instantiate(cfg.scheduler))
+    task: AutoregressiveTask = instantiate(
+        cfg.task,
+        model=model.to_plain(),
+        optimizer=to_plain(instantiate(cfg.optimizer, _convert_="all")),
+        scheduler=scheduler,
+        context_len=datamodule.context_len,
+        pad_len=datamodule.pad_len,
+        monitor=cfg.train.monitor,
+        mode=cfg.train.mode,
+        backend=cfg.backend.name,
+        _convert_="all",
+    )
+    return task
+
+
+def build_trainer(cfg: DictConfig) -> pl.Trainer:
+    """Lightning's Trainer with the callbacks and loggers that are not null."""
+
+    def each(section: str) -> list[Any]:
+        return [instantiate(node) for node in cfg[section].values() if node is not None]
+
+    # A trainer cannot train with a callback that looks at a learning rate no logger takes.
+    loggers = each("logger")
+    callbacks = [c for c in each("callbacks") if loggers or not isinstance(c, pl.callbacks.LearningRateMonitor)]
+    trainer: pl.Trainer = instantiate(
+        cfg.trainer, callbacks=callbacks, logger=loggers or False, default_root_dir=cfg.paths.run, _convert_="all"
+    )
+    return trainer

@@ -1,0 +1,42 @@
+"""What a person sees when a command fails: one message, no traceback, unless it is our own mistake."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+T = TypeVar("T")
+
+
+def speak(run: Callable[..., T]) -> Callable[..., T | None]:
+    """Wrap a command: errors about input (ValueError, RuntimeError of a backend, files) exit with 1 and one message.
+
+    `STEREO_SASHIMI_TRACEBACK=1` shows the whole traceback instead.
+    """
+
+    # Hydra finds the configs folder through the wrapped function.
+    @functools.wraps(run)
+    def command(*args: object, **kwargs: object) -> T | None:
+        try:
+            return run(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("\nInterrupted.", file=sys.stderr)
+            sys.exit(130)
+        except (ValueError, FileNotFoundError, PermissionError, HydraException, OmegaConfBaseException) as error:
+            if os.environ.get("STEREO_SASHIMI_TRACEBACK"):
+                raise
+            print(f"{type(error).__name__}: {_root(error)}", file=sys.stderr)
+            sys.exit(1)
+
+    return command
+
+
+def _root(error: BaseException) -> BaseException:
+    """Hydra wraps what a constructor raised; the first error is the one that explains."""
+    while error.__cause__ is not None and isinstance(error, HydraException):
+        error = error.__cause__
+    return error

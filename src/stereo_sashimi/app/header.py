@@ -1,0 +1,55 @@
+"""The six lines at the start of a run: what is trained, on what, where it goes, how to resume."""
+
+import torch
+
+from stereo_sashimi.data import AudioDataModule
+from stereo_sashimi.ops import backend as kernel_backend
+from stereo_sashimi.tasks import AutoregressiveTask
+from stereo_sashimi.tasks.optim import parameter_groups
+
+
+def header(
+    task: AutoregressiveTask,
+    datamodule: AudioDataModule,
+    *,
+    backend: str,
+    device: str,
+    precision: str,
+    run: str,
+    seed: int,
+    resume: str,
+) -> str:
+    """Six lines with units; `backend` is what was asked for, `device` a torch device string."""
+    spec, config = task.spec, task.model.config
+    clips = {split: len(data) for split, data in datamodule.datasets.items()}
+    rate = f"{spec.sample_rate / 1000:g} kHz"
+    channels = f"{spec.n_channels} channel{'s' if spec.n_channels > 1 else ''} ({', '.join(spec.channel_names)})"
+    parameters = sum(p.numel() for p in task.model.parameters())
+    groups = {name: sum(p.numel() for p in group.values()) for name, group in parameter_groups(task.model).items()}
+    resolved = kernel_backend.resolve(backend)
+    chosen = f"{resolved} (auto)" if backend == "auto" else resolved
+    clip = f"clips of {datamodule.sample_len / spec.sample_rate:.2f} s"
+    counts = " + ".join(f"{n:,} {split}" for split, n in clips.items())
+    scheduler = "constant" if task.scheduler_config is None else task.scheduler_config.kind
+    model, optimizer = config.model, task.optimizer_config
+    pool = "x".join(str(p) for p in model.pool) or "none"
+    lines = {
+        "data": f"{datamodule.name}  {channels}  {rate}  {spec.bits} bit {spec.quantization}, {spec.n_levels:,} levels"
+        f"  {counts} {clip}",
+        "model": f"SaShiMi{' U-Net' if model.unet else ''}  {parameters / 1e6:.2f} M parameters  "
+        f"d_model {model.d_model}  layers {model.n_layers}  pool {pool}  {model.layer.kind}  "
+        f"decoder {config.decoder.kind}, {config.decoder.coupling}",
+        "optim": f"{optimizer.kind}  lr {optimizer.lr:g} (ssm {optimizer.ssm_lr or optimizer.lr:g})  {scheduler}  "
+        + "  ".join(f"{name} {n:,}" for name, n in groups.items() if n),
+        "backend": f"{chosen}  precision {precision}  device {device_name(device)}  torch {torch.__version__}",
+        "run": f"{run}  seed {seed}",
+        "resume": resume,
+    }
+    return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+
+
+def device_name(device: str) -> str:
+    """ "NVIDIA ..." for a CUDA device, else the device's own name and its threads."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(device))
+    return f"{device} ({torch.get_num_threads()} threads)"

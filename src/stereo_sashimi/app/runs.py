@@ -1,0 +1,55 @@
+"""Finding checkpoints in run folders: a run is `finished` when its run.json says so."""
+
+import json
+from pathlib import Path
+
+STATUS_FILE = "run.json"
+
+
+def find_checkpoint(given: str | None, runs: str) -> Path:
+    """The .ckpt file that the user means.
+
+    - `given`: a .ckpt file, a run folder, or None for the newest finished run under the folder `runs`.
+
+    Of a run folder the best weights are taken, or the last where no validation ran. Raises ValueError.
+    """
+    if given is None:
+        return _of_run(_newest_finished(Path(runs)))
+    path = Path(given)
+    if path.is_dir():
+        return _of_run(path)
+    if not path.is_file():
+        raise ValueError(f"There is no checkpoint {given}. Give a .ckpt file or a run folder: checkpoint=runs/<run>.")
+    return path
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run that a checkpoint belongs to: the folder above `checkpoints/`, else the checkpoint's own folder."""
+    parent = checkpoint.resolve().parent
+    return parent.parent if parent.name == "checkpoints" else parent
+
+
+def _of_run(folder: Path) -> Path:
+    for name in ("best.ckpt", "last.ckpt"):
+        path = folder / "checkpoints" / name
+        if path.is_file():
+            return path
+    raise ValueError(
+        f"{folder} holds no checkpoints/best.ckpt or checkpoints/last.ckpt. Give another run or a .ckpt file."
+    )
+
+
+def _newest_finished(runs: Path) -> Path:
+    finished = []
+    for status in runs.glob(f"*/{STATUS_FILE}"):
+        try:
+            if json.loads(status.read_text()).get("status") == "finished":
+                finished.append((status.stat().st_mtime, status.parent))
+        except (json.JSONDecodeError, OSError):
+            continue
+    if not finished:
+        raise ValueError(
+            f"There is no finished run under {runs}/. Train one (python train.py experiment=audio/sashimi-sample) "
+            "or name one: checkpoint=runs/<run>."
+        )
+    return max(finished)[1]

@@ -1,0 +1,138 @@
+"""`train.py`: data, model, Lightning; leaves checkpoints, logs and run.json in the run folder."""
+
+import json
+import logging
+import os
+import shlex
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from stereo_sashimi.app.build import build_datamodule, build_model_config, build_task, build_trainer
+from stereo_sashimi.app.check import check_keys
+from stereo_sashimi.app.header import header
+from stereo_sashimi.app.runs import STATUS_FILE
+from stereo_sashimi.models import checkpoint as checkpoints
+from stereo_sashimi.models.language_model import LanguageModelConfig
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Train as `cfg` says. Returns what run.json holds: status, validation before and after, checkpoints."""
+    check_keys(cfg)
+    _quiet()
+    pl.seed_everything(cfg.train.seed, workers=True, verbose=False)
+    datamodule = build_datamodule(cfg)
+    datamodule.setup("fit")
+    config = build_model_config(cfg, datamodule)
+    if cfg.checkpoint is not None:
+        _check_resume(cfg.checkpoint, config)
+    task = build_task(cfg, config, datamodule)
+    trainer = build_trainer(cfg)
+    folder = Path(cfg.paths.run)
+    folder.mkdir(parents=True, exist_ok=True)
+    if trainer.is_global_zero:
+        print(
+            header(
+                task,
+                datamodule,
+                backend=cfg.backend.name,
+                device=str(trainer.strategy.root_device),
+                precision=str(trainer.precision),
+                run=_relative(folder),
+                seed=cfg.train.seed,
+                resume=_resume_command(folder),
+            ),
+            flush=True,
+        )
+    result: dict[str, Any] = {"status": "running", "model": config.to_plain()}
+    _write(trainer, folder, result)
+    if cfg.train.validate_before and cfg.checkpoint is None:
+        result["validation_before"] = _validate(trainer, task, datamodule, None)
+    trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.checkpoint, weights_only=True)
+    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
+    result["last"] = _relative(folder / "checkpoints" / "last.ckpt")
+    result["best"] = _relative(Path(best)) if best else None
+    result["steps"] = trainer.global_step
+    result["train"] = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
+    if cfg.train.validate_before:
+        result["validation_after"] = _validate(trainer, task, datamodule, best or None)
+    if cfg.train.test:
+        result["test"] = _numbers(
+            trainer.test(task, datamodule=datamodule, ckpt_path=best or None, verbose=False, weights_only=True)
+        )
+    result["status"] = "finished"
+    _write(trainer, folder, result)
+    if trainer.is_global_zero:
+        print(summary(result), flush=True)
+    return result
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The last lines of a run."""
+    lines = []
+    if "validation_before" in result and "validation_after" in result:
+        before, after = (result[f"validation_{when}"]["val/bits_per_sample"] for when in ("before", "after"))
+        lines += [
+            f"validation before training  {before:.3f} bits/sample",
+            f"validation after training   {after:.3f} bits/sample  ({before - after:.3f} lower)",
+        ]
+    if "test" in result:
+        lines.append(f"test  {result['test']['test/bits_per_sample']:.3f} bits/sample")
+    lines.append(f"finished after {result['steps']} steps; sample with: python generate.py checkpoint={result['last']}")
+    return "\n".join(lines)
+
+
+def _validate(trainer: pl.Trainer, task: Any, datamodule: Any, ckpt_path: str | None) -> dict[str, float]:
+    return _numbers(
+        trainer.validate(task, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+    )
+
+
+def _numbers(results: Any) -> dict[str, float]:
+    return {name: float(value) for result in results for name, value in result.items()}
+
+
+def _write(trainer: pl.Trainer, folder: Path, result: dict[str, Any]) -> None:
+    if trainer.is_global_zero:
+        temporary = folder / f"{STATUS_FILE}.tmp"
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+        os.replace(temporary, folder / STATUS_FILE)
+
+
+def _check_resume(path: str, config: LanguageModelConfig) -> None:
+    """Raise ValueError that names the first field in which a checkpoint and this run disagree."""
+    saved = LanguageModelConfig.from_plain(checkpoints.read(path)["hyper_parameters"]["model"]).to_plain()
+    ours = config.to_plain()
+    for section, fields in ours.items():
+        for name, value in fields.items():
+            if saved[section].get(name) != value:
+                group = "dataset" if section == "spec" else section
+                raise ValueError(
+                    f"checkpoint {path} was trained with {section}.{name}={saved[section].get(name)!r}; this run has "
+                    f"{value!r}. Match `{group}` to the run that wrote it."
+                )
+
+
+def _resume_command(folder: Path) -> str:
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    overrides = [o for o in overrides if not o.startswith("checkpoint=")]
+    last = _relative(folder / "checkpoints" / "last.ckpt")
+    return "python train.py " + " ".join(shlex.quote(o) for o in [*overrides, f"checkpoint={last}"])
+
+
+def _relative(path: Path) -> str:
+    """As short as a person would type it from here."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _quiet() -> None:
+    """Leave the screen to the header and the step lines."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,299 @@
+"""AudioDataModule: a folder of audio as Lightning's train, validation and test loaders.
+
+Files become clips in `dataset.py`, epochs are laid out in `sampler.py`. `is_stereo` enters the program here, goes
+through `audio.channels.n_channels` and leaves as `d_input`; nothing else reads it.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from stereo_sashimi.audio.channels import n_channels
+from stereo_sashimi.audio.io import probe
+from stereo_sashimi.audio.resample import METHODS
+from stereo_sashimi.data.dataset import AudioFolder, ResumableLoader, collate
+from stereo_sashimi.data.sampler import ChunkSampler, FixedDrawSampler, SamplerError, state_in_training
+from stereo_sashimi.data.split import SPLITS, DataError, split_folder
+from stereo_sashimi.spec import AudioSpec
+
+
+class AudioDataModule(pl.LightningDataModule):
+    """Audio files of a folder as batches of codes (`Batch`).
+
+    - `name`: the data set in messages. `path`: its folder, relative to `data_dir` unless absolute.
+    - `is_stereo`: true: 2 channels; false: 1, stereo files are mixed down. `upmix`: true lets mono files into a
+      stereo data set.
+    - `bits` (8, 16), `quantization` (linear, mu-law), `normalize` (none, peak, minmax): see AudioSpec.
+    - `sample_len`: frames in a clip. `drop_last`: leave out the short rest of each file.
+    - `train_percentage`: share (0 to 1) of the files for training, where the folder has no train/ subfolder.
+    - `context_len`: the loss skips the first n frames (below `sample_len`); `pad_len`: n start codes come before the
+      inputs. Both are only kept here; the task uses them.
+    - `sample_rate`: None, all files must agree; or the rate in Hz that files are converted to by `resampler`.
+    - `requantize`: true lets 24 and 32 bit files in, rounded to 16 bits.
+    - `batch_size`, `num_workers`, `pin_memory` (only with a CUDA device), `persistent_workers`: as DataLoader's.
+    - `train_chunk_size`: clips that one training epoch walks through, over all processes, the next epoch going on
+      where it stopped; `val_chunk_size`, `test_chunk_size`: clips in a fixed draw. None: all.
+    - `seed`: of the order in training and of the draws.
+
+    Raises ValueError, naming the key, for values outside these ranges.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str,
+        data_dir: str = ".",
+        is_stereo: bool = False,
+        bits: int = 16,
+        quantization: str = "linear",
+        normalize: str = "none",
+        sample_len: int = 12288,
+        train_percentage: float = 0.88,
+        drop_last: bool = True,
+        context_len: int | None = None,
+        pad_len: int | None = None,
+        sample_rate: int | None = None,
+        resampler: str = "soxr",
+        upmix: bool = False,
+        requantize: bool = False,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
+        train_chunk_size: int | None = None,
+        val_chunk_size: int | None = None,
+        test_chunk_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for key, value, least in (
+            ("dataset.sample_len", sample_len, 1),
+            ("dataset.context_len", context_len, 0),
+            ("dataset.pad_len", pad_len, 0),
+            ("loader.batch_size", batch_size, 1),
+            ("loader.num_workers", num_workers, 0),
+            ("train.train_chunk_size", train_chunk_size, 1),
+            ("train.val_chunk_size", val_chunk_size, 1),
+            ("train.test_chunk_size", test_chunk_size, 1),
+            ("train.seed", seed, 0),
+        ):
+            if value is not None and value < least:
+                raise DataError(f"{key} must be {least} or more; got {value}.")
+        if context_len is not None and context_len >= sample_len:
+            raise DataError(
+                f"dataset.context_len must be below dataset.sample_len={sample_len}, or no frame is left for the "
+                f"loss; got {context_len}."
+            )
+        if not 0 < train_percentage < 1:
+            raise DataError(f"dataset.train_percentage must be between 0 and 1; got {train_percentage}.")
+        if resampler not in METHODS:
+            raise DataError(f"dataset.resampler must be one of {', '.join(METHODS)}; got {resampler!r}.")
+        if persistent_workers and num_workers == 0:
+            raise DataError("loader.persistent_workers=true needs loader.num_workers of 1 or more; got 0.")
+
+        self.name = name
+        self.folder = Path(data_dir) / path
+        self.sample_len = sample_len
+        self.context_len = context_len
+        self.pad_len = pad_len
+        self.drop_last = drop_last
+        self.train_percentage = train_percentage
+        self.resampler = resampler
+        self.upmix = upmix
+        self.requantize = requantize
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.persistent_workers = persistent_workers
+        self.train_chunk_size = train_chunk_size
+        self.val_chunk_size = val_chunk_size
+        self.test_chunk_size = test_chunk_size
+        self.seed = seed
+        self.datasets: dict[str, AudioFolder] = {}
+
+        # Everything but the rate is known now, and checked now.
+        self._target_rate = sample_rate
+        self._format = {"bits": bits, "quantization": quantization, "normalize": normalize}
+        self._d_input = n_channels(is_stereo)
+        self._n_levels = AudioSpec(sample_rate or 1, self._d_input, **self._format).n_levels  # type: ignore[arg-type]
+        self._files: dict[str, list[Path]] | None = None
+        self._spec: AudioSpec | None = None
+        self._sampler: ChunkSampler | None = None
+        self._sampler_trainer: pl.Trainer | None = None
+        self._resumed: dict[str, int] | None = None
+        self._resumed_at: tuple[int, int] | None = None
+
+    @property
+    def d_input(self) -> int:
+        """Channels: 1 or 2."""
+        return self._d_input
+
+    @property
+    def n_levels(self) -> int:
+        """Number of codes, 2**bits."""
+        return self._n_levels
+
+    @property
+    def d_output(self) -> int:
+        """Classes per channel; the same as `n_levels`."""
+        return self._n_levels
+
+    @property
+    def spec(self) -> AudioSpec:
+        """The format of the codes. Without `sample_rate` the header of the first file is read to know the rate."""
+        if self._spec is None:
+            rate = self._target_rate or probe(self._split()["train"][0]).sample_rate
+            self._spec = AudioSpec(rate, self._d_input, **self._format)  # type: ignore[arg-type]
+        return self._spec
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the headers of the splits that `stage` needs: fit, validate, test or None (all)."""
+        wanted = {"fit": ("train", "valid"), "validate": ("valid",), "test": ("test",)}.get(stage or "", SPLITS)
+        for split in wanted:
+            if split not in self.datasets:
+                self.datasets[split] = self._folder(split)
+        if "train" in wanted:
+            self._set_up_sampler()
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Batches of the current chunk; after a resume in mid-epoch, what is left of it."""
+        sampler = self._train_sampler()
+        if self.trainer is not None:
+            loop: Any = self.trainer.fit_loop
+            # The loop calls set_epoch before each epoch, but asks for the first loader, and its length, before that.
+            # A restored sampler stands right already, whereas the loop's own counters are not yet settled.
+            if not (loop.restarting and self._resumed):
+                sampler.set_epoch(loop.epoch_progress.current.processed)
+            elif self._resumed_at is None:
+                self._resumed_at = self._counters()
+        return ResumableLoader(self.datasets["train"], sampler=sampler, **self._loader_options())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of a draw of `val_chunk_size` validation clips, the same in every epoch."""
+        return self._evaluation_loader("valid", self.val_chunk_size)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches of a draw of `test_chunk_size` test clips, the same in every epoch."""
+        return self._evaluation_loader("test", self.test_chunk_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands in its data: plain numbers. Empty before `setup("fit")`."""
+        if self._sampler is None:
+            return {}
+        state = self._sampler.state_dict()
+        if self.trainer is not None:
+            if self._resumed is not None and self._counters() == self._resumed_at:
+                # Nothing was trained since the resume; the counters describe the run before it.
+                state = self._resumed
+            else:
+                state = state_in_training(self._sampler, self.trainer.fit_loop, self._global_batch)
+        return {**state, "global_batch": self._global_batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken. Raises SamplerError if the data or its chunks are not the same."""
+        if not state_dict:
+            return
+        if self._sampler is None:
+            self._resumed = state_dict
+            return
+        inside = 0 < state_dict["consumed"] < self._sampler.chunk_length(state_dict["epoch"])
+        if inside and state_dict["global_batch"] != self._global_batch:
+            raise SamplerError(
+                f"the checkpoint was taken inside an epoch with batches of {state_dict['global_batch']} clips over all "
+                f"processes; this run has {self._global_batch}.\n"
+                "  Resume with the same loader.batch_size x processes, or from a checkpoint of an epoch's end."
+            )
+        self._sampler.load_state_dict(state_dict)
+        self._resumed, self._resumed_at = state_dict, None
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    @property
+    def _global_batch(self) -> int:
+        return self.batch_size * self._ranks[1]
+
+    def _counters(self) -> tuple[int, int]:
+        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]
+        return loop.epoch_loop.batch_progress.total.processed, loop.epoch_progress.current.processed
+
+    def _split(self) -> dict[str, list[Path]]:
+        if self._files is None:
+            self._files = split_folder(self.folder, self.train_percentage, self.name)
+        return self._files
+
+    def _folder(self, split: str) -> AudioFolder:
+        return AudioFolder(
+            self._split()[split],
+            self.spec,
+            self.sample_len,
+            drop_last=self.drop_last,
+            resampler=self.resampler if self._target_rate else None,
+            cache_folder=self.folder,
+            rate_from=self._split()["train"][0],
+            upmix=self.upmix,
+            requantize=self.requantize,
+            name=self.name,
+        )
+
+    def _train_sampler(self) -> ChunkSampler:
+        if self._sampler is None:
+            raise DataError("AudioDataModule.train_dataloader was called before setup('fit').")
+        return self._sampler
+
+    def _set_up_sampler(self) -> None:
+        # A trainer that fits again goes on; another trainer begins at the beginning, or is given a state after this.
+        if self._sampler is None or self._sampler_trainer is not self.trainer:
+            rank, world_size = self._ranks
+            # Only without a trainer can a state have come before setup.
+            before, self._resumed = self._resumed if self.trainer is None else None, None
+            self._sampler_trainer = self.trainer
+            self._sampler = ChunkSampler(
+                len(self.datasets["train"]),
+                self.train_chunk_size,
+                seed=self.seed,
+                shuffle=True,
+                rank=rank,
+                world_size=world_size,
+            )
+            self.load_state_dict(before or {})
+        lengths = {-(-self._sampler.epoch_length(e) // self.batch_size) for e in (0, self._sampler.n_chunks - 1)}
+        if self.trainer is None or len(lengths) == 1:
+            return
+        # Lightning counts the batches of an epoch only when it loads the loader: without a reload it would leave out
+        # the validation after the shorter last chunk of a pass, or cut all chunks to that length after a resume there.
+        self.trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
+        every = self.trainer.val_check_interval
+        if isinstance(every, int) and every > min(lengths) and self.trainer.check_val_every_n_epoch is not None:
+            raise DataError(
+                f"the last chunk of a pass over the training data has {min(lengths)} batches, fewer than "
+                f"trainer.val_check_interval={every}.\n"
+                "  Set trainer.check_val_every_n_epoch=null, trainer.val_check_interval=1.0, or another "
+                "train.train_chunk_size."
+            )
+
+    def _loader_options(self) -> dict[str, Any]:
+        # The loader's own generator seeds its workers, so that iterating does not draw from the global one.
+        generator = torch.Generator().manual_seed(self.seed + self._ranks[0])
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "pin_memory": self.pin_memory and torch.cuda.is_available(),
+            "persistent_workers": self.persistent_workers,
+            "collate_fn": partial(collate, start_code=self.spec.start_code),
+            "generator": generator,
+        }
+
+    def _evaluation_loader(self, split: str, chunk_size: int | None) -> DataLoader[Any]:
+        data = self.datasets[split]
+        rank, world_size = self._ranks
+        sampler: Sampler[int] = FixedDrawSampler(len(data), chunk_size, self.seed, rank, world_size)
+        return DataLoader(data, sampler=sampler, **self._loader_options())

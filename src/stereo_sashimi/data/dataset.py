@@ -1,0 +1,178 @@
+"""A folder of audio as fixed-length clips of codes, read by seeking; `split.py` chooses the files.
+
+Item i is `(codes, i)`; `collate` makes the Batch that models see.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from stereo_sashimi.audio.channels import check_channels, to_channels
+from stereo_sashimi.audio.io import AudioError, AudioInfo, float_to_pcm, probe, read_pcm, write_pcm
+from stereo_sashimi.audio.quantize import encode
+from stereo_sashimi.audio.resample import resample, resampled_length
+from stereo_sashimi.data.split import DataError
+from stereo_sashimi.spec import AudioSpec
+
+
+class Batch(NamedTuple):
+    """One batch of clips.
+
+    - `codes`: (batch, length, channels) int64 in [0, n_levels).
+    - `lengths`: (batch,) int64, how many frames of each clip are audio; the rest are start codes.
+    - `clips`: (batch,) int64, index of each clip in its data set (`AudioFolder.describe`).
+    """
+
+    codes: Int64[Tensor, "batch length channels"]
+    lengths: Int64[Tensor, "batch"]
+    clips: Int64[Tensor, "batch"]
+
+
+def collate(items: Sequence[tuple[Int64[Tensor, "_ channels"], int]], start_code: int) -> Batch:
+    """Stack clips, shorter ones padded at the end with `start_code` to the longest of the batch."""
+    lengths = torch.tensor([len(codes) for codes, _ in items])
+    codes = torch.full((len(items), int(lengths.max()), items[0][0].shape[1]), start_code, dtype=torch.int64)
+    for row, (clip, _) in zip(codes, items, strict=True):
+        row[: len(clip)] = clip
+    return Batch(codes, lengths, torch.tensor([index for _, index in items]))
+
+
+class AudioFolder(Dataset[tuple[Tensor, int]]):
+    """Clips of `sample_len` consecutive frames, file after file, never across two files.
+
+    - `files`: audio files in data set order. Only headers are read here; an item reads its own frames.
+    - `spec`: the codes to make. Files of another rate than `spec.sample_rate` need `resampler`.
+    - `sample_len`: frames in a clip.
+    - `drop_last`: true leaves out the short rest of each file, false keeps it as a shorter clip.
+    - `resampler`: None, or "soxr" or "torchaudio": a file of another rate is converted once as a whole and kept as
+      16-bit WAV under `<cache_folder>/.cache-resampled/<rate>/`, so that its clips join without edges.
+    - `rate_from`: the file that `spec.sample_rate` was read from, for error messages.
+    - `upmix`, `requantize`: see `audio.channels.to_channels` and `audio.io.read_pcm`.
+    - `name`: the data set, for error messages.
+
+    Raises DataError, ChannelError or AudioError, naming the file, for files that do not fit.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        spec: AudioSpec,
+        sample_len: int,
+        *,
+        drop_last: bool = True,
+        resampler: str | None = None,
+        cache_folder: Path | None = None,
+        rate_from: Path | None = None,
+        upmix: bool = False,
+        requantize: bool = False,
+        name: str = "dataset",
+    ) -> None:
+        self.spec = spec
+        self.sample_len = sample_len
+        self.upmix = upmix
+        self.requantize = requantize
+        self.name = name
+        self._resampler = resampler
+        self._cache_folder = cache_folder
+        self._sources = [probe(path) for path in files]
+        for source in self._sources:
+            check_channels(source.n_channels, spec.n_channels, upmix=upmix, name=source.path.name, dataset=name)
+        self._check_rates(rate_from)
+        # What is read: the file itself, or its converted copy.
+        self._paths = [self._at_rate(source) for source in self._sources]
+        self._frames = [resampled_length(s.frames, s.sample_rate, spec.sample_rate) for s in self._sources]
+        clips = [n // sample_len if drop_last else -(-n // sample_len) for n in self._frames]
+        # _first[k] is the index of file k's first clip; the last entry is the number of clips.
+        self._first = np.concatenate([[0], np.cumsum(clips, dtype=np.int64)])
+        if len(self) == 0:
+            raise self._no_clips()
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, index: int) -> tuple[Int64[Tensor, "frames channels"], int]:
+        file, start = self._locate(index)
+        frames = min(self.sample_len, self._frames[file] - start)
+        pcm, _ = read_pcm(self._paths[file], start, frames, requantize=self.requantize)
+        source = self._sources[file].path.name
+        pcm = to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=source, dataset=self.name)
+        return torch.from_numpy(encode(pcm, self.spec)), index
+
+    def describe(self, clip_index: int) -> tuple[Path, int]:
+        """The file that a clip comes from and its first frame there (at `spec.sample_rate`)."""
+        file, start = self._locate(clip_index)
+        return self._sources[file].path, start
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of dataset {self.name!r}: there are {len(self)} (0 to {len(self) - 1}).")
+        # The last file whose first clip is <= index: files without clips share their successor's number.
+        file = int(np.searchsorted(self._first, index, side="right")) - 1
+        return file, int(index - self._first[file]) * self.sample_len
+
+    def _check_rates(self, rate_from: Path | None) -> None:
+        rate = self.spec.sample_rate
+        like = next((source.path for source in self._sources if source.sample_rate == rate), rate_from)
+        for source in self._sources:
+            if source.sample_rate != rate and self._resampler is None:
+                raise DataError(
+                    f"dataset {self.name!r}: {source.path} has {source.sample_rate} Hz, but {like or 'the spec'} has "
+                    f"{rate} Hz.\n"
+                    "  Set dataset.sample_rate to the rate to convert all files to, or remove the files of one rate."
+                )
+
+    def _at_rate(self, source: AudioInfo) -> Path:
+        rate = self.spec.sample_rate
+        if source.sample_rate == rate or self._resampler is None:
+            return source.path
+        folder = self._cache_folder or source.path.parent
+        stat = source.path.stat()
+        # A changed source or another engine gives another name, so a stale copy is never read.
+        key = f"{source.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{self._resampler}|{self.requantize}"
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        copy = folder / ".cache-resampled" / str(rate) / f"{source.path.stem}-{digest}.wav"
+        if not copy.exists():
+            pcm, _ = read_pcm(source.path, requantize=self.requantize)
+            samples = pcm.astype(np.float32) / np.float32(32768)
+            converted, _ = float_to_pcm(resample(samples, source.sample_rate, rate, self._resampler))
+            try:
+                copy.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise AudioError(
+                    f"{copy.parent}: cannot keep files converted to {rate} Hz ({error.strerror}).\n"
+                    "  Make the data folder writable, or convert the files beforehand and set dataset.sample_rate=null."
+                ) from error
+            write_pcm(copy, converted, rate)
+        return copy
+
+    def _no_clips(self) -> DataError:
+        longest = max(zip(self._frames, self._sources, strict=True), key=lambda pair: pair[0], default=None)
+        if longest is None:
+            return DataError(f"dataset {self.name!r}: no audio files were given.")
+        return DataError(
+            f"dataset {self.name!r}: none of {len(self._sources)} files has sample_len={self.sample_len} frames; the "
+            f"longest, {longest[1].path}, has {longest[0]}.\n"
+            f"  Set dataset.sample_len to {longest[0]} or less, or keep short clips with dataset.drop_last=false."
+        )
+
+
+class ResumableLoader(DataLoader[Any]):
+    """The training loader; its two extra methods tell Lightning that a resume in mid-epoch is safe.
+
+    The position itself travels in `AudioDataModule.state_dict`, because Lightning asks a loader for its length before
+    it gives the loader its state, and the length depends on the position.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: see the class docstring."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing: see the class docstring."""

@@ -1,0 +1,168 @@
+"""Discretised mixture of logistics (DML): parameters -> log_prob, log_mass, cdf, sample.
+
+Its neighbour `categorical.py` has the same functions for free logits, and draws the mixture component here.
+
+The idea is that of PixelCNN++ (Salimans et al. 2017, equations 1 and 2), with cells that tile the line exactly, so
+that every set of parameters is a probability over the codes:
+
+    code y = 0 .. n-1     centre x = 2y/n - 1 in the waveform range [-1, 1), cell edges x -+ 1/n
+    LSB units             position y - n/2, cell edges y - n/2 -+ 1/2 (exact in float32), mean * n/2, scale * n/2
+    a, b                  (upper edge - mean) / scale, (lower edge - mean) / scale; a - b = w = 1 / scale
+    inner cell            sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(-w))
+    y = 0, y = n-1        sigmoid(a), sigmoid(-b): the two edge cells take the tails
+
+The product needs no threshold: it loses no digits where the difference of the two sigmoids would cancel or underflow.
+Parameters are (..., 3K) in the order logits, means, log-scales; means and log-scales in units of the waveform range.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stereo_sashimi.distributions import categorical
+
+# Far wider than any audio needs, and narrow enough that every quotient below stays finite in float32.
+LOG_SCALE_LSB = (math.log(1e-5), math.log(1e8))
+MEAN_LSB = (-1e9, 1e9)
+
+
+class Components(NamedTuple):
+    """The K logistics of each mixture, (..., K): normalised log weights (nats); mean and log scale in LSB."""
+
+    log_weight: Tensor
+    mean: Tensor
+    log_scale: Tensor
+
+
+def soft_bound(x: Float[Tensor, "..."], low: float, high: float) -> Float[Tensor, "..."]:
+    """Identity within [low, high]; beyond, bends to within 1 of the bound with slope 1/(1 + distance)**2.
+
+    The slope is continuous and falls algebraically, so it does not underflow to 0 as that of a softplus would: a
+    parameter that ran away can come back.
+    """
+    above, below = F.relu(x - high), F.relu(low - x)
+    return x.clamp(low, high) + (1 - (1 + above).reciprocal()) - (1 - (1 + below).reciprocal())
+
+
+def shift_means(
+    params: Float[Tensor, "*batch parameters"], offset: Float[Tensor, "*batch n_mixtures"]
+) -> Float[Tensor, "*batch parameters"]:
+    """Add `offset` (units of the waveform range) to the means."""
+    logits, means, log_scales = _chunks(params)
+    return torch.cat((logits, means + offset, log_scales), dim=-1)
+
+
+def components(
+    params: Float[Tensor, "*batch parameters"],
+    n_levels: int,
+    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
+) -> Components:
+    """The mixture in LSB units, centred at code n_levels/2; `offset` is added to the means (waveform units).
+
+    Raises ValueError if the last axis is not a multiple of 3.
+    """
+    params = categorical.at_least_float32(params)
+    if offset is not None:
+        params = shift_means(params, offset)
+    logits, means, log_scales = _chunks(params)
+    return Components(
+        torch.log_softmax(logits, dim=-1),
+        soft_bound(means * (n_levels / 2), *MEAN_LSB),
+        soft_bound(log_scales + math.log(n_levels / 2), *LOG_SCALE_LSB),
+    )
+
+
+def log_prob(
+    params: Float[Tensor, "*batch parameters"],
+    codes: Int[Tensor, "*batch"],
+    n_levels: int,
+    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
+) -> Float[Tensor, "*batch"]:
+    """Log mass of `codes` (0 to n_levels - 1), in nats, finite with finite gradients for all finite parameters."""
+    return _log_cells(components(params, n_levels, offset), codes, n_levels)
+
+
+def log_mass(
+    params: Float[Tensor, "*batch parameters"],
+    n_levels: int,
+    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
+) -> Float[Tensor, "*batch n_levels"]:
+    """Log masses of all codes, in nats; takes batch * n_levels * n_mixtures numbers of memory, a few times."""
+    parts = components(params, n_levels, offset)
+    codes = torch.arange(n_levels, device=params.device)
+    return _log_cells(Components(*(part.unsqueeze(-2) for part in parts)), codes, n_levels)
+
+
+def cdf(
+    params: Float[Tensor, "*batch parameters"],
+    codes: Int[Tensor, "*batch"],
+    n_levels: int,
+    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
+) -> Float[Tensor, "*batch"]:
+    """P(code <= codes), in float64; 0 for codes below 0 and 1 from n_levels - 1 on."""
+    log_weight, mean, log_scale = components(params.double(), n_levels, None if offset is None else offset.double())
+    edge = codes.unsqueeze(-1).double() - n_levels / 2 + 0.5
+    inside = (log_weight.exp() * torch.sigmoid((edge - mean) * torch.exp(-log_scale))).sum(-1)
+    return torch.where(codes < 0, 0.0, torch.where(codes >= n_levels - 1, 1.0, inside))
+
+
+def sample(
+    params: Float[Tensor, "*batch parameters"],
+    n_levels: int,
+    *,
+    uniform: Float[Tensor, "*batch 2"],
+    temperature: float = 1.0,
+    mixture_temperature: float | None = None,
+    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
+) -> Int[Tensor, "*batch"]:
+    """Draw one code for each mixture by inverse CDF in float64; returns int64 codes.
+
+    - `uniform`: two numbers in [0, 1) each: [..., 0] picks the logistic, [..., 1] its quantile.
+    - `temperature`: multiplies the scales; 0 takes the mean of the logistic.
+    - `mixture_temperature`: divides the mixture logits; 0 takes the most likely logistic; None: as `temperature`.
+
+    At temperature 1 the codes follow `log_mass` exactly: the quantile is floored to the cell that contains it.
+    Raises ValueError for a negative or infinite temperature.
+    """
+    categorical.check_temperature(temperature)
+    parts = components(params.double(), n_levels, None if offset is None else offset.double())
+    chosen = categorical.sample(
+        parts.log_weight,
+        uniform=uniform[..., 0],
+        temperature=temperature if mixture_temperature is None else mixture_temperature,
+    ).unsqueeze(-1)
+    position = parts.mean.gather(-1, chosen).squeeze(-1)
+    if temperature > 0.0:
+        scale = parts.log_scale.gather(-1, chosen).squeeze(-1).exp() * temperature
+        u = uniform[..., 1].double()
+        position = position + scale * (torch.log(u) - torch.log1p(-u))
+    # Clipped before the conversion: u = 0 stands at minus infinity, which belongs to code 0.
+    return torch.floor(position + (n_levels / 2 + 0.5)).clamp(0, n_levels - 1).long()
+
+
+def _chunks(params: Float[Tensor, "*batch parameters"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, means and log-scales, (..., K) each."""
+    if params.shape[-1] % 3 or params.shape[-1] == 0:
+        raise ValueError(
+            f"DML parameters need a last axis of 3 * n_mixtures (logits, means, log-scales); got {params.shape[-1]}."
+        )
+    logits, means, log_scales = params.chunk(3, dim=-1)
+    return logits, means, log_scales
+
+
+def _log_cells(parts: Components, codes: Int[Tensor, "..."], n_levels: int) -> Float[Tensor, "..."]:
+    """Log mass of the cells of `codes`, which broadcast against the batch axes of `parts`."""
+    log_weight, mean, log_scale = parts
+    code = codes.unsqueeze(-1)
+    position = code.to(mean.dtype) - n_levels / 2
+    width = torch.exp(-log_scale)
+    log_below_upper = F.logsigmoid((position + 0.5 - mean) * width)
+    log_above_lower = F.logsigmoid(-(position - 0.5 - mean) * width)
+    inner = log_below_upper + log_above_lower + torch.log(-torch.expm1(-width))
+    # All three are finite with finite gradients everywhere, so the branch not taken adds an exact 0 to them.
+    cell = torch.where(code == 0, log_below_upper, torch.where(code == n_levels - 1, log_above_lower, inner))
+    return torch.logsumexp(log_weight + cell, dim=-1)

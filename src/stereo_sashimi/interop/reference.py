@@ -1,0 +1,147 @@
+"""Checkpoints of the original S4 repository (state-spaces/s4) -> our modules.
+
+`load_reference` builds the module and fills it; `convert` translates the state dict alone, differentiably, so that
+a test can compare gradients with respect to the original's own parameters. Key names are in `reference_keys.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stereo_sashimi.interop.reference_keys import rename
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.sashimi import SashimiConfig
+from stereo_sashimi.nn.embedding import EmbeddingConfig
+from stereo_sashimi.nn.heads import CategoricalHeadConfig
+from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
+from stereo_sashimi.ops.discretize import bilinear
+from stereo_sashimi.ops.kernels import krylov
+from stereo_sashimi.spec import AudioSpec
+
+KINDS = ("s4block", "sashimi_modular", "sashimi_standalone", "unet_modular", "lm_sashimi_modular")
+
+
+def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> nn.Module:
+    """Build our module from a state dict of the original implementation.
+
+    - `state_dict`: the original's tensors, float32 or float64; the module gets the same precision. Where C was stored
+      for one length (`l_kernel > 0`), the plain C is recovered in float64: give float64 tensors to keep all of it.
+    - `config`: `type` is one of s4block, sashimi_modular, sashimi_standalone, unet_modular, lm_sashimi_modular, with
+      the original's names for the rest: d_model, n_layers, pool, expand, ff, unet, d_state, n_ssm, dt_transform,
+      mode, init, disc, bits.
+
+    Returns S4, Sashimi or LanguageModel in eval mode, called as `y, state = module(u, state)` on (batch, length, ..).
+    Raises ValueError for an unknown type and for keys that are missing or left over.
+    """
+    module = build(config)
+    dtypes = {t.dtype for t in state_dict.values() if t.is_floating_point()}
+    module = module.to(max(dtypes, key=lambda dtype: torch.finfo(dtype).bits))
+    converted = convert(state_dict, config)
+    expected = dict(module.named_parameters())
+    missing, left_over = sorted(expected.keys() - converted.keys()), sorted(converted.keys() - expected.keys())
+    if missing or left_over:
+        raise ValueError(
+            f"This state dict is not a {config['type']!r} of the given config: {len(missing)} parameters are missing "
+            f"({', '.join(missing[:3])}), {len(left_over)} are left over ({', '.join(left_over[:3])})."
+        )
+    for name, parameter in expected.items():
+        if parameter.shape != converted[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(converted[name].shape)} in the state dict, but the config gives "
+                f"{tuple(parameter.shape)}; check d_model, n_layers, pool, d_state and n_ssm."
+            )
+    module.load_state_dict({name: tensor.detach() for name, tensor in converted.items()})
+    return module.eval()
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """The module that a reference config describes, freshly initialised."""
+    kind = config.get("type")
+    if kind not in KINDS:
+        raise ValueError(f"config['type'] must be one of {', '.join(KINDS)}; got {kind!r}.")
+    layer = _layer(config)
+    if kind == "s4block":
+        return S4(config["d_model"], layer)
+    standalone = kind == "sashimi_standalone"
+    backbone = SashimiConfig(
+        d_model=config["d_model"],
+        n_layers=config["n_layers"],
+        pool=tuple(config["pool"]),
+        expand=config.get("expand", 2),
+        ff=config.get("ff", 2),
+        unet=kind == "unet_modular" or bool(config.get("unet", False)),
+        norm="layer" if standalone else "scalar",
+        pool_weight_norm=kind in ("sashimi_modular", "lm_sashimi_modular"),
+        layer=layer,
+    )
+    if kind != "lm_sashimi_modular":
+        return backbone.build()
+    # The original scales every clip by its own minimum and maximum and keeps neither: only mu-law 16 kHz is known.
+    spec = AudioSpec(
+        sample_rate=config.get("sample_rate", 16000),
+        n_channels=1,
+        bits=config["bits"],
+        quantization=config.get("quantization", "mu-law"),
+        normalize="minmax",
+    )
+    encoder, decoder = EmbeddingConfig(d_model=config["d_model"]), CategoricalHeadConfig()
+    return LanguageModelConfig(spec=spec, encoder=encoder, model=backbone, decoder=decoder).build()
+
+
+def convert(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Our parameter names and shapes from the original's, differentiable in every tensor."""
+    converted, lengths = {}, {}
+    for key, tensor in state_dict.items():
+        name = rename(key, config)
+        if name.endswith("ssm.l_kernel"):
+            lengths[name.removesuffix("l_kernel")] = int(tensor)
+        else:
+            converted[name] = _reshape(name, tensor)
+    for prefix, length in lengths.items():
+        if length > 0:
+            converted[prefix + "C"] = _plain_c(converted, prefix, length, _layer(config))
+    return converted
+
+
+def _layer(config: Mapping[str, Any]) -> LayerConfig:
+    standalone = config["type"] == "sashimi_standalone"
+    n_ssm = config.get("n_ssm", None if config["type"] in ("sashimi_standalone", "unet_modular") else 1)
+    dt_transform = config.get("dt_transform", "exp" if standalone else "softplus")
+    if config.get("mode", "dplr") == "diag":
+        return S4DConfig(
+            d_state=config["d_state"],
+            n_ssm=n_ssm,
+            dt_transform=dt_transform,
+            init=config.get("init", "diag-lin").removeprefix("diag-"),
+            discretization=config.get("disc", "zoh"),
+        )
+    return S4Config(d_state=config["d_state"], n_ssm=n_ssm, dt_transform=dt_transform)
+
+
+def _reshape(name: str, tensor: Tensor) -> Tensor:
+    """Drop the axes of size one that the original keeps (kernel channels, 1x1 convolutions)."""
+    leaf = name.rsplit(".", 1)[-1]
+    if leaf in ("D", "B", "C", "P"):
+        return tensor.squeeze(0)
+    if leaf == "inv_dt" or (leaf == "weight" and tensor.dim() == 3):
+        return tensor.squeeze(-1)
+    return tensor
+
+
+def _plain_c(converted: Mapping[str, Tensor], prefix: str, length: int, layer: LayerConfig) -> Tensor:
+    """Solve C (I - A_bar^length) = C~ for the plain output matrix C, in float64."""
+    stored = converted[prefix + "C"]
+    value = {name: converted[prefix + name].to(torch.float64) for name in ("A_real", "A_imag", "P", "B", "C", "inv_dt")}
+    d_model = stored.shape[0]
+    copies = d_model // value["A_real"].shape[0]
+    lam = torch.complex(-value["A_real"].exp(), -value["A_imag"]).repeat(copies, 1)
+    p, b = (torch.view_as_complex(value[name]).repeat(copies, 1) for name in "PB")
+    dt = value["inv_dt"].exp() if layer.dt_transform == "exp" else nn.functional.softplus(value["inv_dt"])
+    c_tilde = torch.view_as_complex(value["C"])
+    power = torch.linalg.matrix_power(krylov.dense(bilinear(lam, p, b, c_tilde, dt)), length)
+    row = torch.cat([c_tilde.real, -c_tilde.imag], dim=-1)
+    identity = torch.eye(power.shape[-1], dtype=power.dtype, device=power.device)
+    re, im = torch.linalg.solve((identity - power).mT, row.unsqueeze(-1)).squeeze(-1).chunk(2, dim=-1)
+    return torch.stack([re, -im], dim=-1).to(stored.dtype)

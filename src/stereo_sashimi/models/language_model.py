@@ -1,0 +1,92 @@
+"""LanguageModel: codes -> MultiChannelEmbedding -> Sashimi -> per-channel head. One frame at a time or all at once."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from stereo_sashimi.models.sashimi import Sashimi, SashimiConfig, SashimiState
+from stereo_sashimi.nn.embedding import EmbeddingConfig, MultiChannelEmbedding
+from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig, Head
+from stereo_sashimi.schema import from_plain, to_plain
+from stereo_sashimi.spec import AudioSpec
+
+HeadConfig = CategoricalHeadConfig | DMLHeadConfig
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """Everything that rebuilds a model: the audio it reads, encoder, backbone and decoder. Saved in checkpoints."""
+
+    spec: AudioSpec
+    encoder: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    model: SashimiConfig = field(default_factory=SashimiConfig)
+    decoder: HeadConfig = field(default_factory=CategoricalHeadConfig)
+
+    def build(self, backend: str = "auto") -> "LanguageModel":
+        """A freshly initialised model."""
+        return LanguageModel(self, backend)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain fields only, no class paths."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    @classmethod
+    def from_plain(cls, data: Any) -> "LanguageModelConfig":
+        """Validate plain fields. Raises ValueError naming the first field that is wrong."""
+        if not isinstance(data, dict) or set(data) != {"spec", "encoder", "model", "decoder"}:
+            raise ValueError("A model description must hold exactly: spec, encoder, model, decoder.")
+        return cls(
+            spec=from_plain(data["spec"], (AudioSpec,), "spec"),
+            encoder=from_plain(data["encoder"], (EmbeddingConfig,), "encoder"),
+            model=from_plain(data["model"], (SashimiConfig,), "model"),
+            decoder=from_plain(data["decoder"], (CategoricalHeadConfig, DMLHeadConfig), "decoder"),
+        )
+
+
+class LanguageModel(nn.Module):
+    """An autoregressive density over codes (batch, length, channels), mono being channels = 1.
+
+    `forward` gives hidden features from previous codes; the head owns `log_prob(hidden, codes)` and
+    `sample(hidden, ..)`, because with `coupling: autoregressive` a channel sees the ones before it in the same frame.
+    """
+
+    def __init__(self, config: LanguageModelConfig, backend: str = "auto") -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec = config.spec
+        self.embedding: MultiChannelEmbedding = config.encoder.build(spec.n_channels, spec.n_levels)
+        width = self.embedding.d_output
+        self.backbone: Sashimi = config.model.build(width, backend)
+        self.head: Head = config.decoder.build(width, spec.n_channels, spec.n_levels)
+
+    def initial_state(self, batch_size: int) -> SashimiState:
+        """The state before the first frame of a track."""
+        return self.backbone.initial_state(batch_size)
+
+    def start_codes(self, batch_size: int, length: int = 1) -> Int64[Tensor, "batch length channels"]:
+        """The codes before the first frame of a track."""
+        device = next(self.parameters(), torch.empty(0)).device
+        shape = (batch_size, length, self.spec.n_channels)
+        return torch.full(shape, self.spec.start_code, dtype=torch.int64, device=device)
+
+    def forward(
+        self, codes: Int64[Tensor, "batch length channels"], state: SashimiState | None = None
+    ) -> tuple[Float[Tensor, "batch length width"], SashimiState | None]:
+        """Hidden features that predict the frame after each of `codes`; state as in `Sashimi`."""
+        return self.backbone(self.embedding(codes), state)
+
+    def hidden_for(
+        self, codes: Int64[Tensor, "batch length channels"], n_start: int = 1
+    ) -> Float[Tensor, "batch length width"]:
+        """Features that predict each frame of `codes` from the frames before it, after `n_start` start codes."""
+        inputs = torch.cat([self.start_codes(codes.shape[0], n_start), codes[:, :-1]], dim=1)
+        hidden, _ = self(inputs)
+        return hidden[:, n_start - 1 :]
+
+    def log_prob(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length channels"]:
+        """Log-probability in nats of each code given everything before it, from the start of a track."""
+        return self.head.log_prob(self.hidden_for(codes), codes)

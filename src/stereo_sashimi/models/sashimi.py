@@ -1,0 +1,154 @@
+"""Sashimi: the multi-scale backbone of S4 layers (Goel et al. 2022, "It's Raw!"), width in, width out.
+
+Embedding and heads are not here: `language_model.py` puts them around it. The wiring, for `pool = (p1, .., pk)`:
+
+  down   [unet: n_layers x (S4, FF)]  DownPool(p1)  ..  DownPool(pk)     rate falls, width grows by `expand`
+  center n_layers x (S4, FF)
+  up     UpPool(pk)  n_layers x (S4, FF)  ..  UpPool(p1)  n_layers x (S4, FF)
+
+with skips from each signal on the way down to its mirror on the way up.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stereo_sashimi.nn.feedforward import FeedForward
+from stereo_sashimi.nn.pooling import DownPool, UpPool
+from stereo_sashimi.nn.residual import Residual
+from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
+from stereo_sashimi.schema import from_plain
+
+
+@dataclass(frozen=True)
+class SashimiConfig:
+    """Shape of the backbone.
+
+    - `d_model`: width of one channel's embedding; the backbone is as wide as the whole embedding.
+    - `n_layers`: (S4, FF) pairs per level. `pool`: frames grouped at each level. `expand`: growth of the width a level.
+    - `ff`: growth inside feed-forward layers. `unet`: blocks before pooling as well, skips around every block.
+    - `norm`: "layer" or "scalar" in front of blocks. `pool_weight_norm`: weight normalisation of the pools.
+    - `dropout`: inside layers; `dropres`: on residual branches.
+    - `layer`: `S4Config` or `S4DConfig`.
+    """
+
+    d_model: int = 64
+    n_layers: int = 8
+    pool: tuple[int, ...] = (4, 4)
+    expand: int = 2
+    ff: int = 2
+    unet: bool = False
+    norm: str = "layer"
+    pool_weight_norm: bool = False
+    dropout: float = 0.0
+    dropres: float = 0.0
+    layer: LayerConfig = field(default_factory=S4Config)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pool", tuple(int(p) for p in self.pool))
+        if isinstance(self.layer, dict):
+            object.__setattr__(self, "layer", from_plain(self.layer, (S4Config, S4DConfig), "model.layer"))
+        for name in ("d_model", "n_layers", "expand", "ff"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1; got {getattr(self, name)}.")
+        if any(p < 1 for p in self.pool):
+            raise ValueError(f"model.pool must hold factors of at least 1; got {list(self.pool)}.")
+        if self.norm not in ("layer", "scalar"):
+            raise ValueError(f"model.norm must be layer or scalar; got {self.norm!r}.")
+        for name in ("dropout", "dropres"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must lie in [0, 1); got {getattr(self, name)}.")
+
+    def build(self, width: int | None = None, backend: str = "auto") -> "Sashimi":
+        """The backbone for an embedding of `width` features (default `d_model`)."""
+        return Sashimi(self.d_model if width is None else width, self, backend)
+
+
+class SashimiState(NamedTuple):
+    """What a Sashimi carries between segments.
+
+    `phase`: frames seen so far modulo prod(pool), one number for the whole batch, kept on the host.
+    `layers`: one entry a module in the order they run (batch first), None where a module has none.
+    """
+
+    phase: int
+    layers: tuple[Tensor | None, ...]
+
+
+class Sashimi(nn.Module):
+    """The backbone. Input and output (batch, length, width), any length; see `SashimiConfig`."""
+
+    def __init__(self, width: int, config: SashimiConfig, backend: str = "auto") -> None:
+        super().__init__()
+        self.width, self.unet, self.stride = width, config.unet, math.prod(config.pool)
+
+        def blocks(d_model: int) -> list[nn.Module]:
+            pairs: list[nn.Module] = []
+            for _ in range(config.n_layers):
+                for layer in (
+                    S4(d_model, config.layer, config.dropout, backend),
+                    FeedForward(d_model, config.ff, config.dropout),
+                ):
+                    pairs.append(Residual(layer, d_model, config.norm, config.dropres))
+            return pairs
+
+        widths = [width * config.expand**i for i in range(len(config.pool) + 1)]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for pool, low, high in zip(config.pool, widths[:-1], widths[1:], strict=True):
+            before = blocks(low) if config.unet else []
+            self.down.append(nn.ModuleList([*before, DownPool(low, high, pool, config.pool_weight_norm)]))
+        self.center = nn.ModuleList(blocks(widths[-1]))
+        for pool, low, high in zip(config.pool[::-1], widths[-2::-1], widths[:0:-1], strict=True):
+            up_pool = UpPool(high, low, pool, config.pool_weight_norm)
+            self.up.append(nn.ModuleList([up_pool, *blocks(low)]))
+        self.norm = nn.LayerNorm(width)
+
+    def in_order(self) -> Iterator[nn.Module]:
+        """The modules that may carry state, in the order they run."""
+        for level in self.down:
+            yield from level
+        yield from self.center
+        for level in self.up:
+            yield from level
+
+    def initial_state(self, batch_size: int) -> SashimiState:
+        """The state before the first frame."""
+        return SashimiState(0, tuple(module.initial_state(batch_size) for module in self.in_order()))
+
+    def forward(
+        self, x: Float[Tensor, "batch length width"], state: SashimiState | None = None
+    ) -> tuple[Float[Tensor, "batch length width"], SashimiState | None]:
+        """`None` in gives `None` out (a whole sequence from the start); a state in gives the next state out."""
+        length = x.shape[1]
+        layers_in = repeat(None) if state is None else iter(state.layers)
+        layers_out: list[Tensor | None] = []
+
+        def run(module: nn.Module, x: Tensor, *args: int) -> Tensor:
+            y, layer_state = module(x, next(layers_in), *args)
+            layers_out.append(layer_state)
+            return y
+
+        signals = [x]
+        for level in self.down:
+            for module in level:
+                x = run(module, x)
+                signals.append(x)
+        for block in self.center:
+            x = run(block, x)
+        x = x + signals.pop()
+        for up_pool, *level_blocks in self.up:
+            x = run(up_pool, x, signals[-1].shape[1])
+            x = skip = x + signals.pop()
+            for block in level_blocks:
+                x = run(block, x)
+                if self.unet:
+                    x = x + signals.pop()
+            if not self.unet:
+                x = x + skip
+        y = self.norm(x)
+        return y, None if state is None else SashimiState((state.phase + length) % self.stride, tuple(layers_out))

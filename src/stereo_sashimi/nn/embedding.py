@@ -1,0 +1,109 @@
+"""MultiChannelEmbedding: codes of one or more channels -> features, one table per channel.
+
+The other end of the model, features -> distributions of codes, is in `heads.py`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+MERGES = ("concat", "sum")
+INITS = ("normal", "waveform")
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """How codes become features.
+
+    - `d_model`: features of one channel, at least 1.
+    - `merge`: `"concat"` gives d_input * d_model features in channel order, `"sum"` gives d_model.
+    - `init`: `"normal"` draws N(0, 1); `"waveform"` makes rows that are smooth in the amplitude.
+
+    Raises ValueError, naming the field, for any other value.
+    """
+
+    kind: ClassVar[str] = "embedding"
+    d_model: int = 64
+    merge: str = "concat"
+    init: str = "normal"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.d_model, bool) or not isinstance(self.d_model, int) or self.d_model < 1:
+            raise ValueError(f"encoder.d_model must be an integer of at least 1; got {self.d_model!r}.")
+        if self.merge not in MERGES:
+            raise ValueError(f"encoder.merge must be one of {', '.join(MERGES)}; got {self.merge!r}.")
+        if self.init not in INITS:
+            raise ValueError(f"encoder.init must be one of {', '.join(INITS)}; got {self.init!r}.")
+
+    def build(self, d_input: int, n_levels: int) -> "MultiChannelEmbedding":
+        """Make the module for `d_input` channels of `n_levels` codes."""
+        return MultiChannelEmbedding(d_input, n_levels, self.d_model, self.merge, self.init)
+
+
+class MultiChannelEmbedding(nn.Module):
+    """One table of (n_levels, d_model) per channel; `d_output` is the number of features it gives."""
+
+    def __init__(self, d_input: int, n_levels: int, d_model: int, merge: str = "concat", init: str = "normal") -> None:
+        super().__init__()
+        EmbeddingConfig(d_model, merge, init)
+        if d_input < 1:
+            raise ValueError(f"MultiChannelEmbedding needs d_input of at least 1 channel; got {d_input}.")
+        self.d_input, self.n_levels, self.d_model, self.merge = d_input, n_levels, d_model, merge
+        self.d_output = d_input * d_model if merge == "concat" else d_model
+        self.tables = nn.ModuleList(nn.Embedding(n_levels, d_model) for _ in range(d_input))
+        if init == "waveform":
+            for table in self.tables.parameters():
+                waveform_rows_(table)
+
+    def forward(self, codes: Int[Tensor, "batch length channels"]) -> Float[Tensor, "batch length d_output"]:
+        """Look up every channel in its own table and merge; raises ValueError for a wrong number of channels."""
+        if codes.shape[-1] != self.d_input:
+            raise ValueError(
+                f"MultiChannelEmbedding was built for {self.d_input} channels; got codes with {codes.shape[-1]}, "
+                f"shape {tuple(codes.shape)}. Match `dataset` (is_stereo) to the model."
+            )
+        rows = [table(codes[..., channel]) for channel, table in enumerate(self.tables)]
+        return torch.cat(rows, dim=-1) if self.merge == "concat" else torch.stack(rows).sum(0)
+
+
+@torch.no_grad()
+def waveform_rows_(weight: Float[Tensor, "n_levels d_model"]) -> Float[Tensor, "n_levels d_model"]:
+    """Fill `weight` with random rows that vary smoothly with the amplitude of the code; returns it.
+
+    Of 65,536 codes a training set shows the loud ones rarely or never. With independent rows such a code is noise to
+    the network; here it resembles its neighbours from the start. Every column is a random combination (orthogonal,
+    from torch's generator) of fixed features of the amplitude, with mean 0 and variance 1 when magnitudes are
+    log-uniform, which gives quiet and loud codes equal say. Training moves the rows freely.
+    """
+    n_levels, d_model = weight.shape
+    lsb = torch.arange(n_levels, dtype=torch.float64, device=weight.device) - n_levels / 2
+    x = lsb.unsqueeze(-1) / (n_levels / 2)
+    # Gains up to 1 for one code; waves from half a cycle over the range to 2 sqrt(n_levels) codes a cycle, so that
+    # the gaps between the loud codes that were seen are bridged.
+    gains = _log_spaced(0.5, n_levels / 2, 12, x)
+    wavelengths = _log_spaced(4.0, 4.0 / math.sqrt(n_levels), 16, x)
+    log_magnitude = torch.sign(x) * torch.log1p(lsb.abs()).unsqueeze(-1) / math.log1p(n_levels / 2)
+    phase = 2 * math.pi * x / wavelengths
+    features = torch.cat((torch.tanh(gains * x), log_magnitude, torch.sin(phase), torch.cos(phase)), dim=-1)
+    density = 1 / (lsb.abs() + 1)
+    density = (density / density.sum()).unsqueeze(-1)
+    mix = torch.empty(features.shape[-1], d_model, dtype=torch.float64, device=weight.device)
+    nn.init.orthogonal_(mix)
+    return weight.copy_(_standardise(_standardise(features, density) @ mix, density))
+
+
+def _log_spaced(first: float, last: float, count: int, like: Tensor) -> Float[Tensor, "count"]:
+    exponents = torch.linspace(math.log(first), math.log(last), count, dtype=like.dtype, device=like.device)
+    return exponents.exp()
+
+
+def _standardise(
+    columns: Float[Tensor, "n_levels features"], density: Float[Tensor, "n_levels 1"]
+) -> Float[Tensor, "n_levels features"]:
+    """Mean 0 and variance 1 of each column under `density`."""
+    centred = columns - (density * columns).sum(0)
+    return centred / (density * centred.square()).sum(0).sqrt()

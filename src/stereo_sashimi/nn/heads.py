@@ -1,0 +1,233 @@
+"""Heads: hidden features -> a distribution over the codes of every channel. What they share, and their configs.
+
+The two heads are in `categorical_head.py` and `dml_head.py`; the mathematics is in `distributions/`. A frame is
+modelled by the chain rule, p(frame | h) = prod_c p(code_c | h, codes of channels < c): `coupling="autoregressive"` uses
+the earlier channels, `coupling="independent"` (the default) ignores them. Mono is a frame of one factor.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+COUPLINGS = ("independent", "autoregressive")
+
+
+class Score(NamedTuple):
+    """What a head says about given codes.
+
+    - `log_prob`: (batch, length, channels), nats.
+    - `rank`: int64 of the same shape, how many codes were strictly more likely; None if it was not asked for.
+    """
+
+    log_prob: Tensor
+    rank: Tensor | None
+
+
+def _check_coupling(coupling: str) -> None:
+    if coupling not in COUPLINGS:
+        raise ValueError(f"decoder.coupling must be one of {', '.join(COUPLINGS)}; got {coupling!r}.")
+
+
+@dataclass(frozen=True)
+class CategoricalHeadConfig:
+    """A free logit for every code; `coupling` is `"independent"` or `"autoregressive"`, else ValueError."""
+
+    kind: ClassVar[str] = "categorical"
+    coupling: str = "independent"
+
+    def __post_init__(self) -> None:
+        _check_coupling(self.coupling)
+
+    def build(self, d_model: int, n_channels: int, n_levels: int) -> "Head":
+        """Make the head that reads `d_model` features, the whole width, for each channel."""
+        from stereo_sashimi.nn.categorical_head import CategoricalHead
+
+        return CategoricalHead(d_model, n_channels, n_levels, self.coupling)
+
+
+@dataclass(frozen=True)
+class DMLHeadConfig:
+    """A discretised mixture of `n_mixtures` logistics (at least 1); `coupling` as in CategoricalHeadConfig."""
+
+    kind: ClassVar[str] = "dml"
+    coupling: str = "independent"
+    n_mixtures: int = 10
+
+    def __post_init__(self) -> None:
+        _check_coupling(self.coupling)
+        if isinstance(self.n_mixtures, bool) or not isinstance(self.n_mixtures, int) or self.n_mixtures < 1:
+            raise ValueError(f"decoder.n_mixtures must be an integer of at least 1; got {self.n_mixtures!r}.")
+
+    def build(self, d_model: int, n_channels: int, n_levels: int) -> "Head":
+        """Make the head that reads `d_model` features, the whole width, for each channel."""
+        from stereo_sashimi.nn.dml_head import DMLHead
+
+        return DMLHead(d_model, n_channels, n_levels, self.coupling, self.n_mixtures)
+
+
+class Head(nn.Module, ABC):
+    """Features (batch, length, width) -> distributions over codes (batch, length, channels), one per channel.
+
+    - `d_output`: P, the number of parameters of one distribution.
+    - `n_uniforms`: how many uniform numbers one draw takes.
+    - `can_rank`: whether `score(with_rank=True)` is possible.
+
+    The methods here walk the channels in order; a subclass says what happens in one channel.
+    """
+
+    n_uniforms: ClassVar[int]
+
+    def __init__(self, d_model: int, n_channels: int, n_levels: int, d_output: int, coupling: str) -> None:
+        super().__init__()
+        _check_coupling(coupling)
+        if n_channels < 1 or n_levels < 2:
+            raise ValueError(
+                f"A head needs n_channels of at least 1 and n_levels of at least 2; got n_channels={n_channels}, "
+                f"n_levels={n_levels}. Both come from `dataset` (is_stereo, bits)."
+            )
+        self.n_channels, self.n_levels = n_channels, n_levels
+        self.d_output, self.coupling = d_output, coupling
+        self.channels = nn.ModuleList(nn.Linear(d_model, d_output) for _ in range(n_channels))
+
+    @property
+    def can_rank(self) -> bool:
+        """Whether the rank of a code, and so accuracy, can be told at a bearable cost."""
+        return True
+
+    @property
+    def n_coupled(self) -> int:
+        """Number of channels that read the codes of earlier ones: channels 1 to n_coupled, or none."""
+        return self.n_channels - 1 if self.coupling == "autoregressive" else 0
+
+    def parameters_for(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        codes: Int[Tensor, "batch length channels"] | None,
+    ) -> Float[Tensor, "batch length channels d_output"]:
+        """Teacher-forced parameters of the distributions; the coupling is already in them.
+
+        `codes` may be None if the coupling is independent. With 65,536 logits this is large; `score` never holds it.
+        """
+        if codes is not None:
+            self._check_codes(codes)
+        steps = [
+            self.channel_parameters(hidden, None if codes is None else codes[..., :channel], channel)
+            for channel in range(self.n_channels)
+        ]
+        return torch.stack(steps, dim=-2)
+
+    def log_prob(
+        self, hidden: Float[Tensor, "batch length width"], codes: Int[Tensor, "batch length channels"]
+    ) -> Float[Tensor, "batch length channels"]:
+        """Log probability of each code in nats; summed over channels, that of the frame."""
+        return self.score(hidden, codes, with_rank=False).log_prob
+
+    def score(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        codes: Int[Tensor, "batch length channels"],
+        with_rank: bool,
+    ) -> Score:
+        """Log probability of each code and, if asked, its rank; raises ValueError where `can_rank` is false."""
+        self._check_codes(codes)
+        if with_rank and not self.can_rank:
+            raise ValueError(
+                f"accuracy needs the rank of each code, and this head would have to compute {self.n_levels} masses "
+                "for each one. Use task.metrics=[bpb], 8-bit audio (dataset.bits=8) or decoder=categorical."
+            )
+        steps = [self._score_channel(hidden, codes, channel, with_rank) for channel in range(self.n_channels)]
+        ranks = [step.rank for step in steps if step.rank is not None]
+        return Score(
+            torch.stack([step.log_prob for step in steps], dim=-1), torch.stack(ranks, dim=-1) if ranks else None
+        )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        uniform: Float[Tensor, "batch length channels n_uniforms"],
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+    ) -> tuple[Int[Tensor, "batch length channels"], Float[Tensor, "batch length channels"]]:
+        """Draw the frames at each position, channel after channel.
+
+        `uniform` are numbers in [0, 1) from the caller's generators, best in float64. Returns the codes (int64) and
+        their log probability under the model itself, whatever the temperature, top_k and top_p. No gradients.
+        """
+        expected = (*hidden.shape[:2], self.n_channels, self.n_uniforms)
+        if tuple(uniform.shape) != expected:
+            raise ValueError(
+                f"sample needs uniform numbers of shape (batch, length, channels, n_uniforms) = {expected}; "
+                f"got {tuple(uniform.shape)}."
+            )
+        codes = torch.empty((*hidden.shape[:2], 0), dtype=torch.long, device=hidden.device)
+        log_probs = []
+        for channel in range(self.n_channels):
+            params = self.channel_parameters(hidden, codes, channel)
+            code, log_prob = self._sample_channel(params, uniform[:, :, channel], temperature, top_k, top_p)
+            codes = torch.cat((codes, code.unsqueeze(-1)), dim=-1)
+            log_probs.append(log_prob)
+        return codes, torch.stack(log_probs, dim=-1)
+
+    def log_mass(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        codes_before: Int[Tensor, "batch length earlier"] | None,
+        channel: int,
+    ) -> Float[Tensor, "batch length n_levels"]:
+        """Log masses of all codes of `channel`, given the codes of the channels before it in the same frame."""
+        return self._log_mass_channel(self.channel_parameters(hidden, codes_before, channel))
+
+    @abstractmethod
+    def channel_parameters(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        codes_before: Int[Tensor, "batch length earlier"] | None,
+        channel: int,
+    ) -> Float[Tensor, "batch length d_output"]:
+        """Parameters of one channel given the codes of the channels before it (None: only if not coupled)."""
+
+    @abstractmethod
+    def _score_channel(self, hidden: Tensor, codes: Tensor, channel: int, with_rank: bool) -> Score:
+        """`score` of one channel, (batch, length); `codes` has all channels."""
+
+    @abstractmethod
+    def _sample_channel(
+        self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float
+    ) -> tuple[Tensor, Tensor]:
+        """Draw codes from the parameters of one channel; returns them and their log probability."""
+
+    @abstractmethod
+    def _log_mass_channel(self, params: Tensor) -> Tensor:
+        """Log masses of all codes from the parameters of one channel."""
+
+    def _earlier(self, codes_before: Tensor | None, channel: int) -> Tensor:
+        """The codes of the channels before `channel`; ValueError if there are none to read."""
+        if codes_before is None or codes_before.shape[-1] < channel:
+            given = "None" if codes_before is None else f"{codes_before.shape[-1]} channels"
+            raise ValueError(
+                f"Channel {channel} of an autoregressive head needs the codes of the {channel} channels before it; "
+                f"got {given}. Pass them, or use decoder.coupling=independent."
+            )
+        return codes_before[..., :channel]
+
+    def _check_codes(self, codes: Tensor) -> None:
+        if codes.ndim != 3 or codes.shape[-1] != self.n_channels:
+            raise ValueError(
+                f"This head models {self.n_channels} channels, codes of (batch, length, {self.n_channels}); got shape "
+                f"{tuple(codes.shape)}. Match `dataset` (is_stereo) to the model."
+            )
+
+
+def by_rows(function: Callable[..., tuple[Tensor, ...]], rows_at_once: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Apply `function` to slices of at most `rows_at_once` rows of `tensors`, and join each of its results."""
+    slices = zip(*(tensor.split(rows_at_once) for tensor in tensors), strict=True)
+    results = [function(*part) for part in slices]
+    return tuple(torch.cat(column) for column in zip(*results, strict=True))

@@ -1,0 +1,83 @@
+"""DownPool and UpPool: the change of rate between SaShiMi's levels, causal and streaming.
+
+Feature order inside a group of `pool` frames is channel major: index h * pool + s for channel h at offset s
+(SaShiMi, section 4.1, and the original implementation's checkpoints).
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm as with_weight_norm
+
+
+class DownPool(nn.Module):
+    """Group `pool` frames and map them linearly, (batch, L, d_model) -> (batch, L // pool, d_out).
+
+    The state is the remainder, 0 to pool - 1 frames that do not fill a group yet.
+    """
+
+    def __init__(self, d_model: int, d_out: int, pool: int, weight_norm: bool = False) -> None:
+        super().__init__()
+        self.d_model = d_model
+        self.pool = pool
+        linear = nn.Linear(d_model * pool, d_out)
+        self.linear = with_weight_norm(linear) if weight_norm else linear
+
+    def initial_state(self, batch_size: int) -> Float[Tensor, "batch 0 d_model"]:
+        """No frame waits."""
+        return _empty(self.linear, batch_size, 0, self.d_model)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length d_model"],
+        remainder: Float[Tensor, "batch waiting d_model"] | None = None,
+    ) -> tuple[Float[Tensor, "batch groups d_out"], Float[Tensor, "batch waiting2 d_model"] | None]:
+        """Emit every group that is complete. Without a state, frames after the last whole group are dropped."""
+        if remainder is not None:
+            x = torch.cat([remainder, x], dim=1)
+        whole = x.shape[1] // self.pool * self.pool
+        y = self.linear(rearrange(x[:, :whole], "b (l p) h -> b l (h p)", p=self.pool))
+        return y, None if remainder is None else x[:, whole:].clone()
+
+
+class UpPool(nn.Module):
+    """Map each low-rate frame linearly to `pool` frames, shifted right by one low-rate step.
+
+    (batch, l, d_model) -> (batch, length, d_out). The shift keeps the network causal: a group is used only after
+    it is complete, so the first `pool` output frames are zero (not the bias). The state is the 1 to `pool` frames
+    that are computed but not used yet.
+    """
+
+    def __init__(self, d_model: int, d_out: int, pool: int, weight_norm: bool = False) -> None:
+        super().__init__()
+        self.d_out = d_out
+        self.pool = pool
+        linear = nn.Linear(d_model, d_out * pool)
+        self.linear = with_weight_norm(linear) if weight_norm else linear
+
+    def initial_state(self, batch_size: int) -> Float[Tensor, "batch pool d_out"]:
+        """The first group: zeros."""
+        return _empty(self.linear, batch_size, self.pool, self.d_out)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch low d_model"],
+        pending: Float[Tensor, "batch waiting d_out"] | None = None,
+        length: int | None = None,
+    ) -> tuple[Float[Tensor, "batch length d_out"], Float[Tensor, "batch waiting2 d_out"] | None]:
+        """Return the next `length` frames (default: `pool` for each low-rate frame given)."""
+        length = x.shape[1] * self.pool if length is None else length
+        y = rearrange(self.linear(x), "b l (h p) -> b (l p) h", p=self.pool)
+        first = y.new_zeros(y.shape[0], self.pool, self.d_out) if pending is None else pending
+        y = torch.cat([first.to(y.dtype), y], dim=1)
+        if y.shape[1] < length:
+            raise ValueError(
+                f"UpPool has {y.shape[1]} frames for {length}: low-rate frames and state belong to other lengths."
+            )
+        return y[:, :length], None if pending is None else y[:, length:].clone()
+
+
+def _empty(linear: nn.Module, batch_size: int, length: int, width: int) -> Tensor:
+    weight = linear.weight
+    return torch.zeros(batch_size, length, width, dtype=weight.dtype, device=weight.device)

@@ -1,0 +1,35 @@
+"""The Cauchy sums of `cauchy.py` by KeOps' online reduction (pykeops, an optional dependency).
+
+pykeops is imported only when this backend is chosen: its import probes CUDA and its first use compiles.
+"""
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from stereo_sashimi.ops.discretize import Discrete
+from stereo_sashimi.ops.kernels import cauchy
+
+
+def kernel(ssm: Discrete, length: int) -> Float[Tensor, "h length"]:
+    """K_l = 2 Re(C A_bar^l B_bar) for l < length; see `cauchy.kernel`."""
+    return cauchy.kernel(ssm, length, keops_sum)
+
+
+def keops_sum(
+    v: Complex[Tensor, "rows h m"], a: Complex[Tensor, "h m"], w: Complex[Tensor, " frequencies"]
+) -> Complex[Tensor, "rows h frequencies"]:
+    """sum_n v_n/(1 - w a_n) + conj(v_n)/(1 - w conj(a_n)), without storing the Cauchy matrix.
+
+    As a Cauchy product: with z = 1/w the terms are z v_n/(z - a_n).
+    """
+    from pykeops.torch import Genred
+
+    v, a = torch.cat([v, v.conj()], dim=-1), torch.cat([a, a.conj()], dim=-1)
+    z = 1 / w
+    reduction = Genred("ComplexDivide(v, z - a)", ["v = Vj(2)", "a = Vj(2)", "z = Vi(2)"], reduction_op="Sum", axis=1)
+    shape = v.shape[:2]
+    v, a, z_rows = v.flatten(0, 1), a.expand(*shape, -1).flatten(0, 1), z.expand(shape.numel(), -1)
+    parts = [torch.view_as_real(part.resolve_conj().contiguous()) for part in (v, a, z_rows)]
+    sums = torch.view_as_complex(reduction(*parts).contiguous())
+    return z * sums.unflatten(0, shape)

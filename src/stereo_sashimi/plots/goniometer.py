@@ -1,0 +1,68 @@
+"""The goniometer: side against mid as a density, the picture of a stereo image; its numbers: `metrics/stereo.py`."""
+
+import numpy as np
+from jaxtyping import Int, Int16
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+
+from stereo_sashimi.metrics.stereo import FULL_SCALE, check_pcm
+
+# Cells from the centre to the edge: one cell is about two pixels of the sheet.
+RADIUS = 80
+_GUIDE = {"color": "#9a9a9a", "linewidth": 0.6}
+
+
+def goniometer(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axes: Axes) -> None:
+    """Draw how often each pair (left, right) occurs, turned so that equal channels are a vertical line.
+
+    Up is mid (L + R) / 2, right is (R - L) / 2, both re full scale: left alone lies on the diagonal marked L, right
+    alone on R, opposite channels on the horizontal. The panel is scaled to the loudest frame; colours are logarithmic.
+    One channel has no stereo image, and the panel says so.
+
+    Raises ValueError for PCM that `metrics.stereo.check_pcm` refuses.
+    """
+    names = check_pcm(pcm, sample_rate)
+    axes.set_aspect("equal", adjustable="box")
+    axes.set_title("stereo image", fontsize="medium")
+    if len(names) == 1:
+        axes.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "mono", transform=axes.transAxes, ha="center", va="center", color="#606060", fontsize=16)
+        return
+    counts, cell = density(pcm, RADIUS)
+    # Cells count L + R; the panel shows half of it re full scale.
+    limit = (RADIUS + 0.5) * cell / 2 / FULL_SCALE
+    colours = colormaps["viridis"].with_extremes(bad="white")
+    axes.plot([-limit, limit], [-limit, limit], **_GUIDE)
+    axes.plot([-limit, limit], [limit, -limit], **_GUIDE)
+    axes.imshow(
+        np.ma.masked_equal(counts, 0),
+        extent=(-limit, limit, -limit, limit),
+        origin="lower",
+        cmap=colours,
+        norm=LogNorm(1, max(10, int(counts.max()))),
+        interpolation="nearest",
+        zorder=2,
+    )
+    # Room for the letters outside of anything that can be drawn.
+    edge = 1.18 * limit
+    axes.set(xlim=(-edge, edge), ylim=(-edge, edge), xlabel="side (R - L) / 2", ylabel="mid (L + R) / 2")
+    for letter, x in (("L", -1.09 * limit), ("R", 1.09 * limit)):
+        axes.text(x, 1.09 * limit, letter, ha="center", va="center", fontweight="bold")
+    if not pcm.any():
+        axes.text(0.5, 0.4, "silence", transform=axes.transAxes, ha="center", va="center", color="#606060")
+
+
+def density(pcm: Int16[np.ndarray, "frames 2"], radius: int) -> tuple[Int[np.ndarray, "mid side"], int]:
+    """Frames in each cell of a square grid over mid and side, 2 * `radius` + 1 cells a side, zero in the middle.
+
+    Gives the counts and the width of a cell in steps of L + R. L + R and R - L are both even or both odd, so the
+    width is even: then every cell holds equally many of the pairs that can occur, and the grid shows no moire.
+    """
+    left, right = pcm[:, 0].astype(np.int32), pcm[:, 1].astype(np.int32)
+    mid, side = left + right, right - left
+    peak = max(int(np.abs(mid).max()), int(np.abs(side).max()))
+    cell = 2 * max(1, -(-peak // (2 * radius)))
+    row, column = ((axis + cell // 2) // cell + radius for axis in (mid, side))
+    size = 2 * radius + 1
+    return np.bincount(row * size + column, minlength=size * size).reshape(size, size), cell

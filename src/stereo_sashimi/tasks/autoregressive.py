@@ -1,0 +1,121 @@
+"""AutoregressiveTask: the LightningModule that trains a LanguageModel by the likelihood of the next frame.
+
+One batch: codes (batch, length, channels) -> shifted right behind start codes -> hidden features -> the head's
+log-probabilities -> mean over valid frames and channels, in nats. Data come from `data/`, optimizers from `optim.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from stereo_sashimi.data.dataset import Batch
+from stereo_sashimi.metrics import Likelihood
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.schema import from_plain
+from stereo_sashimi.tasks.optim import AdamWConfig, CosineWarmupConfig, PlateauConfig, SchedulerConfig
+
+
+class AutoregressiveTask(pl.LightningModule):
+    """Training, validation and test of a language model. All arguments are plain, so checkpoints hold no code.
+
+    - `model`: plain fields of a `LanguageModelConfig`. `optimizer`, `scheduler`: of the configs in `optim.py`;
+      scheduler null for constant rates.
+    - `metrics`: what is logged beside loss and bits per sample, see `Likelihood`.
+    - `context_len`: the loss skips the first n frames of a clip. `pad_len`: n start codes come before the inputs.
+    - `monitor`, `mode`: what the plateau scheduler watches.
+    - `backend`: kernel backend; it is no part of the model.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        optimizer: dict[str, Any],
+        scheduler: dict[str, Any] | None = None,
+        metrics: Sequence[str] = ("bpb",),
+        context_len: int | None = None,
+        pad_len: int | None = None,
+        monitor: str = "val/loss",
+        mode: str = "min",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        metrics = list(metrics)
+        self.save_hyperparameters(ignore=["backend"])
+        config = LanguageModelConfig.from_plain(model)
+        self.spec = config.spec
+        self.model = config.build(backend)
+        self.optimizer_config = from_plain(optimizer, (AdamWConfig,), "optimizer")
+        self.scheduler_config: SchedulerConfig | None = None
+        if scheduler is not None:
+            self.scheduler_config = from_plain(scheduler, (PlateauConfig, CosineWarmupConfig), "scheduler")
+        self.context_len, self.pad_len = context_len or 0, pad_len or 0
+        self.monitor, self.mode = monitor, mode
+        self.likelihood = torch.nn.ModuleDict(
+            {split: Likelihood(self.spec.channel_names, self.spec.bits, metrics) for split in ("fit", "val", "test")}
+        )
+        if self.likelihood["fit"].needs_rank and not self.model.head.can_rank:
+            raise ValueError(
+                f"task.metrics has accuracies, but decoder=dml with {self.spec.n_levels} levels has no cheap ranking "
+                "of codes. Use task.metrics=[bpb] (the dml experiments do)."
+            )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Log-probability of whole clips, (batch, length, channels) nats."""
+        return self.model.log_prob(codes)
+
+    def _loss(self, batch: Batch, split: str) -> Tensor:
+        hidden = self.model.hidden_for(batch.codes, n_start=1 + self.pad_len)
+        meter = self.likelihood[split]
+        score = self.model.head.score(hidden, batch.codes, meter.needs_rank)
+        frames = torch.arange(batch.codes.shape[1], device=batch.codes.device)
+        mask = (frames >= self.context_len) & (frames < batch.lengths.unsqueeze(-1))
+        meter.update(score.log_prob.detach(), mask, score.rank)
+        return -(score.log_prob * mask.unsqueeze(-1)).sum() / (mask.sum() * self.spec.n_channels).clamp_min(1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss of one batch; its numbers are logged under train/."""
+        loss = self._loss(batch, "fit")
+        meter = self.likelihood["fit"]
+        numbers = {f"train/{name}": value.float() for name, value in meter.compute().items()}
+        meter.reset()
+        self.log_dict(numbers, batch_size=len(batch.codes))
+        self.log("bits", numbers["train/bits_per_sample"], prog_bar=True, logger=False, batch_size=len(batch.codes))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add one batch to the totals of the split."""
+        self._loss(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add one batch to the totals of the split."""
+        self._loss(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log totals over totals."""
+        self._log_totals("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log totals over totals."""
+        self._log_totals("test")
+
+    def _log_totals(self, split: str) -> None:
+        meter = self.likelihood[split]
+        numbers = {f"{split}/{name}": value.float() for name, value in meter.compute().items()}
+        meter.reset()
+        # The meter has summed over processes already.
+        self.log_dict(numbers, sync_dist=False, rank_zero_only=False)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with the S4 groups, and the scheduler if there is one."""
+        optimizer = self.optimizer_config.build(self.model)
+        if self.scheduler_config is None:
+            return optimizer
+        scheduler = self.scheduler_config.build(optimizer, self.mode)
+        entry: dict[str, Any] = {"scheduler": scheduler, "interval": self.scheduler_config.interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            entry["monitor"] = self.monitor
+        return {"optimizer": optimizer, "lr_scheduler": entry}

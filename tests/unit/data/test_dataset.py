@@ -1,0 +1,213 @@
+"""Files to clips: splits, crops, rates, channels, batches."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stereo_sashimi.audio import ChannelError, read_pcm, write_pcm
+from stereo_sashimi.data.dataset import AudioFolder, collate
+from stereo_sashimi.data.split import DataError, find_audio, split_folder, split_points
+from stereo_sashimi.spec import AudioSpec
+
+RATE = 8000
+
+
+def make_file(path, frames, channels=2, rate=RATE, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pcm = np.random.default_rng([seed, frames]).integers(-32768, 32768, (frames, channels)).astype(np.int16)
+    write_pcm(path, pcm, rate)
+    return pcm
+
+
+def spec(channels=2, rate=RATE, **fields):
+    return AudioSpec(rate, channels, **{"bits": 16} | fields)
+
+
+def test_files_are_found_recursively_in_natural_order(tmp_path):
+    for name in ("b/track10.wav", "b/track2.flac", "a.WAV", "b/.hidden.wav", ".cache/x.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "notes.txt").touch()
+    names = [path.relative_to(tmp_path).as_posix() for path in find_audio(tmp_path)]
+    assert names == ["a.WAV", "b/track2.flac", "b/track10.wav"]
+
+
+@given(n=st.integers(3, 2000), percentage=st.floats(0.01, 0.99))
+@settings(deadline=None, max_examples=100)
+def test_split_points_leave_no_part_empty(n, percentage):
+    train, valid = split_points(n, percentage)
+    assert 0 < train < valid < n
+    assert abs(train - n * percentage) <= 2
+    # The rest is halved.
+    assert abs((valid - train) - (n - valid)) <= 2
+
+
+def test_split_by_order():
+    assert split_points(100, 0.88) == (88, 94)
+    assert split_points(25, 0.88) == (22, 23)
+    assert split_points(3, 0.88) == (1, 2)
+
+
+def test_split_of_a_flat_folder(tmp_path):
+    for index in range(12):
+        make_file(tmp_path / f"take{index}.wav", 10)
+    split = split_folder(tmp_path, 0.75)
+    assert [len(split[name]) for name in ("train", "valid", "test")] == [9, 1, 2]
+    assert [path.name for path in split["test"]] == ["take10.wav", "take11.wav"]
+
+
+@pytest.mark.parametrize("valid", ["valid", "val"])
+def test_subfolders_are_the_split(tmp_path, valid):
+    for name in ("train/x/1.wav", "train/2.wav", f"{valid}/3.wav", "test/4.wav", "loose.wav"):
+        make_file(tmp_path / name, 10)
+    split = split_folder(tmp_path, 0.5)
+    assert {k: [p.name for p in v] for k, v in split.items()} == {
+        "train": ["2.wav", "1.wav"],
+        "valid": ["3.wav"],
+        "test": ["4.wav"],
+    }
+
+
+def test_split_errors_name_the_folder_and_the_remedy(tmp_path):
+    with pytest.raises(DataError, match=r"no folder .*nowhere(.|\n)*musdb18stereo_wav.py"):
+        split_folder(tmp_path / "nowhere", 0.88)
+    make_file(tmp_path / "one.wav", 10)
+    with pytest.raises(DataError, match=r"holds 1 audio files(.|\n)*subfolders train/, valid/ and test/"):
+        split_folder(tmp_path, 0.88)
+    make_file(tmp_path / "train" / "one.wav", 10)
+    with pytest.raises(DataError, match="valid/ is missing"):
+        split_folder(tmp_path, 0.88)
+    (tmp_path / "valid").mkdir()
+    with pytest.raises(DataError, match="valid/ is empty"):
+        split_folder(tmp_path, 0.88)
+    (tmp_path / "val").mkdir()
+    with pytest.raises(DataError, match=r"both valid/ and val/"):
+        split_folder(tmp_path, 0.88)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    sample_len=st.integers(1, 20),
+    drop_last=st.booleans(),
+    channels=st.integers(1, 2),
+)
+@settings(deadline=None, max_examples=30)
+def test_clips_are_consecutive_and_complete(tmp_path_factory, lengths, sample_len, drop_last, channels):
+    folder = tmp_path_factory.mktemp("clips")
+    files, expected, places = [], [], []
+    for number, frames in enumerate(lengths):
+        path = folder / f"{number}.wav"
+        pcm = make_file(path, frames, channels, seed=number)
+        files.append(path)
+        for start in range(0, frames, sample_len):
+            if start + sample_len <= frames or not drop_last:
+                expected.append(pcm[start : start + sample_len].astype(int) + 32768)
+                places.append((path, start))
+    if not expected:
+        with pytest.raises(DataError, match=f"has {max(lengths)}"):
+            AudioFolder(files, spec(channels), sample_len, drop_last=drop_last)
+        return
+    data = AudioFolder(files, spec(channels), sample_len, drop_last=drop_last)
+    assert len(data) == len(expected)
+    for index, codes in enumerate(expected):
+        item, number = data[index]
+        assert number == index
+        assert item.dtype == torch.int64
+        assert np.array_equal(item.numpy(), codes)
+    assert [data.describe(index) for index in range(len(data))] == places
+
+
+def test_too_short_files_name_sample_len_and_the_longest(tmp_path):
+    make_file(tmp_path / "a.wav", 10)
+    make_file(tmp_path / "b.wav", 30)
+    with pytest.raises(DataError, match=r"sample_len=31 frames(.|\n)*b\.wav, has 30(.|\n)*drop_last=false"):
+        AudioFolder(find_audio(tmp_path), spec(), 31)
+
+
+def test_an_index_outside_is_an_index_error(tmp_path):
+    make_file(tmp_path / "a.wav", 10)
+    data = AudioFolder(find_audio(tmp_path), spec(), 5)
+    for index in (-1, 2):
+        with pytest.raises(IndexError, match=r"there are 2 \(0 to 1\)"):
+            data[index]
+
+
+def test_items_read_only_their_own_frames(tmp_path, monkeypatch):
+    make_file(tmp_path / "a.wav", 100)
+    data = AudioFolder(find_audio(tmp_path), spec(), 10)
+    seen = []
+
+    def spy(path, start=0, frames=None, *, requantize=False):
+        seen.append((start, frames))
+        return read_pcm(path, start, frames, requantize=requantize)
+
+    monkeypatch.setattr("stereo_sashimi.data.dataset.read_pcm", spy)
+    data[7]
+    assert seen == [(70, 10)]
+
+
+def test_downmix_and_upmix(tmp_path):
+    stereo = make_file(tmp_path / "a.wav", 10)
+    mono = AudioFolder([tmp_path / "a.wav"], spec(1), 10)[0][0]
+    assert mono[:, 0].tolist() == (np.rint(stereo.astype(int).sum(1) / 2) + 32768).tolist()
+    make_file(tmp_path / "m.wav", 10, channels=1)
+    with pytest.raises(ChannelError, match=r"'mine' has is_stereo=true but clip m.wav has 1 channel"):
+        AudioFolder([tmp_path / "m.wav"], spec(), 10, name="mine")
+    both = AudioFolder([tmp_path / "m.wav"], spec(), 10, upmix=True)[0][0]
+    assert torch.equal(both[:, 0], both[:, 1])
+
+
+def test_normalisation_is_per_clip(tmp_path):
+    quiet = np.repeat(np.array([0, 100, -100, 50], np.int16), 2)[:, None]
+    write_pcm(tmp_path / "a.wav", np.concatenate([quiet, quiet * 100]), RATE)
+    data = AudioFolder([tmp_path / "a.wav"], spec(1, normalize="minmax", bits=8), 8)
+    assert torch.equal(data[0][0], data[1][0])
+    assert data[0][0].max() == 255
+
+
+def test_two_rates_are_refused_naming_both_files(tmp_path):
+    make_file(tmp_path / "a.wav", 10)
+    make_file(tmp_path / "b.wav", 10, rate=16000)
+    with pytest.raises(DataError, match=r"b\.wav has 16000 Hz, but .*a\.wav has 8000 Hz(.|\n)*dataset\.sample_rate"):
+        AudioFolder(find_audio(tmp_path), spec(), 5)
+
+
+def test_a_converted_file_is_cut_without_edges(tmp_path):
+    t = np.arange(16000)
+    pcm = np.rint(12000 * np.stack([np.sin(t / 20), np.cos(t / 33)], axis=1)).astype(np.int16)
+    write_pcm(tmp_path / "a.wav", pcm, 16000)
+
+    def clips(sample_len, **options):
+        data = AudioFolder([tmp_path / "a.wav"], spec(), sample_len, resampler="soxr", cache_folder=tmp_path, **options)
+        return torch.cat([data[index][0] for index in range(len(data))])
+
+    whole, parts = clips(8000), clips(100)
+    assert torch.equal(whole, parts)
+    # Every second frame of a slow sine is what half the rate must give, away from the jumps at the file's ends.
+    assert np.abs(whole.numpy() - 32768 - pcm[::2])[1000:-1000].max() <= 2
+    copies = list((tmp_path / ".cache-resampled" / "8000").iterdir())
+    assert len(copies) == 1
+    assert find_audio(tmp_path) == [tmp_path / "a.wav"], "converted copies are no data of their own"
+
+    # A changed file is converted again.
+    write_pcm(tmp_path / "a.wav", pcm[:4000], 16000)
+    assert len(clips(100)) == 2000
+
+
+def test_files_at_the_rate_are_not_copied(tmp_path):
+    make_file(tmp_path / "a.wav", 10)
+    AudioFolder([tmp_path / "a.wav"], spec(), 5, resampler="soxr", cache_folder=tmp_path)
+    assert not (tmp_path / ".cache-resampled").exists()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_collate_pads_with_the_start_code(channels):
+    items = [(torch.full((4, channels), 7), 5), (torch.full((2, channels), 9), 0)]
+    batch = collate(items, 128)
+    assert batch.codes.shape == (2, 4, channels)
+    assert batch.codes[1, :, 0].tolist() == [9, 9, 128, 128]
+    assert batch.lengths.tolist() == [4, 2]
+    assert batch.clips.tolist() == [5, 0]
+    assert {tensor.dtype for tensor in batch} == {torch.int64}

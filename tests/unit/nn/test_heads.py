@@ -1,0 +1,288 @@
+"""Heads: the chain rule over channels, slices of the likelihood, ranks, draws, the start of training, errors."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from stereo_sashimi.distributions import categorical, dml
+from stereo_sashimi.nn.heads import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig, Head
+from stereo_sashimi.schema import from_plain, to_plain
+
+WIDTH = 12
+CONFIGS = [kind(coupling=coupling) for kind in (CategoricalHeadConfig, DMLHeadConfig) for coupling in COUPLINGS]
+each_head = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.kind}-{c.coupling}")
+each_width = pytest.mark.parametrize("n_channels", [1, 2, 3])
+
+
+def build(config: CategoricalHeadConfig | DMLHeadConfig, n_channels: int, n_levels: int = 256) -> Head:
+    """A head of which no parameter is trivial."""
+    torch.manual_seed(3)
+    head = config.build(WIDTH, n_channels, n_levels)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return head
+
+
+def batch(n_channels: int, n_levels: int = 256, shape: tuple[int, int] = (2, 5)) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    hidden = torch.randn(*shape, WIDTH, generator=generator)
+    return hidden, torch.randint(n_levels, (*shape, n_channels), generator=generator)
+
+
+@each_head
+@each_width
+def test_score_is_the_mass_of_each_channel_given_the_earlier_ones(config, n_channels):
+    head, (hidden, codes) = build(config, n_channels), batch(n_channels)
+    scored = head.score(hidden, codes, with_rank=True)
+    assert scored.log_prob.shape == scored.rank.shape == codes.shape
+    assert scored.rank.dtype == torch.int64
+    assert torch.equal(head.log_prob(hidden, codes), scored.log_prob)
+    for channel in range(n_channels):
+        mass = head.log_mass(hidden, codes[..., :channel], channel)
+        true = mass.gather(-1, codes[..., channel : channel + 1])
+        assert torch.allclose(scored.log_prob[..., channel], true[..., 0], atol=1e-5)
+        assert torch.equal(scored.rank[..., channel], (mass > true).sum(-1))
+
+
+@each_head
+@each_width
+def test_parameters_for_is_what_the_distributions_read(config, n_channels):
+    head, (hidden, codes) = build(config, n_channels), batch(n_channels)
+    params = head.parameters_for(hidden, codes)
+    assert params.shape == (2, 5, n_channels, head.d_output)
+    if config.kind == "dml":
+        assert head.d_output == 3 * config.n_mixtures
+        expected = dml.log_prob(params, codes, 256)
+    else:
+        assert head.d_output == 256
+        expected = categorical.log_prob(params, codes)
+    assert torch.allclose(head.log_prob(hidden, codes), expected, atol=1e-5)
+
+
+@each_head
+def test_only_later_channels_see_a_code_and_only_when_coupled(config):
+    head, (hidden, codes) = build(config, 3), batch(3)
+    for changed in range(3):
+        other = codes.clone()
+        other[..., changed] = (other[..., changed] + 100) % 256
+        before, after = head.parameters_for(hidden, codes), head.parameters_for(hidden, other)
+        for channel in range(3):
+            same = torch.equal(before[..., channel, :], after[..., channel, :])
+            assert same == (config.coupling == "independent" or channel <= changed)
+
+
+def test_the_joint_mass_of_a_stereo_frame_sums_to_one():
+    for config in CONFIGS:
+        head = build(config, 2, n_levels=16).double()
+        hidden = torch.randn(1, 1, WIDTH, dtype=torch.float64).expand(1, 256, WIDTH)
+        frames = torch.tensor(list(itertools.product(range(16), repeat=2))).unsqueeze(0)
+        assert head.log_prob(hidden, frames).sum(-1).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_dml_coupling_moves_the_means_linearly_in_the_amplitudes():
+    head, (hidden, codes) = build(DMLHeadConfig("autoregressive", n_mixtures=4), 3), batch(3)
+    coefficients = head.coefficients(hidden)
+    assert coefficients.shape == (2, 5, 3, 4)
+    x = 2 * codes / 256 - 1
+    raw = torch.stack([linear(hidden) for linear in head.channels], dim=-2)
+    moved = head.parameters_for(hidden, codes) - raw
+    assert moved[..., :4].abs().max() == moved[..., 8:].abs().max() == moved[..., 0, :].abs().max() == 0
+    pairs = [(1, 0), (2, 0), (2, 1)]
+    for channel in (1, 2):
+        expected = sum(coefficients[..., i, :] * x[..., j, None] for i, (c, j) in enumerate(pairs) if c == channel)
+        assert torch.allclose(moved[..., channel, 4:8], expected, atol=1e-5)
+
+
+def test_dml_without_coupling_has_no_coefficients():
+    hidden, _ = batch(1)
+    assert build(DMLHeadConfig(), 3).coefficients(hidden).shape == (2, 5, 0, 10)
+    assert build(DMLHeadConfig("autoregressive"), 1).coefficients(hidden).shape == (2, 5, 0, 10)
+
+
+@each_head
+@each_width
+def test_every_parameter_gets_a_gradient(config, n_channels):
+    head, (hidden, codes) = config.build(WIDTH, n_channels, 256), batch(n_channels)
+    hidden.requires_grad_()
+    head.log_prob(hidden, codes).sum().backward()
+    assert hidden.grad.abs().min() > 0
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_sliced_likelihood_equals_the_plain_one_with_its_gradients(coupling, rows, monkeypatch):
+    head, (hidden, codes) = build(CategoricalHeadConfig(coupling), 2), batch(2)
+
+    def value_and_gradients() -> list[torch.Tensor]:
+        head.zero_grad()
+        leaf = hidden.clone().requires_grad_()
+        scored = head.score(leaf, codes, with_rank=True)
+        (scored.log_prob * torch.linspace(-1, 2, 20).view(2, 5, 2)).sum().backward()
+        gradients = [parameter.grad.clone() for parameter in head.parameters()]
+        return [scored.log_prob.detach(), scored.rank.double(), leaf.grad, *gradients]
+
+    plain = value_and_gradients()
+    monkeypatch.setattr(type(head), "LOGITS_AT_ONCE", rows * 256 + 17)
+    for expected, found in zip(plain, value_and_gradients(), strict=True):
+        assert torch.allclose(expected, found, rtol=1e-4, atol=1e-5)
+
+
+def test_sliced_likelihood_never_holds_the_logits_of_a_batch(monkeypatch):
+    head, (hidden, codes) = build(CategoricalHeadConfig(), 2), batch(2, shape=(2, 50))
+    monkeypatch.setattr(type(head), "LOGITS_AT_ONCE", 10 * 256)
+    saved: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = head.log_prob(hidden.requires_grad_(), codes).sum()
+    assert max(saved, default=0) <= 256 * WIDTH
+    computed: list[int] = []
+    head.channels[0].register_forward_hook(lambda module, given, result: computed.append(result.numel()))
+    loss.backward()
+    assert computed == [10 * 256] * 10
+
+
+@each_head
+@each_width
+def test_draws_walk_the_channels_and_report_the_plain_log_probability(config, n_channels):
+    head, (hidden, _) = build(config, n_channels), batch(n_channels)
+    uniform = torch.rand(2, 5, n_channels, head.n_uniforms, dtype=torch.float64)
+    for temperature in (0.0, 0.5, 1.0):
+        codes, log_prob = head.sample(hidden, uniform, temperature=temperature)
+        assert codes.dtype == torch.int64
+        assert torch.allclose(log_prob, head.log_prob(hidden, codes), atol=1e-5)
+    alone = [head.sample(hidden[i : i + 1], uniform[i : i + 1])[0] for i in range(2)]
+    assert torch.equal(torch.cat(alone), head.sample(hidden, uniform)[0])
+
+
+@each_head
+def test_draws_of_a_frame_follow_the_joint_mass(config):
+    head = build(config, 2, n_levels=8)
+    # A Kronecker lattice: multiples of irrational steps fill the unit cube evenly in any dimension.
+    steps = torch.tensor([2.0, 3.0, 5.0, 7.0], dtype=torch.float64).sqrt()[: 2 * head.n_uniforms]
+    uniform = (torch.arange(60000).unsqueeze(-1) * steps).frac().view(-1, 1, 2, head.n_uniforms)
+    hidden = torch.randn(WIDTH).expand(len(uniform), 1, WIDTH)
+    codes, _ = head.sample(hidden, uniform)
+    drawn = torch.bincount(codes[:, 0, 0] * 8 + codes[:, 0, 1], minlength=64) / len(uniform)
+    frames = torch.cartesian_prod(torch.arange(8), torch.arange(8)).view(64, 1, 2)
+    mass = head.log_prob(hidden[:64], frames).sum((1, 2)).exp()
+    assert 0.5 * (drawn - mass).abs().sum() < 0.01
+
+
+def test_top_k_and_top_p_reach_the_categorical_draw():
+    head, (hidden, _) = build(CategoricalHeadConfig("autoregressive"), 2), batch(2)
+    uniform = torch.rand(2, 5, 2, 1, dtype=torch.float64)
+    modes = head.sample(hidden, uniform, temperature=0.0)[0]
+    assert torch.equal(head.sample(hidden, uniform, top_k=1)[0], modes)
+    assert torch.equal(head.sample(hidden, uniform, top_p=1e-6)[0], modes)
+    assert not torch.equal(head.sample(hidden, uniform)[0], modes)
+
+
+@pytest.mark.parametrize("options", [{"top_k": 5}, {"top_p": 0.9}])
+def test_dml_refuses_filters_of_codes(options):
+    head, (hidden, _) = build(DMLHeadConfig(), 1), batch(1)
+    with pytest.raises(ValueError, match="neither top_k nor top_p"):
+        head.sample(hidden, torch.rand(2, 5, 1, 2), **options)
+
+
+def test_ranks_of_16_bit_codes_are_for_the_categorical_head():
+    head, (hidden, codes) = build(DMLHeadConfig(), 1, 65536), batch(1, 65536)
+    assert not head.can_rank
+    with pytest.raises(ValueError, match=r"task.metrics=\[bpb\]"):
+        head.score(hidden, codes, with_rank=True)
+    assert head.score(hidden, codes, with_rank=False).rank is None
+    assert build(DMLHeadConfig(), 1, 256).can_rank
+    assert build(CategoricalHeadConfig(), 1, 65536).can_rank
+
+
+@each_head
+def test_wrong_shapes_are_refused(config):
+    head, (hidden, codes) = build(config, 2), batch(2)
+    for call in (lambda: head.log_prob(hidden, codes[..., :1]), lambda: head.parameters_for(hidden, codes[..., :1])):
+        with pytest.raises(ValueError, match="models 2 channels"):
+            call()
+    with pytest.raises(ValueError, match="uniform numbers of shape"):
+        head.sample(hidden, torch.rand(2, 5, 2, 5))
+    if config.coupling == "independent":
+        assert torch.equal(head.parameters_for(hidden, None), head.parameters_for(hidden, codes))
+        head.log_mass(hidden, None, 1)
+    else:
+        with pytest.raises(ValueError, match="Channel 1 of an autoregressive head"):
+            head.parameters_for(hidden, None)
+
+
+def test_config_errors_name_the_key_and_good_ones_survive_a_checkpoint():
+    classes = (CategoricalHeadConfig, DMLHeadConfig)
+    for config in CONFIGS:
+        assert from_plain(to_plain(config), classes, "decoder") == config
+    for kind in classes:
+        with pytest.raises(ValueError, match=r"decoder\.coupling must be one of independent, autoregressive"):
+            kind(coupling="joint")
+    with pytest.raises(ValueError, match=r"decoder\.n_mixtures"):
+        DMLHeadConfig(n_mixtures=0)
+    with pytest.raises(ValueError, match="n_channels"):
+        DMLHeadConfig().build(8, 0, 256)
+
+
+@each_head
+def test_bfloat16_autocast_gives_likelihoods_in_float32(config):
+    head, (hidden, codes) = build(config, 2), batch(2)
+    plain = head.log_prob(hidden, codes)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = head.log_prob(hidden, codes)
+    assert cast.dtype == torch.float32
+    # The DML head keeps float32 all through; a logit in bfloat16 is good to a percent.
+    assert torch.allclose(plain, cast, atol=1e-6 if config.kind == "dml" else 0.2)
+
+
+def correlated_codes(length: int) -> torch.Tensor:
+    """Two tracks of smooth noise at 16 bit, Laplacian of std 3000 LSB, the second close to the first."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(length + 200, 2, generator=generator).cumsum(0)
+    smooth = noise[200:] - noise[:-200]
+    smooth = smooth / smooth.std(0)
+    smooth[:, 1] = 0.95 * smooth[:, 0] + 0.05 * smooth[:, 1]
+    quantile = (0.5 * (1 + torch.erf(smooth / math.sqrt(2)))).clamp(1e-6, 1 - 1e-6)
+    laplacian = torch.distributions.Laplace(0.0, 3000 / math.sqrt(2)).icdf(quantile)
+    return (laplacian.round().long() + 32768).clamp(0, 65535).unsqueeze(0)
+
+
+@pytest.mark.parametrize("n_mixtures", [1, 4, 10])
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_dml_starts_close_to_uniform(n_mixtures, coupling):
+    torch.manual_seed(0)
+    head = DMLHeadConfig(coupling, n_mixtures).build(64, 2, 65536)
+    hidden = torch.nn.functional.layer_norm(torch.randn(1, 4000, 64), (64,))
+    for codes in (torch.randint(65536, (1, 4000, 2)), correlated_codes(4000)):
+        bits = -head.log_prob(hidden, codes).mean().item() / math.log(2)
+        assert abs(bits - 16) < 0.5
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_dml_loss_falls_at_once(coupling):
+    torch.manual_seed(0)
+    codes = correlated_codes(1001)
+    x = 2 * codes / 65536 - 1
+    # Random features of the previous frame at several gains: what a backbone would offer at the start.
+    seen = torch.cat([torch.tanh(gain * x[:, :-1]) for gain in (1, 4, 16, 64)], dim=-1)
+    hidden = torch.nn.functional.layer_norm(torch.tanh(seen @ torch.randn(8, 64)), (64,))
+    codes = codes[:, 1:]
+    head = DMLHeadConfig(coupling).build(64, 2, 65536)
+    optimizer = torch.optim.Adam(head.parameters(), lr=4e-3)
+    bits = []
+    for _ in range(200):
+        loss = -head.log_prob(hidden, codes).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        bits.append(loss.item() / math.log(2))
+    assert bits[-1] < bits[0] - 2
