@@ -7,9 +7,7 @@ Nothing here imports by name: a file can only choose among the classes that the 
 import dataclasses
 import difflib
 from collections.abc import Sequence
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 def to_plain(config: Any) -> Any:
@@ -23,7 +21,7 @@ def to_plain(config: Any) -> Any:
     return config
 
 
-def from_plain(data: Any, classes: Sequence[type[T]], where: str) -> T:
+def from_plain(data: Any, classes: Sequence[type], where: str) -> Any:
     """Build the config that `data` describes.
 
     - `data`: a dictionary of plain fields, with `kind` if there is more than one class to choose from.
@@ -42,7 +40,7 @@ def from_plain(data: Any, classes: Sequence[type[T]], where: str) -> T:
     if kind not in kinds:
         raise ValueError(f"{where}.kind must be one of {', '.join(kinds)}; got {kind!r}.")
     cls = kinds[kind]
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls)}
     refuse_unknown(data, list(fields), where)
     missing = [
         name

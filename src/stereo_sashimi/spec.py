@@ -46,9 +46,7 @@ class AudioSpec:
                 f"AudioSpec.quantization must be one of {', '.join(QUANTIZATIONS)}; got {self.quantization!r}."
             )
         if self.normalize not in NORMALIZATIONS:
-            raise ValueError(
-                f"AudioSpec.normalize must be one of {', '.join(NORMALIZATIONS)}; got {self.normalize!r}."
-            )
+            raise ValueError(f"AudioSpec.normalize must be one of {', '.join(NORMALIZATIONS)}; got {self.normalize!r}.")
 
     @property
     def n_levels(self) -> int:

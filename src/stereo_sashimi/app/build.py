@@ -4,6 +4,7 @@ The order is the order of the data: the data set says the number of channels and
 size the embedding, which sizes the backbone, which sizes the head.
 """
 
+import sys
 from typing import Any
 
 import pytorch_lightning as pl
@@ -68,6 +69,12 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     loggers = each("logger")
     callbacks = [c for c in each("callbacks") if loggers or not isinstance(c, pl.callbacks.LearningRateMonitor)]
     trainer: pl.Trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=loggers or False, default_root_dir=cfg.paths.run, _convert_="all"
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=loggers or False,
+        default_root_dir=cfg.paths.run,
+        # In a file or a pipe the step lines say the same.
+        enable_progress_bar=cfg.trainer.enable_progress_bar and sys.stderr.isatty(),
+        _convert_="all",
     )
     return trainer

@@ -14,7 +14,7 @@ def find_checkpoint(given: str | None, runs: str) -> Path:
     Of a run folder the best weights are taken, or the last where no validation ran. Raises ValueError.
     """
     if given is None:
-        return _of_run(_newest_finished(Path(runs)))
+        return _of_run(newest_finished(Path(runs)))
     path = Path(given)
     if path.is_dir():
         return _of_run(path)
@@ -39,7 +39,8 @@ def _of_run(folder: Path) -> Path:
     )
 
 
-def _newest_finished(runs: Path) -> Path:
+def newest_finished(runs: Path) -> Path:
+    """The newest run folder under `runs` whose run.json says that it finished. Raises ValueError if there is none."""
     finished = []
     for status in runs.glob(f"*/{STATUS_FILE}"):
         try:

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from stereo_sashimi.app.build import build_datamodule, build_model_config, build_task, build_trainer
 from stereo_sashimi.app.check import check_keys
@@ -53,7 +54,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.train.validate_before and cfg.checkpoint is None:
         result["validation_before"] = _validate(trainer, task, datamodule, None)
     trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.checkpoint, weights_only=True)
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
+    best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
     result["last"] = _relative(folder / "checkpoints" / "last.ckpt")
     result["best"] = _relative(Path(best)) if best else None
     result["steps"] = trainer.global_step

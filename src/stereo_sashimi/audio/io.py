@@ -144,10 +144,19 @@ def write_pcm(path: PathLike, pcm: Int16[np.ndarray, "frames channels"], sample_
         ) from error
     if not encoded.tell():
         raise AudioError(f"{path}: FLAC cannot hold 0 frames; write .wav.")
+    write_whole(path, encoded.getbuffer())
+
+
+def write_whole(path: PathLike, content: bytes | memoryview) -> None:
+    """Write a file under a temporary name in the same folder and rename it when it is complete.
+
+    Raises AudioError naming the file if that fails, for instance because the disk is full; nothing is left behind.
+    """
+    path = Path(path)
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         with open(temporary, "xb") as file:
-            file.write(encoded.getbuffer())
+            file.write(content)
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -62,15 +62,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Recording:
-    """An opened Source. `read(start, frames)` gives int16 (frames, 2) of the file and the number of clipped values.
+    """An opened Source: frames `first` to `last` of a file, decoded by `decoder` (soundfile, stempeg or pyav).
 
-    `first` to `last` are the frames to use; `decoder` is soundfile, stempeg or pyav.
+    `read(start, frames)` gives int16 (frames, 2), and for each channel how many values were clipped.
     """
 
     first: int
     last: int
     decoder: str
-    read: Callable[[int, int], tuple[np.ndarray, int]]
+    read: Callable[[int, int], tuple[np.ndarray, list[int]]]
 
 
 def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
@@ -83,8 +83,8 @@ def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
     return tuple(target for target in TARGETS if target in targets)
 
 
-def list_tracks(root: Path, targets: Sequence[str]) -> tuple[str, list[tuple[Source, ...]]]:
-    """The kind of a folder (musdb18hq, musdb18 or prepared) and its tracks, each with its wanted targets.
+def list_tracks(root: Path, targets: Sequence[str] | None) -> tuple[str, list[tuple[Source, ...]]]:
+    """The kind of a folder (musdb18hq, musdb18 or prepared) and its tracks with the wanted targets (None: all).
 
     Raises SourceError for a folder that is none of these, or a prepared one that lacks a target.
     """
@@ -115,7 +115,7 @@ def list_tracks(root: Path, targets: Sequence[str]) -> tuple[str, list[tuple[Sou
     tracks = []
     for (path, _), name, split, start in zip(found, names, splits, starts, strict=True):
         sources = []
-        for target in targets:
+        for target in TARGETS if targets is None else targets:
             file = path if stems else path / f"{target}.wav"
             label = file.relative_to(root).as_posix()
             stream = TARGETS.index(target) if stems else None
@@ -161,11 +161,20 @@ def open_source(source: Source) -> Recording:
     if source.stream is None:
         info = probe(path)
         _check_format(path, info.n_channels, info.sample_rate)
-        return Recording(*_bounds(source, info.frames), "soundfile", lambda start, n: read_pcm(path, start, n))
+        if info.subtype != "PCM_16":
+            raise SourceError(f"{path}: samples of format {info.subtype}; MUSDB18-HQ has 16-bit PCM (PCM_16).")
+        return Recording(
+            *_bounds(source, info.frames), "soundfile", lambda start, n: (read_pcm(path, start, n)[0], [0, 0])
+        )
     samples, rate, decoder = decode_stem(path, source.stream)
     _check_format(path, samples.shape[1], rate)
-    # Lossy: peaks may pass full scale, and each piece counts its own clipped values.
-    return Recording(*_bounds(source, len(samples)), decoder, lambda start, n: float_to_pcm(samples[start : start + n]))
+
+    def read(start: int, frames: int) -> tuple[np.ndarray, list[int]]:
+        # Lossy: peaks may pass full scale.
+        pcm, clipped = zip(*(float_to_pcm(channel) for channel in samples[start : start + frames].T), strict=True)
+        return np.stack(pcm, axis=1), list(clipped)
+
+    return Recording(*_bounds(source, len(samples)), decoder, read)
 
 
 def decode_stem(path: Path, stream: int) -> tuple[Float32[np.ndarray, "frames channels"], int, str]:
@@ -246,19 +255,19 @@ def _bounds(source: Source, frames: int) -> tuple[int, int]:
     return frames * first // 6, frames * last // 6
 
 
-def _prepared_tracks(root: Path, targets: Sequence[str]) -> list[tuple[Source, ...]]:
+def _prepared_tracks(root: Path, targets: Sequence[str] | None) -> list[tuple[Source, ...]]:
     manifest = root / "manifest.json"
     try:
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         rows = [(f["track"], f["target"], f["split"], f["path"]) for f in files if f["split"] in SPLITS]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{manifest}: not the manifest of a prepared folder ({error!r}).") from None
-    if missing := set(targets) - {target for _, target, _, _ in rows}:
+    if missing := set(targets or ()) - {target for _, target, _, _ in rows}:
         raise SourceError(f"{root}: holds no files of target {min(missing)!r}; leave it out of --targets.")
     return [
         (Source(track, target, split, root / path, path, Path(path).stem),)
         for track, target, split, path in rows
-        if target in targets
+        if targets is None or target in targets
     ]
 
 

@@ -37,6 +37,9 @@ class Likelihood(Metric):
     """
 
     full_state_update = False
+    nats: Tensor
+    count: Tensor
+    hits: Tensor
 
     def __init__(self, channel_names: Sequence[str], bits: int, metrics: Sequence[str]) -> None:
         super().__init__()

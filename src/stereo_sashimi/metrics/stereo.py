@@ -17,11 +17,11 @@ LOWEST, HIGHEST = -32768, 32767
 SILENT_LSB = 1
 
 
-def check_pcm(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> tuple[str, ...]:
+def check_pcm(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int = 1) -> tuple[str, ...]:
     """The names of the channels: ("mono",) or ("left", "right").
 
     Raises ValueError unless `pcm` is int16 (frames, channels) with at least one frame and 1 or 2 channels, and
-    `sample_rate` a positive integer.
+    `sample_rate`, where it matters to the caller, a positive integer.
     """
     if pcm.dtype != np.int16 or pcm.ndim != 2 or pcm.shape[1] not in (1, 2):
         raise ValueError(
@@ -57,8 +57,8 @@ def describe(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> dic
     numbers: dict[str, float | None] = {"seconds": frames / sample_rate}
     for name, channel, total, energy in zip(names, pcm.T, sums, energies, strict=True):
         peak = max(-int(channel.min()), int(channel.max()))
-        clipped = np.count_nonzero((channel == LOWEST) | (channel == HIGHEST))
-        silent = np.count_nonzero((channel >= -SILENT_LSB) & (channel <= SILENT_LSB))
+        clipped = int(np.count_nonzero((channel == LOWEST) | (channel == HIGHEST)))
+        silent = int(np.count_nonzero((channel >= -SILENT_LSB) & (channel <= SILENT_LSB)))
         numbers |= {
             f"peak_dbfs/{name}": _decibels(peak**2, FULL_SCALE**2),
             f"rms_dbfs/{name}": _decibels(energy, frames * FULL_SCALE**2),

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stereo_sashimi.nn.feedforward import FeedForward
+from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 from stereo_sashimi.nn.residual import Residual
 from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
@@ -87,8 +88,8 @@ class Sashimi(nn.Module):
         super().__init__()
         self.width, self.unet, self.stride = width, config.unet, math.prod(config.pool)
 
-        def blocks(d_model: int) -> list[nn.Module]:
-            pairs: list[nn.Module] = []
+        def blocks(d_model: int) -> list[StatefulModule]:
+            pairs: list[StatefulModule] = []
             for _ in range(config.n_layers):
                 for layer in (
                     S4(d_model, config.layer, config.dropout, backend),
@@ -108,13 +109,10 @@ class Sashimi(nn.Module):
             self.up.append(nn.ModuleList([up_pool, *blocks(low)]))
         self.norm = nn.LayerNorm(width)
 
-    def in_order(self) -> Iterator[nn.Module]:
+    def in_order(self) -> Iterator[StatefulModule]:
         """The modules that may carry state, in the order they run."""
-        for level in self.down:
-            yield from level
-        yield from self.center
-        for level in self.up:
-            yield from level
+        for level in (*self.down, self.center, *self.up):
+            yield from _modules(level)
 
     def initial_state(self, batch_size: int) -> SashimiState:
         """The state before the first frame."""
@@ -128,20 +126,21 @@ class Sashimi(nn.Module):
         layers_in = repeat(None) if state is None else iter(state.layers)
         layers_out: list[Tensor | None] = []
 
-        def run(module: nn.Module, x: Tensor, *args: int) -> Tensor:
+        def run(module: StatefulModule, x: Tensor, *args: int) -> Tensor:
             y, layer_state = module(x, next(layers_in), *args)
             layers_out.append(layer_state)
             return y
 
         signals = [x]
         for level in self.down:
-            for module in level:
+            for module in _modules(level):
                 x = run(module, x)
                 signals.append(x)
-        for block in self.center:
+        for block in _modules(self.center):
             x = run(block, x)
         x = x + signals.pop()
-        for up_pool, *level_blocks in self.up:
+        for level in self.up:
+            up_pool, *level_blocks = _modules(level)
             x = run(up_pool, x, signals[-1].shape[1])
             x = skip = x + signals.pop()
             for block in level_blocks:
@@ -152,3 +151,8 @@ class Sashimi(nn.Module):
                 x = x + skip
         y = self.norm(x)
         return y, None if state is None else SashimiState((state.phase + length) % self.stride, tuple(layers_out))
+
+
+def _modules(level: nn.Module) -> list[StatefulModule]:
+    assert isinstance(level, nn.ModuleList)
+    return [module for module in level if isinstance(module, StatefulModule)]

@@ -3,8 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stereo_sashimi.nn.module import StatefulModule
 
-class FeedForward(nn.Module):
+
+class FeedForward(StatefulModule):
     """Linear (width -> expand * width), GELU, dropout, linear back. It has no state.
 
     - `d_model`: width. `expand`: at least 1. `dropout`: probability in [0, 1).

@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as with_weight_norm
 
+from stereo_sashimi.nn.module import StatefulModule
 
-class DownPool(nn.Module):
+
+class DownPool(StatefulModule):
     """Group `pool` frames and map them linearly, (batch, L, d_model) -> (batch, L // pool, d_out).
 
     The state is the remainder, 0 to pool - 1 frames that do not fill a group yet.
@@ -21,8 +23,7 @@ class DownPool(nn.Module):
         super().__init__()
         self.d_model = d_model
         self.pool = pool
-        linear = nn.Linear(d_model * pool, d_out)
-        self.linear = with_weight_norm(linear) if weight_norm else linear
+        self.linear = _linear(d_model * pool, d_out, weight_norm)
 
     def initial_state(self, batch_size: int) -> Float[Tensor, "batch 0 d_model"]:
         """No frame waits."""
@@ -41,7 +42,7 @@ class DownPool(nn.Module):
         return y, None if remainder is None else x[:, whole:].clone()
 
 
-class UpPool(nn.Module):
+class UpPool(StatefulModule):
     """Map each low-rate frame linearly to `pool` frames, shifted right by one low-rate step.
 
     (batch, l, d_model) -> (batch, length, d_out). The shift keeps the network causal: a group is used only after
@@ -53,8 +54,7 @@ class UpPool(nn.Module):
         super().__init__()
         self.d_out = d_out
         self.pool = pool
-        linear = nn.Linear(d_model, d_out * pool)
-        self.linear = with_weight_norm(linear) if weight_norm else linear
+        self.linear = _linear(d_model, d_out * pool, weight_norm)
 
     def initial_state(self, batch_size: int) -> Float[Tensor, "batch pool d_out"]:
         """The first group: zeros."""
@@ -78,6 +78,13 @@ class UpPool(nn.Module):
         return y[:, :length], None if pending is None else y[:, length:].clone()
 
 
-def _empty(linear: nn.Module, batch_size: int, length: int, width: int) -> Tensor:
+def _linear(d_in: int, d_out: int, weight_norm: bool) -> nn.Linear:
+    linear = nn.Linear(d_in, d_out)
+    if weight_norm:
+        with_weight_norm(linear)
+    return linear
+
+
+def _empty(linear: nn.Linear, batch_size: int, length: int, width: int) -> Tensor:
     weight = linear.weight
     return torch.zeros(batch_size, length, width, dtype=weight.dtype, device=weight.device)

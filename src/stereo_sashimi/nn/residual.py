@@ -3,17 +3,18 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.norm import make_norm
 
 
-class Residual(nn.Module):
+class Residual(StatefulModule):
     """x + dropout(layer(norm(x))), with the layer's state passed through.
 
     - `layer`: a module called as `y, state = layer(x, state)`.
     - `norm`: "layer" or "scalar". `dropout`: on the branch (`dropres` of the original), in [0, 1).
     """
 
-    def __init__(self, layer: nn.Module, d_model: int, norm: str = "layer", dropout: float = 0.0) -> None:
+    def __init__(self, layer: StatefulModule, d_model: int, norm: str = "layer", dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = make_norm(norm, d_model)
         self.layer = layer

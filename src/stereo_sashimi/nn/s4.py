@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from stereo_sashimi.nn.ssm import DPLR, Diagonal, FrozenSSM
+from stereo_sashimi.nn.module import StatefulModule
+from stereo_sashimi.nn.ssm import DPLR, SSM, Diagonal, FrozenSSM
 from stereo_sashimi.ops import backend as kernel_backend
 from stereo_sashimi.ops.fftconv import causal_convolution
 from stereo_sashimi.ops.ssm import advance, step
@@ -80,7 +81,7 @@ class S4DConfig:
 LayerConfig = S4Config | S4DConfig
 
 
-class S4(nn.Module):
+class S4(StatefulModule):
     """y = GLU(W gelu(conv(u, K) + D u)): the layer inside a SaShiMi residual block.
 
     - `d_model`: channels. `config`: `S4Config` or `S4DConfig`. `dropout`: on the convolution's output and after GELU.
@@ -89,7 +90,7 @@ class S4(nn.Module):
 
     def __init__(self, d_model: int, config: LayerConfig, dropout: float = 0.0, backend: str = "auto") -> None:
         super().__init__()
-        self.ssm: nn.Module = config.build(d_model)
+        self.ssm: SSM = config.build(d_model)
         self.D = nn.Parameter(torch.randn(d_model))
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(d_model, 2 * d_model)

@@ -5,6 +5,7 @@ All of them answer `discretize() -> Discrete`; the mathematics is in `ops/discre
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,18 @@ from stereo_sashimi.ops.discretize import Discrete, bilinear, zero_order_hold
 FLOOR = 1e-4
 
 
-class SSMParameters(nn.Module):
+class SSM(nn.Module, ABC):
+    """A state space model for `d_model` channels with `n_modes` = d_state / 2 conjugate pairs each."""
+
+    d_model: int
+    n_modes: int
+
+    @abstractmethod
+    def discretize(self) -> Discrete:
+        """The one discretisation that kernel, step and segments use."""
+
+
+class SSMParameters(SSM):
     """Parameters that S4 and S4D share.
 
     `n_ssm` independent copies of (Lambda, B) serve `d_model` channels: copy j serves channels h with h mod n_ssm = j.
@@ -107,15 +119,16 @@ class Diagonal(SSMParameters):
         return bilinear(self.lam(), None, b, c, self.dt())
 
 
-class FrozenSSM(nn.Module):
+class FrozenSSM(SSM):
     """A discretisation made once from parameters that will not change any more."""
 
     def __init__(self, ssm: Discrete) -> None:
         super().__init__()
         self.d_model, self.n_modes = ssm.a.shape
+        self.fields = ssm._fields
         for name, value in ssm._asdict().items():
             self.register_buffer(name, value, persistent=False)
 
     def discretize(self) -> Discrete:
         """Return what was frozen."""
-        return Discrete(a=self.a, b=self.b, c=self.c, left=self.left, right=self.right)
+        return Discrete(**{name: getattr(self, name) for name in self.fields})

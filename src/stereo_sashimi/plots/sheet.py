@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int16
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -17,59 +18,73 @@ from stereo_sashimi.plots.goniometer import goniometer
 from stereo_sashimi.plots.spectrogram import spectrogram
 from stereo_sashimi.plots.waveform import waveform
 
+# The page in inches, from its upper left corner; a fixed plan keeps panels in place whatever is drawn in them.
 _WIDTH, _DPI = 13.0, 110
-# Inches: a waveform lane, a spectrogram lane, and what title, labels and gaps take.
-_LANES = (1.0, 1.9)
-_MARGIN = 1.1
-# The stereo image and the table stand above each other and need this much.
-_LOWEST_SHEET = 6.2
+_HEIGHT = 7.6
+_TOP, _BOTTOM, _GAP = 0.6, 0.6, 0.15
+_LANE_LEFT, _LANE_WIDTH = 0.75, 7.9
+# All waveforms together get this part of the height of all lanes.
+_WAVE_SHARE = 0.36
+_BAR_LEFT, _BAR_WIDTH = 8.85, 0.14
+_SIDE_LEFT, _SIDE_WIDTH = 10.15, 2.65
+_TABLE_LEFT, _TABLE_TOP = 9.2, 4.3
+_LONGEST_TITLE = 100
 
 # Row of the table, key of metrics.stereo.describe, format, unit.
 _PER_CHANNEL = (
-    ("peak", "peak_dbfs", "{:.2f}", "dBFS"),
-    ("rms", "rms_dbfs", "{:.2f}", "dBFS"),
-    ("clipped", "clipped_share", "{:.3%}", ""),
+    ("peak", "peak_dbfs", "{:z.2f}", "dBFS"),
+    ("rms", "rms_dbfs", "{:z.2f}", "dBFS"),
+    ("clipped", "clipped_share", "{:.4%}", ""),
     ("silent", "silent_share", "{:.1%}", ""),
-    ("dc offset", "dc_offset_lsb", "{:.1f}", "LSB"),
+    ("dc offset", "dc_offset_lsb", "{:z.1f}", "LSB"),
 )
 _STEREO = (
-    ("correlation", "correlation", "{:+.3f}", ""),
-    ("side / mid", "side_mid_db", "{:+.2f}", "dB"),
-    ("left - right", "level_difference_db", "{:+.2f}", "dB"),
+    ("correlation", "correlation", "{:+z.3f}", ""),
+    ("side / mid", "side_mid_db", "{:+z.2f}", "dB"),
+    ("left - right", "level_difference_db", "{:+z.2f}", "dB"),
 )
 
 
 def sheet(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, title: str) -> Figure:
     """One page about a clip of 1 or 2 channels: waveforms, spectrograms, stereo image, numbers.
 
-    The figure belongs to the caller alone (no pyplot): it needs no closing. Save it with `save_png`.
+    A title of more than 100 characters is cut. The figure belongs to the caller alone (no pyplot), so it needs no
+    closing; save it with `save_png`.
+
     Raises ValueError for PCM that `metrics.stereo.check_pcm` refuses.
     """
     names = check_pcm(pcm, sample_rate)
-    lanes = [height for height in _LANES for _ in names]
-    figure = Figure(figsize=(_WIDTH, max(_LOWEST_SHEET, sum(lanes) + _MARGIN)), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI)
     FigureCanvasAgg(figure)
     # A title is a name, not a formula: "$" stands for itself.
-    figure.suptitle(title, fontsize="large", fontweight="bold", parse_math=False)
-    left, right = figure.add_gridspec(1, 2, width_ratios=[2.6, 1])
-    rows = left.subgridspec(len(lanes), 1, height_ratios=lanes)
-    axes = [figure.add_subplot(row) for row in rows]
-    waves, spectra = axes[: len(names)], axes[len(names) :]
+    shown = title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 3] + "..."
+    figure.text(_LANE_LEFT / _WIDTH, 1 - 0.2 / _HEIGHT, shown, fontsize="large", va="top", parse_math=False)
+    room = (_HEIGHT - _TOP - _BOTTOM - _GAP * (2 * len(names) - 1)) / len(names)
+    heights = [room * _WAVE_SHARE] * len(names) + [room * (1 - _WAVE_SHARE)] * len(names)
+    tops = [_TOP + sum(heights[:i]) + i * _GAP for i in range(len(heights))]
+    lanes = [_place(figure, _LANE_LEFT, top, _LANE_WIDTH, tall) for top, tall in zip(tops, heights, strict=True)]
+    waves, spectra = lanes[: len(names)], lanes[len(names) :]
     waveform(pcm, sample_rate, waves)
     # The spectrograms below carry the time axis for all lanes.
     waves[-1].tick_params(labelbottom=False)
     waves[-1].set_xlabel("")
     images = spectrogram(pcm, sample_rate, spectra)
-    figure.colorbar(images[0], ax=spectra, label="dBFS", pad=0.01, aspect=30)
-    figure.align_ylabels(axes)
-    top, bottom = right.subgridspec(2, 1, height_ratios=[1.25, 1])
-    goniometer(pcm, sample_rate, figure.add_subplot(top))
-    table = figure.add_subplot(bottom)
-    table.set_axis_off()
-    # Out of the layout: the text fills its own axes, and would shrink them if it had to fit as a label.
+    first = tops[len(names)]
+    bar = _place(figure, _BAR_LEFT, first, _BAR_WIDTH, _HEIGHT - _BOTTOM - first)
+    figure.colorbar(images[0], cax=bar)
+    bar.set_title("dBFS", fontsize="medium", loc="left")
+    figure.align_ylabels(lanes)
+    goniometer(pcm, _place(figure, _SIDE_LEFT, _TOP, _SIDE_WIDTH, _SIDE_WIDTH))
     text = numbers_table(pcm, sample_rate)
-    table.text(0.0, 1.0, text, family="monospace", fontsize="medium", va="top", in_layout=False)
+    place = (_TABLE_LEFT / _WIDTH, 1 - _TABLE_TOP / _HEIGHT)
+    figure.text(*place, text, family="monospace", fontsize="medium", va="top", linespacing=1.3)
     return figure
+
+
+def _place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes of a size in inches, at a distance from the left and upper edge of the page."""
+    bottom = _HEIGHT - top - height
+    return figure.add_axes((left / _WIDTH, bottom / _HEIGHT, width / _WIDTH, height / _HEIGHT))
 
 
 def numbers_table(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> str:
@@ -81,7 +96,8 @@ def numbers_table(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -
         value = numbers[key]
         return f"{'-' if value is None else style.format(value):>9}"
 
-    lines = [f"{len(pcm):,} frames at {sample_rate:,} Hz", f"{numbers['seconds']:.3f} s", ""]
+    frames = "1 frame" if len(pcm) == 1 else f"{len(pcm):,} frames"
+    lines = [f"{frames} at {sample_rate:,} Hz", f"{numbers['seconds']:.4g} s", ""]
     lines.append(f"{'':12}" + "".join(f"{name:>9}" for name in names))
     for row, key, style, unit in _PER_CHANNEL:
         lines.append(f"{row:12}" + "".join(cell(f"{key}/{name}", style) for name in names) + f" {unit}")

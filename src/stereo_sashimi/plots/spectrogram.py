@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int16
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
@@ -51,6 +52,8 @@ def spectrogram(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axe
         )
         lane.set_xlim(0, len(pcm) / sample_rate * factor)
         lane.set_ylim(0, nyquist)
+        # The topmost number would touch the lowest one of the lane above.
+        lane.yaxis.set_major_locator(MaxNLocator(5, prune="upper"))
         lane.set_ylabel(f"{name} (kHz)")
     return images
 

@@ -18,6 +18,8 @@ from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.schema import from_plain
 from stereo_sashimi.tasks.optim import AdamWConfig, CosineWarmupConfig, PlateauConfig, SchedulerConfig
 
+SPLITS = ("train", "val", "test")
+
 
 class AutoregressiveTask(pl.LightningModule):
     """Training, validation and test of a language model. All arguments are plain, so checkpoints hold no code.
@@ -53,15 +55,22 @@ class AutoregressiveTask(pl.LightningModule):
         if scheduler is not None:
             self.scheduler_config = from_plain(scheduler, (PlateauConfig, CosineWarmupConfig), "scheduler")
         self.context_len, self.pad_len = context_len or 0, pad_len or 0
+        if mode not in ("min", "max"):
+            raise ValueError(f"train.mode must be min or max; got {mode!r}.")
         self.monitor, self.mode = monitor, mode
-        self.likelihood = torch.nn.ModuleDict(
-            {split: Likelihood(self.spec.channel_names, self.spec.bits, metrics) for split in ("fit", "val", "test")}
-        )
-        if self.likelihood["fit"].needs_rank and not self.model.head.can_rank:
+        for split in SPLITS:
+            self.add_module(f"{split}_likelihood", Likelihood(self.spec.channel_names, self.spec.bits, metrics))
+        if self.meter("train").needs_rank and not self.model.head.can_rank:
             raise ValueError(
                 f"task.metrics has accuracies, but decoder=dml with {self.spec.n_levels} levels has no cheap ranking "
                 "of codes. Use task.metrics=[bpb] (the dml experiments do)."
             )
+
+    def meter(self, split: str) -> Likelihood:
+        """What counts bits and hits of one split."""
+        meter = self.get_submodule(f"{split}_likelihood")
+        assert isinstance(meter, Likelihood)
+        return meter
 
     def forward(self, codes: Tensor) -> Tensor:
         """Log-probability of whole clips, (batch, length, channels) nats."""
@@ -69,7 +78,7 @@ class AutoregressiveTask(pl.LightningModule):
 
     def _loss(self, batch: Batch, split: str) -> Tensor:
         hidden = self.model.hidden_for(batch.codes, n_start=1 + self.pad_len)
-        meter = self.likelihood[split]
+        meter = self.meter(split)
         score = self.model.head.score(hidden, batch.codes, meter.needs_rank)
         frames = torch.arange(batch.codes.shape[1], device=batch.codes.device)
         mask = (frames >= self.context_len) & (frames < batch.lengths.unsqueeze(-1))
@@ -78,8 +87,8 @@ class AutoregressiveTask(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of one batch; its numbers are logged under train/."""
-        loss = self._loss(batch, "fit")
-        meter = self.likelihood["fit"]
+        loss = self._loss(batch, "train")
+        meter = self.meter("train")
         numbers = {f"train/{name}": value.float() for name, value in meter.compute().items()}
         meter.reset()
         self.log_dict(numbers, batch_size=len(batch.codes))
@@ -103,7 +112,7 @@ class AutoregressiveTask(pl.LightningModule):
         self._log_totals("test")
 
     def _log_totals(self, split: str) -> None:
-        meter = self.likelihood[split]
+        meter = self.meter(split)
         numbers = {f"{split}/{name}": value.float() for name, value in meter.compute().items()}
         meter.reset()
         # The meter has summed over processes already.
@@ -114,7 +123,7 @@ class AutoregressiveTask(pl.LightningModule):
         optimizer = self.optimizer_config.build(self.model)
         if self.scheduler_config is None:
             return optimizer
-        scheduler = self.scheduler_config.build(optimizer, self.mode)
+        scheduler = self.scheduler_config.build(optimizer, "max" if self.mode == "max" else "min")
         entry: dict[str, Any] = {"scheduler": scheduler, "interval": self.scheduler_config.interval}
         if isinstance(scheduler, ReduceLROnPlateau):
             entry["monitor"] = self.monitor

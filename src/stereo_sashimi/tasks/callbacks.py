@@ -19,6 +19,7 @@ from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.generation.sample import Sampler
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.plots.sheet import save_png, sheet
+from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
 
 
 class LastCheckpoint(Checkpoint):
@@ -33,7 +34,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = 0
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step != self._saved_step and not trainer.fast_dev_run:
+        if trainer.global_step != self._saved_step:
             trainer.save_checkpoint(self.path)
             self._saved_step = trainer.global_step
 
@@ -144,6 +145,7 @@ class SampleLogger(Callback):
 
     @rank_zero_only
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, AutoregressiveTask)
         spec, step = pl_module.spec, trainer.global_step
         n_frames = max(1, round(self.seconds * spec.sample_rate))
         stream = Stream(pl_module.model, 1)

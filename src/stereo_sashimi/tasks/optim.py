@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -98,7 +98,7 @@ class PlateauConfig:
                 f"scheduler needs 0 < factor < 1 and patience >= 0; got {self.factor} and {self.patience}."
             )
 
-    def build(self, optimizer: torch.optim.Optimizer, mode: str) -> ReduceLROnPlateau:
+    def build(self, optimizer: torch.optim.Optimizer, mode: Literal["min", "max"]) -> ReduceLROnPlateau:
         """The torch scheduler; `mode` is "min" or "max"."""
         return ReduceLROnPlateau(optimizer, mode=mode, factor=self.factor, patience=self.patience, min_lr=self.min_lr)
 
@@ -126,7 +126,7 @@ class CosineWarmupConfig:
         progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
         return self.min_factor + (1 - self.min_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def build(self, optimizer: torch.optim.Optimizer, mode: str) -> LRScheduler:
+    def build(self, optimizer: torch.optim.Optimizer, mode: Literal["min", "max"]) -> LRScheduler:
         """The torch scheduler; `mode` plays no part."""
         return LambdaLR(optimizer, self.factor)
 

@@ -354,6 +354,7 @@ def test_limits_on_batches_keep_the_resume(folder, tmp_path):
     assert straight.steps[:4] + fit(folder, ckpt=path, options=options, limit_train_batches=2).steps == straight.steps
 
 
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
 def test_overfitting_one_batch_repeats_it(folder):
     recorder = fit(folder, overfit_batches=1, max_epochs=3)
     assert recorder.steps == [recorder.steps[0]] * 3

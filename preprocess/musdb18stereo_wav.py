@@ -1,0 +1,8 @@
+"""Prepare MUSDB18 as 16-bit stereo WAV files; the work is in `stereo_sashimi/data/prepare.py`."""
+
+import sys
+
+from stereo_sashimi.data.prepare import main
+
+if __name__ == "__main__":
+    sys.exit(main())

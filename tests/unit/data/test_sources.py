@@ -1,0 +1,243 @@
+"""Tracks of MUSDB folders, the stem sample and prepared folders; `data/sources.py`."""
+
+import shutil
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from stereo_sashimi.audio.io import AudioError, write_pcm
+from stereo_sashimi.data import sources
+from stereo_sashimi.data.sources import TARGETS, SourceError
+
+
+def make_track(folder, frames=1000, rate=44100, channels=2, targets=TARGETS):
+    folder.mkdir(parents=True)
+    for n, target in enumerate(targets):
+        write_pcm(folder / f"{target}.wav", np.full((frames, channels), n, np.int16), rate)
+
+
+@pytest.fixture
+def hq(tmp_path):
+    root = tmp_path / "hq"
+    for name in ("A Band - One", "ANiMAL - Rockshow"):
+        make_track(root / "train" / name)
+    make_track(root / "test" / "Zoë - Ünder 水")
+    (root / "train" / ".hidden").mkdir()
+    return root
+
+
+def test_validation_tracks_are_the_official_fourteen():
+    names = sources.validation_tracks()
+    assert len(names) == 14
+    assert "Young Griffo - Pennies" in names
+    assert "musdb" not in sys.modules
+
+
+def test_hq_tracks(hq):
+    kind, tracks = sources.list_tracks(hq, ("mixture", "bass"))
+    assert kind == "musdb18hq"
+    assert [(t[0].track, t[0].split) for t in tracks] == [
+        ("A Band - One", "train"),
+        ("ANiMAL - Rockshow", "valid"),
+        ("Zoë - Ünder 水", "test"),
+    ]
+    bass = tracks[2][1]
+    assert (bass.stem, bass.label, bass.stream) == ("Zoë - Ünder 水_bass", "test/Zoë - Ünder 水/bass.wav", None)
+    recording = sources.open_source(bass)
+    assert (recording.first, recording.last, recording.decoder) == (0, 1000, "soundfile")
+    pcm, clipped = recording.read(10, 20)
+    assert pcm.shape == (20, 2)
+    assert (pcm == TARGETS.index("bass")).all()
+    assert clipped == [0, 0]
+
+
+def test_a_name_is_a_validation_track_only_in_train(tmp_path):
+    make_track(tmp_path / "test" / "ANiMAL - Rockshow")
+    (tmp_path / "train").mkdir()
+    assert sources.list_tracks(tmp_path, TARGETS)[1][0][0].split == "test"
+
+
+def test_stem_tracks_have_five_streams_in_order(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "train" / "Meaxic - Take A Step.stem.mp4").touch()
+    kind, tracks = sources.list_tracks(tmp_path, None)
+    assert kind == "musdb18"
+    assert [(s.target, s.stream) for s in tracks[0]] == list(zip(TARGETS, range(5), strict=True))
+    assert tracks[0][0].split == "valid"
+    assert tracks[0][0].track == "Meaxic - Take A Step"
+
+
+def test_roots_that_are_not_musdb(tmp_path, hq):
+    with pytest.raises(SourceError, match=r"no folder train/"):
+        sources.list_tracks(tmp_path, TARGETS)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(SourceError, match=r"no folder test/"):
+        sources.list_tracks(tmp_path, TARGETS)
+    (tmp_path / "test").mkdir()
+    with pytest.raises(SourceError, match="neither"):
+        sources.list_tracks(tmp_path, TARGETS)
+    (hq / "test" / "x.stem.mp4").touch()
+    with pytest.raises(SourceError, match="both"):
+        sources.list_tracks(hq, TARGETS)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"files": [{}]}', '{"files": 3}'])
+def test_foreign_manifest(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(SourceError, match=r"manifest\.json: not the manifest"):
+        sources.list_tracks(tmp_path, None)
+
+
+def test_targets_are_checked_and_ordered():
+    assert sources.check_targets(["vocals", "mixture", "vocals"]) == ("mixture", "vocals")
+    with pytest.raises(SourceError, match="unknown target 'kazoo'.*mixture,drums"):
+        sources.check_targets(["mixture", "kazoo"])
+    with pytest.raises(SourceError, match="no target"):
+        sources.check_targets([])
+
+
+def test_file_names_are_clean_and_never_meet(tmp_path):
+    names = ["a:b", "a_b", "A?B", "..dots..", "x" * 250, "x" * 249, "水" * 80]
+    for name in names:
+        (tmp_path / "train" / name).mkdir(parents=True)
+    (tmp_path / "test").mkdir()
+    tracks = sources.list_tracks(tmp_path, ("mixture",))[1]
+    stems = {t[0].track: t[0].stem for t in tracks}
+    # The hidden folder "..dots.." is not a track.
+    assert set(stems) == set(names) - {"..dots.."}
+    assert len({stem.casefold() for stem in stems.values()}) == len(stems)
+    for stem in stems.values():
+        assert len(f".{stem}_000_ch0.wav".encode()) <= 255
+        assert not set(stem) & set('/\\:*?"<>|')
+    assert stems["水" * 80].startswith("水" * 66)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 44100), (2, 48000)])
+def test_other_formats_are_refused(tmp_path, channels, rate):
+    make_track(tmp_path / "test" / "t", channels=channels, rate=rate)
+    (tmp_path / "train").mkdir()
+    source = sources.list_tracks(tmp_path, ("drums",))[1][0][0]
+    with pytest.raises(SourceError, match=r"t.drums\.wav: .*must be stereo at 44100 Hz"):
+        sources.open_source(source)
+
+
+def test_missing_target_file(tmp_path):
+    make_track(tmp_path / "test" / "t", targets=["mixture"])
+    (tmp_path / "train").mkdir()
+    with pytest.raises(AudioError, match=r"vocals\.wav: there is no such file"):
+        sources.open_source(sources.list_tracks(tmp_path, ("vocals",))[1][0][0])
+
+
+def test_sample_parts_do_not_overlap():
+    recordings = [sources.open_source(track[0]) for track in sources.sample_tracks(("mixture",))]
+    total, rate, _ = sources.decode_stem(sources.sample_path(), 0)
+    assert rate == 44100
+    assert recordings[0].first == 0
+    assert recordings[-1].last == len(total)
+    for before, after in zip(recordings, recordings[1:], strict=False):
+        assert before.first < before.last == after.first < after.last
+    assert "stempeg" not in sys.modules
+
+
+def test_stem_peaks_are_clipped_and_counted():
+    source = sources.sample_tracks(("mixture",))[2][0]
+    recording = sources.open_source(source)
+    samples, _, decoder = sources.decode_stem(source.path, 0)
+    used = np.rint(samples[recording.first : recording.last].astype(np.float64) * 32768)
+    pcm, clipped = recording.read(recording.first, recording.last - recording.first)
+    assert decoder == "pyav"
+    assert clipped == np.count_nonzero((used > 32767) | (used < -32768), axis=0).tolist()
+    assert sum(clipped) > 0
+    np.testing.assert_array_equal(pcm, np.clip(used, -32768, 32767))
+
+
+def test_streams_of_the_sample_differ_and_sum_to_the_mixture():
+    stems = [sources.decode_stem(sources.sample_path(), k)[0][:44100] for k in range(5)]
+    mixture, parts = stems[0], stems[1:]
+    residual = np.abs(mixture - sum(parts)).mean() / np.abs(mixture).mean()
+    assert residual < 0.2
+    assert all(np.abs(mixture - part).mean() > 0.1 * np.abs(mixture).mean() for part in parts)
+
+
+@pytest.mark.parametrize("keep", [0, 0.001, 0.3, 0.9])
+def test_truncated_stem(tmp_path, keep):
+    path = tmp_path / "cut.stem.mp4"
+    data = sources.sample_path().read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(SourceError, match=r"cut\.stem\.mp4: the stem file .*Fetch it again"):
+        sources.decode_stem(path, 4)
+
+
+def test_no_decoder(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SourceError, match=r"pip install 'stereo-sashimi\[stems\]'"):
+        sources.decode_stem(sources.sample_path(), 0)
+
+
+def test_missing_package(monkeypatch):
+    def absent(name):
+        raise sources.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(sources.importlib.metadata, "distribution", absent)
+    with pytest.raises(SourceError, match=r"stempeg is not installed.\n  pip install"):
+        sources.sample_path()
+    with pytest.raises(SourceError, match="musdb is not installed"):
+        sources.validation_tracks()
+
+
+class FakeError(Exception):
+    pass
+
+
+@pytest.fixture
+def fake_stempeg(monkeypatch):
+    """The calls of stempeg 0.2.6 that are used, standing for a machine with ffmpeg."""
+    frames = {"decoded": 5000}
+
+    class Info:
+        nb_audio_streams = 5
+
+        def __init__(self, path):
+            if not path.endswith(".mp4"):
+                raise FakeError("ffprobe error")
+
+        def duration(self, k):
+            return 5000 / 44100
+
+        def sample_rate(self, k):
+            return 44100
+
+        def audio_stream_idx(self):
+            return [1, 2, 3, 4, 5]
+
+    def read_stems(path, stem_id, always_3d, dtype, info):
+        return np.full((1, frames["decoded"], 2), stem_id / 8, dtype), 44100.0
+
+    module = types.ModuleType("stempeg")
+    module.__spec__ = types.SimpleNamespace()
+    module.Info, module.read_stems = Info, read_stems
+    ffmpeg = types.ModuleType("ffmpeg")
+    ffmpeg.Error = FakeError
+    monkeypatch.setitem(sys.modules, "stempeg", module)
+    monkeypatch.setitem(sys.modules, "ffmpeg", ffmpeg)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    return frames
+
+
+def test_stempeg_is_used_where_ffmpeg_is(fake_stempeg):
+    samples, rate, decoder = sources.decode_stem(sources.sample_path(), 2)
+    assert (samples.shape, rate, decoder) == ((5000, 2), 44100, "stempeg")
+    assert (samples == 3 / 8).all()
+
+
+def test_stempeg_failures_name_the_file(fake_stempeg, tmp_path):
+    fake_stempeg["decoded"] = 1000
+    with pytest.raises(SourceError, match=r"stem\.mp4: the stem file ends early; stream 0 has 1000 of 5000"):
+        sources.decode_stem(sources.sample_path(), 0)
+    (tmp_path / "bad.bin").touch()
+    with pytest.raises(SourceError, match=r"bad\.bin: .*ffprobe error"):
+        sources.decode_stem(tmp_path / "bad.bin", 0)

@@ -1,0 +1,324 @@
+"""The pictures show what is in the audio: envelopes, levels, stereo image, a page without overlaps, atomic files."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from stereo_sashimi.metrics.stereo import describe
+from stereo_sashimi.plots.goniometer import density, goniometer
+from stereo_sashimi.plots.sheet import numbers_table, save_png, sheet
+from stereo_sashimi.plots.spectrogram import FLOOR_DBFS, spectrogram, spectrum_levels
+from stereo_sashimi.plots.waveform import CLIP_COLOUR, COLUMNS, envelope, waveform
+
+RATE = 16000
+VALUES = st.one_of(st.sampled_from([-32768, 0, 32767]), st.integers(-32768, 32767))
+CHANNEL = arrays(np.int16, st.integers(1, 300), elements=VALUES)
+STEREO = arrays(np.int16, st.tuples(st.integers(1, 200), st.just(2)), elements=VALUES)
+
+
+def lanes(n: int) -> list:
+    figure = Figure()
+    return [figure.add_subplot(n, 1, i + 1) for i in range(n)]
+
+
+def sine(frequency: float, frames: int, amplitude: float = 32767) -> np.ndarray:
+    return np.rint(amplitude * np.sin(2 * np.pi * frequency * np.arange(frames) / RATE)).astype(np.int16)
+
+
+def noise(frames: int, channels: int, amplitude: int = 9000) -> np.ndarray:
+    return np.random.default_rng(0).integers(-amplitude, amplitude, (frames, channels)).astype(np.int16)
+
+
+def clips(channels: int) -> dict[str, np.ndarray]:
+    return {
+        "music-like": noise(30_000, channels),
+        "silence": np.zeros((5000, channels), np.int16),
+        "quiet": noise(5000, channels, amplitude=3),
+        "clipped": np.where(noise(5000, channels) < 0, -32768, 32767).astype(np.int16),
+        "10 frames": noise(10, channels),
+        "1 frame": np.full((1, channels), 5, np.int16),
+    }
+
+
+CASES = [pytest.param(pcm, id=f"{name}-{c}") for c in (1, 2) for name, pcm in clips(c).items()]
+
+
+# Waveform
+
+
+@given(CHANNEL, st.integers(1, 40))
+@settings(deadline=None, max_examples=80)
+def test_the_envelope_keeps_every_extreme(channel, columns):
+    frames, values = envelope(channel, columns)
+    assert len(frames) == len(values) <= max(2 * columns, 1)
+    assert (values.min() * 32768, values.max() * 32768) == (channel.min(), channel.max())
+    assert (np.diff(frames) >= 0).all()
+    assert 0 <= frames[0] <= frames[-1] < len(channel)
+
+
+def test_one_sample_of_a_long_file_is_seen_at_its_place():
+    pcm = np.zeros((200_000, 1), np.int16)
+    pcm[150_000] = -20_000
+    (lane,) = lanes(1)
+    waveform(pcm, RATE, [lane])
+    times, values = lane.lines[0].get_data()
+    assert values.min() == -20_000 / 32768
+    assert times[values.argmin()] == pytest.approx(150_000 / RATE, abs=200_000 / COLUMNS / RATE)
+    assert len(values) <= 2 * COLUMNS
+    assert lane.get_xlim() == (0, 12.5)
+
+
+def test_each_channel_has_its_own_lane():
+    pcm = np.stack([np.full(50, 8192), np.full(50, -16384)], axis=1).astype(np.int16)
+    left, right = lanes(2)
+    waveform(pcm, RATE, [left, right])
+    assert set(left.lines[0].get_ydata()) == {0.25}
+    assert set(right.lines[0].get_ydata()) == {-0.5}
+    assert (left.get_ylabel(), right.get_ylabel()) == ("left", "right")
+    assert right.get_xlabel() == "time (ms)"
+
+
+def test_clipped_samples_are_marked_where_they_are():
+    pcm = np.zeros((40_000, 2), np.int16)
+    pcm[10_000, 0], pcm[30_000:30_003, 0] = 32767, -32768
+    pcm[20_000, 1] = 32766
+    left, right = lanes(2)
+    waveform(pcm, RATE, [left, right])
+    marks = [line for line in left.lines if line.get_color() == CLIP_COLOUR and len(line.get_xdata())]
+    # In the order lower edge, upper edge.
+    assert [set(mark.get_ydata()) for mark in marks] == [{-1.0}, {1.0}]
+    assert marks[0].get_xdata()[0] == pytest.approx(30_000 / RATE, abs=0.01)
+    assert marks[1].get_xdata()[0] == pytest.approx(10_000 / RATE, abs=0.01)
+    assert [text.get_text() for text in left.texts] == ["4 clipped"]
+    assert not right.texts
+
+
+# Spectrogram
+
+
+@pytest.mark.parametrize(("frequency", "amplitude", "level"), [(1000, 32767, 0.0), (5000, 3277, -20.0)])
+def test_a_sine_has_its_frequency_and_level(frequency, amplitude, level):
+    levels, _, _ = spectrum_levels(sine(frequency, RATE, amplitude), RATE, COLUMNS)
+    middle = levels[:, levels.shape[1] // 2]
+    bin_hz = RATE / 2 / (len(levels) - 1)
+    assert middle.argmax() * bin_hz == pytest.approx(frequency, abs=bin_hz / 2)
+    # A Hann window loses at most 1.42 dB between two bins.
+    assert level - 1.5 < middle.max() < level + 0.01
+
+
+def test_a_late_burst_is_late_and_columns_are_bounded():
+    channel = np.zeros(200_000, np.int16)
+    channel[150_000:160_000] = sine(2000, 10_000)
+    columns = 50
+    levels, frames_per_column, _ = spectrum_levels(channel, RATE, columns)
+    assert levels.shape[1] <= columns
+    loud = np.flatnonzero(levels.max(axis=0) > -20)
+    assert abs(loud[0] * frames_per_column - 150_000) <= 2 * frames_per_column
+    assert abs(loud[-1] * frames_per_column - 160_000) <= 2 * frames_per_column
+    assert loud.size >= 2
+
+
+def test_blocks_do_not_show(monkeypatch):
+    channel = noise(30_000, 1)[:, 0]
+    whole, _, _ = spectrum_levels(channel, RATE, 40)
+    monkeypatch.setattr("stereo_sashimi.plots.spectrogram._BLOCK_SLICES", 7)
+    parts, _, _ = spectrum_levels(channel, RATE, 40)
+    np.testing.assert_allclose(parts, whole, atol=1e-9)
+
+
+@given(CHANNEL, st.sampled_from([8000, 44100, 192000]), st.integers(1, 50))
+@settings(deadline=None, max_examples=60)
+def test_levels_are_finite_and_bounded_for_any_clip(channel, rate, columns):
+    levels, frames_per_column, _ = spectrum_levels(channel, rate, columns)
+    assert levels.shape[1] <= columns
+    assert (levels.shape[1] - 1) * frames_per_column < len(channel)
+    assert (levels >= FLOOR_DBFS).all()
+    # No amplitude exceeds the sum of the window, which is 1, counted for both signs of the frequency.
+    assert (levels <= 6.1).all()
+    assert (levels == FLOOR_DBFS).all() or channel.any()
+
+
+def test_each_channel_has_its_own_spectrum_on_one_scale():
+    left, right = lanes(2)
+    pcm = np.stack([sine(1000, 8000), np.zeros(8000, np.int16)], axis=1)
+    images = spectrogram(pcm, RATE, [left, right])
+    assert images[0].get_array().max() > -2
+    assert (images[1].get_array() == FLOOR_DBFS).all()
+    assert images[0].get_clim() == images[1].get_clim() == (FLOOR_DBFS, 0.0)
+    assert left.get_ylim() == (0, 8)
+    assert left.get_xlim() == right.get_xlim() == (0, 0.5)
+
+
+@pytest.mark.parametrize("panel", [waveform, spectrogram])
+def test_one_axes_for_each_channel(panel):
+    with pytest.raises(ValueError, match="one axes for each channel is needed: 2; got 1"):
+        panel(noise(100, 2), RATE, lanes(1))
+
+
+# Goniometer
+
+
+@given(STEREO, st.integers(2, 80))
+@settings(deadline=None, max_examples=80)
+def test_every_frame_is_in_one_cell(pcm, radius):
+    counts, cell = density(pcm, radius)
+    assert counts.sum() == len(pcm)
+    assert counts.shape[0] == counts.shape[1] <= 2 * radius + 1
+    assert cell % 2 == 0
+
+
+@pytest.mark.parametrize("amplitude", [2, 300, 32767])
+@pytest.mark.parametrize(
+    ("left", "right", "line"),
+    [(1, 1, "vertical"), (1, -1, "horizontal"), (1, 0, "left diagonal"), (0, 1, "right diagonal")],
+)
+def test_the_four_directions(left, right, line, amplitude):
+    wave = sine(100, 4000, amplitude)
+    counts, _ = density(np.stack([left * wave, right * wave], axis=1).astype(np.int16), 80)
+    mid, side = (index - len(counts) // 2 for index in np.nonzero(counts))
+    assert np.ptp(mid) + np.ptp(side) > 0
+    zero = {"vertical": side, "horizontal": mid, "left diagonal": mid + side, "right diagonal": mid - side}[line]
+    # Cells are half open, so a diagonal may touch the neighbours.
+    assert np.abs(zero).max() <= (1 if "diagonal" in line else 0)
+
+
+def test_no_cell_is_favoured():
+    # All pairs of a square, equally often: inside of it every cell must count the same.
+    values = np.arange(-200, 200)
+    pcm = np.stack(np.meshgrid(values, values), axis=-1).reshape(-1, 2).astype(np.int16)
+    counts, cell = density(pcm, 60)
+    middle = len(counts) // 2
+    assert set(counts[middle - 10 : middle + 11, middle - 10 : middle + 11].flat) == {cell**2 // 2}
+
+
+def test_left_is_drawn_towards_the_letter_l():
+    (axes,) = lanes(1)
+    pcm = np.stack([np.full(100, 20_000), np.zeros(100)], axis=1).astype(np.int16)
+    goniometer(pcm, axes)
+    image = axes.images[0]
+    row, column = (int(i[0]) for i in np.nonzero(image.get_array().filled(0)))
+    size = len(image.get_array())
+    letter = next(text for text in axes.texts if text.get_text() == "L")
+    assert letter.get_position()[0] < 0 < letter.get_position()[1]
+    # The image has its origin at the lower left.
+    assert column < size // 2 < row
+    assert image.origin == "lower"
+    assert axes.get_aspect() == 1
+
+
+def test_mono_and_silence_are_said():
+    mono, silence = lanes(2)
+    goniometer(noise(100, 1), mono)
+    goniometer(np.zeros((100, 2), np.int16), silence)
+    assert [text.get_text() for text in mono.texts] == ["mono"]
+    assert "silence" in [text.get_text() for text in silence.texts]
+
+
+# Sheet
+
+
+def inked(figure: Figure) -> dict[str, Bbox]:
+    """The box of every piece of text, and of every panel without its labels."""
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    boxes = {f"panel {i}": axes.get_window_extent(renderer) for i, axes in enumerate(figure.axes)}
+    texts = list(figure.texts)
+    for axes in figure.axes:
+        texts += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            texts += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            texts += [tick.label2 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            texts.append(axis.get_offset_text())
+    shown = [t for t in texts if t.get_visible() and t.get_text().strip()]
+    return boxes | {f"{i} {t.get_text()[:20]!r}": t.get_window_extent(renderer) for i, t in enumerate(shown)}
+
+
+@pytest.mark.parametrize("pcm", CASES)
+def test_nothing_overlaps_and_nothing_leaves_the_page(pcm):
+    figure = sheet(pcm, 44100, "W" * 60)
+    boxes = inked(figure)
+    assert len(boxes) > 15
+    for (a, first), (b, second) in itertools.combinations(boxes.items(), 2):
+        common = Bbox.intersection(first.padded(-0.5), second.padded(-0.5))
+        assert common is None or min(common.width, common.height) <= 0, f"{a} and {b} overlap"
+    for name, box in boxes.items():
+        assert figure.bbox.containsx(box.x0), name
+        assert figure.bbox.containsx(box.x1), name
+        assert figure.bbox.containsy(box.y0), name
+        assert figure.bbox.containsy(box.y1), name
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_table_has_the_numbers_of_describe(channels):
+    pcm = noise(4410, channels) + 100
+    table, numbers = numbers_table(pcm, 44100), describe(pcm, 44100)
+    assert "4,410 frames at 44,100 Hz" in table
+    rows = {line[:12].strip(): line[12:].split() for line in table.splitlines()}
+    names = ("mono",) if channels == 1 else ("left", "right")
+    assert rows["rms"] == [*(f"{numbers[f'rms_dbfs/{name}']:.2f}" for name in names), "dBFS"]
+    assert rows["dc offset"] == [*(f"{numbers[f'dc_offset_lsb/{name}']:.1f}" for name in names), "LSB"]
+    assert ("correlation" in rows) == (channels == 2)
+    assert table in [text.get_text() for text in sheet(pcm, 44100, "").texts]
+
+
+def test_what_is_undefined_is_a_dash_and_zero_has_no_sign():
+    table = numbers_table(np.zeros((10, 2), np.int16), 44100)
+    assert [line.split() for line in table.splitlines() if line.startswith("peak")] == [["peak", "-", "-", "dBFS"]]
+    assert "-0.0" not in numbers_table(np.array([[32767]], np.int16), 44100)
+
+
+def test_a_title_is_cut_and_is_no_formula():
+    texts = [t.get_text() for t in sheet(noise(10, 1), RATE, r"$\frac" + "x" * 200).texts]
+    title = next(text for text in texts if text.startswith(r"$\frac"))
+    assert len(title) == 100
+    assert title.endswith("x...")
+
+
+def test_figures_are_not_kept_by_pyplot(tmp_path):
+    before = plt.get_fignums()
+    save_png(sheet(noise(100, 2), RATE, r"a $\frac formula"), tmp_path / "a.png")
+    assert plt.get_fignums() == before
+
+
+def test_save_png_writes_a_picture_of_the_page(tmp_path):
+    path = tmp_path / "sheet.png"
+    figure = sheet(noise(100, 2), RATE, "clip")
+    save_png(figure, path)
+    width, height = figure.get_size_inches() * figure.dpi
+    assert plt.imread(path).shape[:2] == (round(height), round(width))
+    assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "sheet.png"
+    path.write_bytes(b"old")
+    figure = Figure()
+
+    def half_a_file(target, **_):
+        target.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(figure, "savefig", half_a_file)
+    with pytest.raises(OSError, match="disk full"):
+        save_png(figure, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
+    assert path.read_bytes() == b"old"
+
+
+def test_pictures_are_png(tmp_path):
+    with pytest.raises(ValueError, match=r"written as \.png; got suffix '\.jpg'"):
+        save_png(Figure(), tmp_path / "sheet.jpg")
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (4, 3)])
+def test_what_cannot_be_drawn_is_refused(shape):
+    with pytest.raises(ValueError, match=r"0 frames|1 or 2 channels"):
+        sheet(np.zeros(shape, np.int16), RATE, "clip")
