@@ -28,6 +28,7 @@ def from_plain(data: Any, classes: Sequence[type], where: str) -> Any:
     - `classes`: the config classes allowed here.
     - `where`: the name of this place, used in errors.
 
+    A field that holds another config lists its classes in its metadata, `field(metadata={"classes": (A, B)})`.
     Raises ValueError for anything that is not a dictionary, an unknown kind, or an unknown or missing field.
     """
     if not isinstance(data, dict):
@@ -49,6 +50,9 @@ def from_plain(data: Any, classes: Sequence[type], where: str) -> Any:
     ]
     if missing:
         raise ValueError(f"{where} lacks the field {missing[0]!r}; it is required for {cls.__name__}.")
+    for name, value in data.items():
+        if "classes" in fields[name].metadata:
+            data[name] = from_plain(value, fields[name].metadata["classes"], f"{where}.{name}")
     return cls(**data)
 
 

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from stereo_sashimi.data import AudioDataModule
+from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.tasks import AutoregressiveTask

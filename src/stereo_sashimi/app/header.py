@@ -2,7 +2,7 @@
 
 import torch
 
-from stereo_sashimi.data import AudioDataModule
+from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.ops import backend as kernel_backend
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.optim import parameter_groups

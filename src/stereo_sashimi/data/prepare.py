@@ -1,19 +1,15 @@
-"""The preprocess command: MUSDB tracks (`sources.py`) to folders of 16-bit clips that `datamodule.py` reads.
+"""Preparation: MUSDB tracks (`sources.py`) to folders of 16-bit clips that `datamodule.py` reads.
 
 Each target of a track is one unit of work. Its files are renamed into place when complete and then noted in
-`<out>/.journal/`, so a stopped run goes on where it was; `manifest.json` replaces the journal at the end.
+`<out>/.journal/`, so a stopped run goes on where it was; `manifest.json` replaces the journal at the end. Both are in
+`manifest.py`, the command line in `prepare_command.py`.
 """
 
-import argparse
 import errno
-import hashlib
-import json
 import math
 import multiprocessing
-import os
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,20 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int16
 
-from stereo_sashimi.audio.io import AudioError, write_pcm, write_whole
+from stereo_sashimi.audio.io import AudioError, write_pcm
 from stereo_sashimi.data import sources as src
+from stereo_sashimi.data.manifest import (
+    JOURNAL,
+    SCHEMA_VERSION,
+    Record,
+    earlier_records,
+    fingerprint,
+    is_intact,
+    measure,
+    write_json,
+)
 from stereo_sashimi.data.split import SPLITS, find_audio
 
-SCHEMA_VERSION = 1
-_JOURNAL = ".journal"
-_HOW_TO_GET = """no MUSDB folder was given: use --root FOLDER or set MUSDB_PATH.
-  Get MUSDB18-HQ (WAV, about 22.7 GB) from https://zenodo.org/records/3338373, for educational and non-commercial use;
-  the licence of each track is stated there. FOLDER is the one that holds train/ and test/.
-  Without a download: --sample makes a 6-second data set from the stem file in the stempeg package."""
-
-Record = dict[str, Any]
 # Set in worker processes; true once the run is to stop.
 _stop: Any = None
 
@@ -109,9 +106,9 @@ def prepare_musdb(
         "pad": pad,
         "split_channels": split_channels,
     }
-    before = _earlier_records(out, settings)
+    before = earlier_records(out, settings)
     _make_folders(out)
-    _write_json(out / _JOURNAL / "settings.json", {"settings": settings})
+    write_json(out / JOURNAL / "settings.json", {"settings": settings})
     work = [_Job(out, settings, t, tuple(before.get((s.split, s.label, s.target), []) for s in t)) for t in tracks]
     result = Prepared()
     with closing(_run(work, jobs)) as finished:
@@ -138,8 +135,8 @@ def _finish(out: Path, settings: Record, result: Prepared) -> None:
     if strangers := [path for path in find_audio(out) if path.relative_to(out).as_posix() not in known]:
         result.notes.append(f"{strangers[0]}: not of this run; it and {len(strangers) - 1} more would be trained on.")
     manifest = {"schema_version": SCHEMA_VERSION, "settings": settings, "files": result.records}
-    _write_json(out / "manifest.json", manifest)
-    shutil.rmtree(out / _JOURNAL)
+    write_json(out / "manifest.json", manifest)
+    shutil.rmtree(out / JOURNAL)
 
 
 def _run(work: list[_Job], jobs: int) -> Generator[Prepared, None, None]:
@@ -185,7 +182,7 @@ def _prepare_unit(job: _Job, source: src.Source, before: list[Record], done: Pre
     intact = {
         record["path"]: record
         for record in before
-        if record["source_bytes"] == size and record["path"].startswith(start_of_path) and _is_intact(job.out, record)
+        if record["source_bytes"] == size and record["path"].startswith(start_of_path) and is_intact(job.out, record)
     }
     if before and len(intact) == len(before):
         done.records += before
@@ -223,13 +220,13 @@ def _prepare_unit(job: _Job, source: src.Source, before: list[Record], done: Pre
                 "pad_frames": padding,
                 "sample_rate": src.SAMPLE_RATE,
                 "channel": channel,
-                **_measure(pcm[:, part]),
+                **measure(pcm[:, part]),
                 "clipped": sum(clipped[part]),
-                **_fingerprint(job.out / path),
+                **fingerprint(job.out / path),
             }
             records.append(record)
             done.written += 1
-    _write_json(job.out / _JOURNAL / f"{start_of_path}.json", {"files": records})
+    write_json(job.out / JOURNAL / f"{start_of_path}.json", {"files": records})
     done.records += records
 
 
@@ -247,68 +244,16 @@ def _clips(first: int, last: int, settings: Record) -> Iterator[tuple[str, int, 
         yield f"_{number:0{digits}d}", start, frames, length - frames
 
 
-def _measure(pcm: Int16[np.ndarray, "frames channels"]) -> Record:
-    """Channels, peak (0 to 1) and side energy over mid energy (None where mid is silent), from exact integers.
-
-    Mid is the mean of the channels and side what each differs from it: of left and right, (L - R)^2 / (L + R)^2.
-    """
-    wide = pcm.astype(np.int64)
-    n_channels = wide.shape[1]
-    total = wide.sum(axis=1, keepdims=True)
-    mid, side = int((total**2).sum()), int(((n_channels * wide - total) ** 2).sum())
-    ratio = side / (n_channels * mid) if mid else None
-    return {"channels": n_channels, "peak": int(np.abs(wide).max(initial=0)) / 32768, "side_mid_ratio": ratio}
-
-
-def _fingerprint(file: Path) -> Record:
-    with open(file, "rb") as opened:
-        return {"bytes": os.fstat(opened.fileno()).st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
-
-
-def _is_intact(out: Path, record: Record) -> bool:
-    file = out / record["path"]
-    # The size first: it costs nothing.
-    if not file.is_file() or file.stat().st_size != record["bytes"]:
-        return False
-    return _fingerprint(file)["sha256"] == record["sha256"]
-
-
-def _earlier_records(out: Path, settings: Record) -> dict[tuple[str, str, str], list[Record]]:
-    """Records of the manifest and then of the journal in `out`, by split, source and target."""
-    found: dict[tuple[str, str, str], dict[str, Record]] = {}
-    for file in [out / "manifest.json", *sorted((out / _JOURNAL).rglob("*.json"))]:
-        if not file.is_file():
-            continue
-        try:
-            noted = json.loads(file.read_text(encoding="utf-8"))
-            for record in noted.get("files", []):
-                key = (record["split"], record["source"], record["target"])
-                found.setdefault(key, {})[record["path"]] = record
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise src.SourceError(f"{file}: not written by this command ({error!r}); delete {out}.") from None
-        for name, value in noted.get("settings", {}).items():
-            if value != settings.get(name):
-                raise src.SourceError(
-                    f"{out}: was made with {name}={value}, this run has {settings.get(name)}. Choose another --out, or "
-                    "delete that folder."
-                )
-    return {key: list(records.values()) for key, records in found.items()}
-
-
 def _make_folders(out: Path) -> None:
     try:
         for split in SPLITS:
             (out / split).mkdir(parents=True, exist_ok=True)
-            (out / _JOURNAL / split).mkdir(parents=True, exist_ok=True)
+            (out / JOURNAL / split).mkdir(parents=True, exist_ok=True)
             # What a killed process left.
             for leftover in (out / split).glob(".*.part"):
                 leftover.unlink()
     except OSError as error:
         raise AudioError(f"{error.filename or out}: cannot write there ({error.strerror}); see --out.") from error
-
-
-def _write_json(path: Path, content: Record) -> None:
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _set_stop(stop: Any) -> None:
@@ -327,63 +272,3 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-
-
-def main(argv: Sequence[str] | None = None, *, split_channels: bool = False) -> int:
-    """Run the command; gives the exit code: 0 done, 1 an error, 2 nothing to read from was named, 130 interrupted."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    name = "musdb18mono" if split_channels else "musdb18stereo"
-    parser = argparse.ArgumentParser(
-        prog=f"preprocess/{name}_wav.py",
-        description=f"Prepare MUSDB18-HQ or MUSDB18 as {'mono' if split_channels else 'stereo'} 16-bit WAV files.",
-    )
-    parser.add_argument("--root", type=Path, help="MUSDB folder, or one this command prepared (default: $MUSDB_PATH)")
-    parser.add_argument("--out", type=Path, help=f"folder to write (default: data/{name})")
-    parser.add_argument(
-        "--targets", help=f"comma-separated, of {','.join(src.TARGETS)} (default: all; sample: mixture)"
-    )
-    parser.add_argument("--clip-seconds", type=float, help="cut into clips of this length (default: whole tracks)")
-    parser.add_argument("--pad", action="store_true", help="zero-pad the last clip instead of dropping it")
-    parser.add_argument(
-        "--jobs", type=int, default=min(4, os.cpu_count() or 1), help="processes (default: %(default)s)"
-    )
-    parser.add_argument("--sample", action="store_true", help="use the 6 seconds in the stempeg package; no download")
-    options = parser.parse_args(argv)
-    root = options.root or (Path(os.environ["MUSDB_PATH"]) if os.environ.get("MUSDB_PATH") else None)
-    if root is None and not options.sample:
-        print(_HOW_TO_GET, file=sys.stderr)
-        return 2
-    if options.sample and options.root:
-        print("--sample and --root exclude each other.", file=sys.stderr)
-        return 2
-    # The sample is done in a second; starting processes takes longer.
-    out = options.out or Path("data", ("sample-mono" if split_channels else "sample") if options.sample else name)
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("tracks"), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(name, total=None)
-            result = prepare_musdb(
-                None if options.sample else root,
-                out,
-                targets=options.targets.split(",") if options.targets is not None else None,
-                clip_seconds=options.clip_seconds,
-                pad=options.pad,
-                jobs=1 if options.sample else options.jobs,
-                split_channels=split_channels,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    except KeyboardInterrupt:
-        print(f"interrupted; {out} has only complete files, and the same command goes on from there.", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for line in [*result.notes, *(f"error: {failure}" for failure in result.failures)]:
-        print(line, file=sys.stderr)
-    if result.failures:
-        print(f"{out}: {result.written + result.kept} files are done; the same command goes on.", file=sys.stderr)
-        return 1
-    print(f"{out}: {result.written} files written, {result.kept} kept; see {out / 'manifest.json'}", file=sys.stderr)
-    return 0

@@ -43,8 +43,7 @@ class SourceError(ValueError):
 class Source:
     """One target of a track, where it is, and what its files are to be called.
 
-    - `track`, `target`, `split`: names; the split is train, valid or test.
-    - `path`: the file; `label`: its name in manifests, without the folders of this machine.
+    - `split`: train, valid or test. `path`: the file; `label`: its name in manifests, relative to the source.
     - `stem`: start of the file names, unique in the split.
     - `stream`: index of the audio stream in a stem file, None for a WAV file.
     - `part`: the sixths of the file to use, from the first number up to the second.
@@ -195,10 +194,8 @@ def decode_stem(path: Path, stream: int) -> tuple[Float32[np.ndarray, "frames ch
         )
     # Decoders may leave out the encoder's priming, never more than two packets.
     if len(samples) < promised - 2 * _AAC_FRAMES:
-        raise SourceError(
-            f"{path}: the stem file ends early; stream {stream} has {len(samples)} of {promised} frames. "
-            "Fetch it again."
-        )
+        found = f"stream {stream} has {len(samples)} of {promised} frames"
+        raise SourceError(f"{path}: the stem file ends early; {found}. Fetch it again.")
     return np.ascontiguousarray(samples, dtype=np.float32), rate, decoder
 
 

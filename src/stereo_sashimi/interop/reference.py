@@ -33,26 +33,26 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
       mode, init, disc, bits.
 
     Returns S4, Sashimi or LanguageModel in eval mode, called as `y, state = module(u, state)` on (batch, length, ..).
-    Raises ValueError for an unknown type and for keys that are missing or left over.
+    Raises ValueError for an unknown type, a config field that is missing, and keys that are missing, left over or of
+    another shape.
     """
     module = build(config)
-    dtypes = {t.dtype for t in state_dict.values() if t.is_floating_point()}
-    module = module.to(max(dtypes, key=lambda dtype: torch.finfo(dtype).bits))
-    converted = convert(state_dict, config)
+    renamed, _ = _rename(state_dict, config)
     expected = dict(module.named_parameters())
-    missing, left_over = sorted(expected.keys() - converted.keys()), sorted(converted.keys() - expected.keys())
+    missing, left_over = sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys())
     if missing or left_over:
         raise ValueError(
             f"This state dict is not a {config['type']!r} of the given config: {len(missing)} parameters are missing "
             f"({', '.join(missing[:3])}), {len(left_over)} are left over ({', '.join(left_over[:3])})."
         )
     for name, parameter in expected.items():
-        if parameter.shape != converted[name].shape:
+        if parameter.shape != renamed[name].shape:
             raise ValueError(
-                f"{name} has shape {tuple(converted[name].shape)} in the state dict, but the config gives "
+                f"{name} has shape {tuple(renamed[name].shape)} in the state dict, but the config gives "
                 f"{tuple(parameter.shape)}; check d_model, n_layers, pool, d_state and n_ssm."
             )
-    module.load_state_dict({name: tensor.detach() for name, tensor in converted.items()})
+    module = module.to(max((t.dtype for t in renamed.values()), key=lambda dtype: torch.finfo(dtype).bits))
+    module.load_state_dict({name: tensor.detach() for name, tensor in convert(state_dict, config).items()})
     return module.eval()
 
 
@@ -61,6 +61,10 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     kind = config.get("type")
     if kind not in KINDS:
         raise ValueError(f"config['type'] must be one of {', '.join(KINDS)}; got {kind!r}.")
+    required = ("d_model", "d_state") if kind == "s4block" else ("d_model", "d_state", "n_layers", "pool")
+    for field in (*required, "bits") if kind == "lm_sashimi_modular" else required:
+        if field not in config:
+            raise ValueError(f"The config of a {kind!r} lacks {field!r}.")
     layer = _layer(config)
     if kind == "s4block":
         return S4(config["d_model"], layer)
@@ -92,17 +96,23 @@ def build(config: Mapping[str, Any]) -> nn.Module:
 
 def convert(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Our parameter names and shapes from the original's, differentiable in every tensor."""
-    converted, lengths = {}, {}
+    converted, lengths = _rename(state_dict, config)
+    for prefix, length in lengths.items():
+        if length > 0:
+            converted[prefix + "C"] = _plain_c(converted, prefix, length, _layer(config))
+    return converted
+
+
+def _rename(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Our names and shapes with the original's values, and the length that each C (by its prefix) is stored for."""
+    renamed, lengths = {}, {}
     for key, tensor in state_dict.items():
         name = rename(key, config)
         if name.endswith("ssm.l_kernel"):
             lengths[name.removesuffix("l_kernel")] = int(tensor)
         else:
-            converted[name] = _reshape(name, tensor)
-    for prefix, length in lengths.items():
-        if length > 0:
-            converted[prefix + "C"] = _plain_c(converted, prefix, length, _layer(config))
-    return converted
+            renamed[name] = _reshape(name, tensor)
+    return renamed, lengths
 
 
 def _layer(config: Mapping[str, Any]) -> LayerConfig:

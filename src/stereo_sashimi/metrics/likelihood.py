@@ -63,12 +63,13 @@ class Likelihood(Metric):
     ) -> None:
         """Add a batch: log-probabilities in nats, which frames count, and the ranks if `needs_rank`."""
         valid = mask.unsqueeze(-1)
-        self.nats += torch.where(valid, -log_prob.double(), 0.0).sum((0, 1))
-        self.count += mask.sum()
-        for i, k in enumerate(self.ks):
+        # Not in place: after a validation the states may be inference tensors.
+        self.nats = self.nats + torch.where(valid, -log_prob.double(), 0.0).sum((0, 1))
+        self.count = self.count + mask.sum()
+        if self.ks:
             if rank is None:
-                raise ValueError("Likelihood needs ranks for accuracies.")
-            self.hits[i] += ((rank < k) & valid).sum((0, 1))
+                raise ValueError("Likelihood was made for accuracies and needs the ranks.")
+            self.hits = self.hits + torch.stack([((rank < k) & valid).sum((0, 1)) for k in self.ks])
 
     def compute(self) -> dict[str, Tensor]:
         """The numbers so far. Raises ValueError if nothing was counted."""

@@ -1,6 +1,7 @@
 """Reading a model back from a training checkpoint: `load(path)`. Plain fields and tensors only, never code."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ def read(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"There is no checkpoint {path}. Give a .ckpt file (checkpoint=<run>/checkpoints/last.ckpt)."
         )
+    # torch.save writes zip archives; anything else would reach the unpickler of torch's old format.
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is truncated or not a checkpoint (no zip archive).")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} needs pickled code and is refused: only plain fields and tensors are read ({error})."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or not a checkpoint ({error}).") from error
+    except Exception as error:  # A damaged archive fails in many ways, from RuntimeError to IndexError.
+        raise CheckpointError(f"{path} is damaged or not a checkpoint ({error}).") from error
     hyper_parameters = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(hyper_parameters, dict) or "model" not in hyper_parameters or "state_dict" not in content:
         raise CheckpointError(

@@ -10,7 +10,7 @@ with skips from each signal on the way down to its mirror on the way up.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import NamedTuple
@@ -23,7 +23,6 @@ from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 from stereo_sashimi.nn.residual import Residual
 from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
-from stereo_sashimi.schema import from_plain
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class SashimiConfig:
 
     d_model: int = 64
     n_layers: int = 8
-    pool: tuple[int, ...] = (4, 4)
+    pool: Sequence[int] = (4, 4)
     expand: int = 2
     ff: int = 2
     unet: bool = False
@@ -48,17 +47,16 @@ class SashimiConfig:
     pool_weight_norm: bool = False
     dropout: float = 0.0
     dropres: float = 0.0
-    layer: LayerConfig = field(default_factory=S4Config)
+    layer: LayerConfig = field(default_factory=S4Config, metadata={"classes": (S4Config, S4DConfig)})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pool", tuple(int(p) for p in self.pool))
-        if isinstance(self.layer, dict):
-            object.__setattr__(self, "layer", from_plain(self.layer, (S4Config, S4DConfig), "model.layer"))
+        # Lists come from YAML and JSON; a tuple keeps configs equal and hashable.
+        object.__setattr__(self, "pool", tuple(self.pool))
         for name in ("d_model", "n_layers", "expand", "ff"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} must be at least 1; got {getattr(self, name)}.")
-        if any(p < 1 for p in self.pool):
-            raise ValueError(f"model.pool must hold factors of at least 1; got {list(self.pool)}.")
+            if not _is_positive_integer(getattr(self, name)):
+                raise ValueError(f"model.{name} must be an integer of at least 1; got {getattr(self, name)!r}.")
+        if not all(_is_positive_integer(p) for p in self.pool):
+            raise ValueError(f"model.pool must hold integers of at least 1; got {list(self.pool)}.")
         if self.norm not in ("layer", "scalar"):
             raise ValueError(f"model.norm must be layer or scalar; got {self.norm!r}.")
         for name in ("dropout", "dropres"):
@@ -68,6 +66,10 @@ class SashimiConfig:
     def build(self, width: int | None = None, backend: str = "auto") -> "Sashimi":
         """The backbone for an embedding of `width` features (default `d_model`)."""
         return Sashimi(self.d_model if width is None else width, self, backend)
+
+
+def _is_positive_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 class SashimiState(NamedTuple):

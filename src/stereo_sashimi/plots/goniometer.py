@@ -15,7 +15,7 @@ from stereo_sashimi.metrics.stereo import FULL_SCALE, check_pcm
 RADIUS = 80
 # Up to here (0.01 of full scale) the axes count LSB, in plain numbers.
 _LSB_UP_TO = 328
-_GUIDE = {"color": "#9a9a9a", "linewidth": 0.6}
+_GUIDE_COLOUR = "#9a9a9a"
 
 
 def goniometer(pcm: Int16[np.ndarray, "frames channels"], axes: Axes) -> None:
@@ -41,8 +41,8 @@ def goniometer(pcm: Int16[np.ndarray, "frames channels"], axes: Axes) -> None:
     if limit > _LSB_UP_TO:
         limit, unit = limit / FULL_SCALE, "full scale = 1"
     colours = colormaps["viridis"].with_extremes(bad=(1, 1, 1, 0))
-    axes.plot([-limit, limit], [-limit, limit], **_GUIDE)
-    axes.plot([-limit, limit], [limit, -limit], **_GUIDE)
+    for end in (-limit, limit):
+        axes.plot([-limit, limit], [-end, end], color=_GUIDE_COLOUR, linewidth=0.6)
     axes.imshow(
         np.ma.masked_equal(counts, 0),
         extent=(-limit, limit, -limit, limit),

@@ -27,7 +27,7 @@ _LANE_LEFT, _LANE_WIDTH = 0.75, 7.9
 _WAVE_SHARE = 0.36
 _BAR_LEFT, _BAR_WIDTH = 8.85, 0.14
 _SIDE_LEFT, _SIDE_WIDTH = 10.15, 2.65
-_TABLE_LEFT, _TABLE_TOP = 9.2, 4.3
+_TABLE_LEFT, _TABLE_TOP = 9.75, 4.3
 _LONGEST_TITLE = 100
 
 # Row of the table, key of metrics.stereo.describe, format, unit.

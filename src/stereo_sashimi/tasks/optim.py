@@ -1,6 +1,7 @@
 """Optimizer and scheduler: AdamW with the parameter groups of S4, and the two learning-rate schedules."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -26,11 +27,14 @@ class AdamWConfig:
     kind: ClassVar[str] = "adamw"
     lr: float = 0.004
     weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Sequence[float] = (0.9, 0.999)
     ssm_lr: float | None = 0.001
 
     def __post_init__(self) -> None:
+        # Lists come from YAML and JSON; a tuple keeps configs equal and hashable.
         object.__setattr__(self, "betas", tuple(self.betas))
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas must be two numbers in [0, 1); got {list(self.betas)}.")
         if self.lr <= 0 or (self.ssm_lr is not None and self.ssm_lr <= 0):
             raise ValueError(f"optimizer.lr and optimizer.ssm_lr must be positive; got {self.lr} and {self.ssm_lr}.")
         if self.weight_decay < 0:
@@ -52,7 +56,7 @@ class AdamWConfig:
                 for name in GROUPS
                 if groups[name]
             ],
-            betas=self.betas,
+            betas=(self.betas[0], self.betas[1]),
         )
 
 

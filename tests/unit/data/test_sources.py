@@ -1,5 +1,6 @@
 """Tracks of MUSDB folders, the stem sample and prepared folders; `data/sources.py`."""
 
+import itertools
 import shutil
 import sys
 import types
@@ -93,7 +94,7 @@ def test_foreign_manifest(tmp_path, text):
 
 def test_targets_are_checked_and_ordered():
     assert sources.check_targets(["vocals", "mixture", "vocals"]) == ("mixture", "vocals")
-    with pytest.raises(SourceError, match="unknown target 'kazoo'.*mixture,drums"):
+    with pytest.raises(SourceError, match=r"unknown target 'kazoo'.*mixture,drums"):
         sources.check_targets(["mixture", "kazoo"])
     with pytest.raises(SourceError, match="no target"):
         sources.check_targets([])
@@ -137,7 +138,7 @@ def test_sample_parts_do_not_overlap():
     assert rate == 44100
     assert recordings[0].first == 0
     assert recordings[-1].last == len(total)
-    for before, after in zip(recordings, recordings[1:], strict=False):
+    for before, after in itertools.pairwise(recordings):
         assert before.first < before.last == after.first < after.last
     assert "stempeg" not in sys.modules
 

@@ -50,11 +50,8 @@ def clips(channels: int) -> dict[str, np.ndarray]:
 CASES = [pytest.param(pcm, id=f"{name}-{c}") for c in (1, 2) for name, pcm in clips(c).items()]
 
 
-# Waveform
-
-
 @given(CHANNEL, st.integers(1, 40))
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 def test_the_envelope_keeps_every_extreme(channel, columns):
     frames, values = envelope(channel, columns)
     assert len(frames) == len(values) <= max(2 * columns, 1)
@@ -98,9 +95,6 @@ def test_clipped_samples_are_marked_where_they_are():
     assert marks[1].get_xdata()[0] == pytest.approx(10_000 / RATE, abs=0.01)
     assert [text.get_text() for text in left.texts] == ["4 clipped"]
     assert not right.texts
-
-
-# Spectrogram
 
 
 @pytest.mark.parametrize(("frequency", "amplitude", "level"), [(1000, 32767, 0.0), (5000, 3277, -20.0)])
@@ -162,11 +156,8 @@ def test_one_axes_for_each_channel(panel):
         panel(noise(100, 2), RATE, lanes(1))
 
 
-# Goniometer
-
-
 @given(STEREO, st.integers(2, 80))
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 def test_every_frame_is_in_one_cell(pcm, radius):
     counts, cell = density(pcm, radius)
     assert counts.sum() == len(pcm)
@@ -203,25 +194,18 @@ def test_left_is_drawn_towards_the_letter_l():
     pcm = np.stack([np.full(100, 20_000), np.zeros(100)], axis=1).astype(np.int16)
     goniometer(pcm, axes)
     image = axes.images[0]
-    row, column = (int(i[0]) for i in np.nonzero(image.get_array().filled(0)))
-    size = len(image.get_array())
+    (row,), (column,) = np.nonzero(image.get_array().filled(0))
     letter = next(text for text in axes.texts if text.get_text() == "L")
     assert letter.get_position()[0] < 0 < letter.get_position()[1]
-    # The image has its origin at the lower left.
-    assert column < size // 2 < row
-    assert image.origin == "lower"
-    assert axes.get_aspect() == 1
+    assert column < len(image.get_array()) // 2 < row
+    assert (image.origin, axes.get_aspect()) == ("lower", 1)
 
 
-def test_mono_and_silence_are_said():
-    mono, silence = lanes(2)
-    goniometer(noise(100, 1), mono)
-    goniometer(np.zeros((100, 2), np.int16), silence)
-    assert [text.get_text() for text in mono.texts] == ["mono"]
-    assert "silence" in [text.get_text() for text in silence.texts]
-
-
-# Sheet
+@pytest.mark.parametrize(("pcm", "word"), [(noise(9, 1), "mono"), (np.zeros((9, 2), np.int16), "silence")])
+def test_mono_and_silence_are_said(pcm, word):
+    (axes,) = lanes(1)
+    goniometer(pcm, axes)
+    assert axes.texts[-1].get_text() == word
 
 
 def inked(figure: Figure) -> dict[str, Bbox]:
@@ -234,9 +218,8 @@ def inked(figure: Figure) -> dict[str, Bbox]:
         texts += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
-            texts += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-            texts += [tick.label2 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-            texts.append(axis.get_offset_text())
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            texts += [label for tick in ticks for label in (tick.label1, tick.label2)] + [axis.get_offset_text()]
     shown = [t for t in texts if t.get_visible() and t.get_text().strip()]
     return boxes | {f"{i} {t.get_text()[:20]!r}": t.get_window_extent(renderer) for i, t in enumerate(shown)}
 
@@ -249,18 +232,15 @@ def test_nothing_overlaps_and_nothing_leaves_the_page(pcm):
     for (a, first), (b, second) in itertools.combinations(boxes.items(), 2):
         common = Bbox.intersection(first.padded(-0.5), second.padded(-0.5))
         assert common is None or min(common.width, common.height) <= 0, f"{a} and {b} overlap"
-    for name, box in boxes.items():
-        assert figure.bbox.containsx(box.x0), name
-        assert figure.bbox.containsx(box.x1), name
-        assert figure.bbox.containsy(box.y0), name
-        assert figure.bbox.containsy(box.y1), name
+    page = figure.bbox
+    outside = [n for n, b in boxes.items() if b.x0 < page.x0 or b.x1 > page.x1 or b.y0 < page.y0 or b.y1 > page.y1]
+    assert not outside
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_the_table_has_the_numbers_of_describe(channels):
     pcm = noise(4410, channels) + 100
     table, numbers = numbers_table(pcm, 44100), describe(pcm, 44100)
-    assert "4,410 frames at 44,100 Hz" in table
     rows = {line[:12].strip(): line[12:].split() for line in table.splitlines()}
     names = ("mono",) if channels == 1 else ("left", "right")
     assert rows["rms"] == [*(f"{numbers[f'rms_dbfs/{name}']:.2f}" for name in names), "dBFS"]
@@ -283,15 +263,16 @@ def test_a_title_is_cut_and_is_no_formula():
 
 
 def test_figures_are_not_kept_by_pyplot(tmp_path):
-    before = plt.get_fignums()
-    save_png(sheet(noise(100, 2), RATE, r"a $\frac formula"), tmp_path / "a.png")
-    assert plt.get_fignums() == before
+    save_png(sheet(noise(100, 2), RATE, r"no formula: $\frac$"), tmp_path / "a.png")
+    assert plt.get_fignums() == []
 
 
 def test_save_png_writes_a_picture_of_the_page(tmp_path):
     path = tmp_path / "sheet.png"
     figure = sheet(noise(100, 2), RATE, "clip")
     save_png(figure, path)
+    with pytest.raises(ValueError, match=r"written as \.png; got suffix '\.jpg'"):
+        save_png(figure, tmp_path / "sheet.jpg")
     width, height = figure.get_size_inches() * figure.dpi
     assert plt.imread(path).shape[:2] == (round(height), round(width))
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
@@ -311,11 +292,6 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         save_png(figure, path)
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
     assert path.read_bytes() == b"old"
-
-
-def test_pictures_are_png(tmp_path):
-    with pytest.raises(ValueError, match=r"written as \.png; got suffix '\.jpg'"):
-        save_png(Figure(), tmp_path / "sheet.jpg")
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (4, 3)])

@@ -1,0 +1,142 @@
+"""LanguageModel and its description: plain round trips, start codes, shapes, mono and stereo, no mutation.
+
+Named apart from tests/golden/test_language_model.py, because pytest wants each base name once.
+"""
+
+import copy
+import itertools
+import json
+
+import pytest
+import torch
+
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.sashimi import SashimiConfig
+from stereo_sashimi.nn.embedding import EmbeddingConfig
+from stereo_sashimi.nn.heads import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.s4 import S4Config, S4DConfig
+from stereo_sashimi.spec import AudioSpec
+
+TINY = SashimiConfig(d_model=4, n_layers=1, pool=(2, 2), layer=S4Config(d_state=4))
+HEADS = [
+    *(CategoricalHeadConfig(coupling) for coupling in COUPLINGS),
+    *(DMLHeadConfig(coupling, n_mixtures=2) for coupling in COUPLINGS),
+]
+
+
+def describe(n_channels: int = 2, merge: str = "concat", decoder=HEADS[0], model=TINY) -> LanguageModelConfig:
+    return LanguageModelConfig(AudioSpec(16000, n_channels, 8), EmbeddingConfig(4, merge), model, decoder)
+
+
+every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: f"{head.kind}-{head.coupling}")
+
+
+def test_every_description_survives_json():
+    specs = [AudioSpec(44100, 2, 16), AudioSpec(16000, 1, 8, "mu-law", "minmax")]
+    encoders = [EmbeddingConfig(), EmbeddingConfig(8, "sum", "waveform")]
+    backbones = [
+        SashimiConfig(),
+        SashimiConfig(8, 2, (3, 2), 3, 1, True, "scalar", True, 0.1, 0.2, S4DConfig(8, None, init="inv")),
+    ]
+    for parts in itertools.product(specs, encoders, backbones, HEADS):
+        config = LanguageModelConfig(*parts)
+        plain = json.loads(json.dumps(config.to_plain(), allow_nan=False))
+        assert LanguageModelConfig.from_plain(plain) == config
+        assert "_target_" not in json.dumps(plain)
+        assert "stereo_sashimi" not in json.dumps(plain), "a description names code"
+
+
+@pytest.mark.parametrize(
+    ("place", "fields", "message"),
+    [
+        ("spec", {"rate": 1}, r"Unknown key spec\.rate"),
+        ("encoder", {"dmodel": 4}, r"Unknown key encoder\.dmodel.*Did you mean encoder\.d_model"),
+        ("model", {"n_layer": 4}, r"Unknown key model\.n_layer"),
+        ("model", {"layer": {"kind": "s4d", "initial": "lin"}}, r"Unknown key model\.layer\.initial"),
+        ("decoder", {"kind": "sequence"}, r"decoder\.kind must be one of categorical, dml; got 'sequence'"),
+        ("decoder", {"n_mixtures": 4}, r"Unknown key decoder\.n_mixtures"),
+        ("decoder", {"coupling": "none"}, r"decoder\.coupling must be one of"),
+    ],
+)
+def test_a_wrong_field_is_refused_with_its_full_name(place, fields, message):
+    plain = describe().to_plain()
+    plain[place] |= fields
+    with pytest.raises(ValueError, match=message):
+        LanguageModelConfig.from_plain(plain)
+
+
+@pytest.mark.parametrize("change", [{"extra": {}}, {"spec": None}], ids=str)
+def test_a_description_holds_exactly_four_parts(change):
+    plain = describe().to_plain() | change
+    plain = {key: value for key, value in plain.items() if value is not None}
+    for data in (plain, None, [1]):
+        with pytest.raises(ValueError, match="exactly: spec, encoder, model, decoder"):
+            LanguageModelConfig.from_plain(data)
+
+
+def test_a_part_must_be_a_mapping():
+    with pytest.raises(ValueError, match="encoder must be a mapping"):
+        LanguageModelConfig.from_plain(describe().to_plain() | {"encoder": 3})
+
+
+@pytest.mark.parametrize(("merge", "n_channels", "width"), [("concat", 1, 4), ("concat", 2, 8), ("sum", 2, 4)])
+def test_the_embedding_sizes_the_backbone_and_the_head(merge, n_channels, width):
+    model = describe(n_channels, merge).build()
+    assert model.backbone.width == width
+    assert all(channel.in_features == width for channel in model.head.channels)
+    codes = torch.randint(256, (2, 5, n_channels))
+    hidden, none = model(codes)
+    assert none is None
+    assert hidden.shape == (2, 5, width)
+    assert model.log_prob(codes).shape == (2, 5, n_channels)
+
+
+@torch.no_grad()
+def test_inputs_are_the_codes_one_frame_late_after_the_start_code():
+    model = describe().build().double().eval()
+    codes = torch.randint(256, (2, 6, 2))
+    start = model.start_codes(2)
+    assert start.shape == (2, 1, 2)
+    assert start.eq(128).all()
+    hidden, _ = model(torch.cat([start, codes[:, :-1]], dim=1))
+    torch.testing.assert_close(model.hidden_for(codes), hidden)
+    torch.testing.assert_close(model.log_prob(codes), model.head.log_prob(hidden, codes))
+
+
+@torch.no_grad()
+def test_n_start_codes_warm_the_state_up():
+    model = describe().build().double().eval()
+    codes = torch.randint(256, (2, 6, 2))
+    padded, _ = model(torch.cat([model.start_codes(2, 5), codes[:, :-1]], dim=1))
+    assert model.hidden_for(codes, n_start=5).shape == (2, 6, 8)
+    torch.testing.assert_close(model.hidden_for(codes, n_start=5), padded[:, 4:], rtol=0, atol=1e-11)
+    assert not torch.allclose(model.hidden_for(codes, n_start=5), model.hidden_for(codes))
+
+
+@torch.no_grad()
+@every_head
+@pytest.mark.parametrize("train", [True, False])
+def test_forward_and_log_prob_mutate_nothing(head, train):
+    model = describe(decoder=head).build().train(train)
+    before = copy.deepcopy(model.state_dict())
+    codes = torch.randint(256, (2, 7, 2))
+    kept = codes.clone()
+    assert torch.equal(model.log_prob(codes), model.log_prob(codes))
+    assert torch.equal(model(codes)[0], model(codes)[0])
+    assert torch.equal(codes, kept)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@every_head
+def test_every_parameter_has_a_gradient(head):
+    model = describe(decoder=head).build()
+    model.log_prob(torch.randint(256, (2, 9, 2))).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_codes_with_another_number_of_channels_are_refused():
+    with pytest.raises(ValueError, match="is_stereo"):
+        describe(n_channels=2).build()(torch.zeros(1, 3, 1, dtype=torch.int64))

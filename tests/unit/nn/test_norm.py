@@ -1,0 +1,47 @@
+"""ScalarNorm: the formula of the original, and finite where the original is not."""
+
+import pytest
+import torch
+from torch import nn
+
+from stereo_sashimi.nn.norm import ScalarNorm, make_norm
+
+
+def test_it_is_the_formula_with_population_std():
+    norm = ScalarNorm().double()
+    with torch.no_grad():
+        norm.m.fill_(0.3)
+        norm.s.fill_(-1.7)
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    mean = x.mean(-1, keepdim=True)
+    std = x.std(-1, correction=0, keepdim=True)
+    torch.testing.assert_close(norm(x), -1.7 / std * (x - mean + 0.3))
+
+
+def test_it_starts_as_plain_normalisation_with_two_parameters():
+    norm = ScalarNorm()
+    y = norm(torch.randn(4, 64) * 100 + 5)
+    assert sum(p.numel() for p in norm.parameters()) == 2
+    torch.testing.assert_close(y.mean(-1), torch.zeros(4), rtol=0, atol=1e-5)
+    torch.testing.assert_close(y.std(-1, correction=0), torch.ones(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0.0, 1.0, -3e4])
+def test_channel_constant_input_has_finite_values_and_gradients(value, dtype):
+    """The original gives NaN here: it divides by a standard deviation of zero."""
+    norm = ScalarNorm().to(dtype)
+    x = torch.full((2, 3, 8), value, dtype=dtype, requires_grad=True)
+    y = norm(x)
+    y.square().sum().backward()
+    for tensor in (y, x.grad, norm.m.grad, norm.s.grad):
+        assert tensor.isfinite().all()
+
+
+def test_make_norm_knows_two_kinds():
+    assert isinstance(make_norm("scalar", 4), ScalarNorm)
+    layer = make_norm("layer", 4)
+    assert isinstance(layer, nn.LayerNorm)
+    assert layer.eps == 1e-5
+    with pytest.raises(ValueError, match="'layer' or 'scalar'; got 'batch'"):
+        make_norm("batch", 4)

@@ -1,0 +1,146 @@
+"""The S4 layer: its formula, shared parameters, freezing, precision, errors. Chunking is in tests/property."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig, freeze
+from stereo_sashimi.nn.ssm import FrozenSSM
+from stereo_sashimi.ops.ssm import recurrence
+
+CONFIGS = [
+    S4Config(d_state=4),
+    S4Config(d_state=4, n_ssm=None, dt_transform="exp"),
+    S4DConfig(d_state=4),
+    S4DConfig(d_state=4, n_ssm=2, init="legs", discretization="bilinear"),
+]
+
+
+def ids(config):
+    return f"{config.kind}-{config.n_ssm}-{config.dt_transform}"
+
+
+every_config = pytest.mark.parametrize("config", CONFIGS, ids=ids)
+
+
+@torch.no_grad()
+@every_config
+def test_it_is_recurrence_skip_gelu_and_gated_output(config):
+    layer = S4(4, config).double()
+    x = torch.randn(2, 9, 4, dtype=torch.float64)
+    u = x.mT
+    y, _ = recurrence(layer.ssm.discretize(), u, layer.initial_state(2))
+    y = y + layer.D.reshape(1, 4, 1) * u
+    a, b = layer.output(nn.functional.gelu(y).mT).chunk(2, dim=-1)
+    torch.testing.assert_close(layer(x)[0], a * torch.sigmoid(b), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("cls", [S4Config, S4DConfig])
+def test_copies_are_shared_by_channels_modulo_n_ssm(cls):
+    layer = S4(6, cls(d_state=4, n_ssm=2)).ssm
+    assert layer.A_real.shape == layer.A_imag.shape == (2, 2)
+    with torch.no_grad():
+        layer.A_real.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    lam = layer.lam()
+    for h in range(6):
+        torch.testing.assert_close(-lam.real[h], layer.A_real[h % 2].exp())
+
+
+@pytest.mark.parametrize("transform", ["softplus", "exp"])
+def test_initial_steps_lie_between_dt_min_and_dt_max(transform):
+    layer = S4(256, S4Config(d_state=2, dt_min=0.002, dt_max=0.2, dt_transform=transform)).ssm
+    dt = layer.dt().detach()
+    assert dt.min() >= 0.002 * (1 - 1e-3)
+    assert dt.max() <= 0.2 * (1 + 1e-3)
+    assert dt.max() / dt.min() > 20
+
+
+@torch.no_grad()
+@every_config
+@pytest.mark.parametrize("train", [True, False])
+def test_forward_mutates_neither_the_layer_nor_the_state(config, train):
+    layer = S4(4, config).train(train)
+    before = copy.deepcopy(layer.state_dict())
+    x, state = torch.randn(2, 7, 4), torch.randn(2, 4, 2, dtype=torch.complex64)
+    kept = state.clone()
+    first = (layer(x), layer(x, state), layer(x[:, :1], state))
+    second = (layer(x), layer(x, state), layer(x[:, :1], state))
+    assert torch.equal(state, kept)
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a[0], b[0])
+    assert torch.equal(first[1][1], second[1][1])
+    for name, tensor in layer.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@torch.no_grad()
+@every_config
+def test_freezing_changes_no_bit_and_leaves_the_original_alone(config):
+    model = nn.Sequential(S4(4, config)).train()
+    before = copy.deepcopy(model.state_dict())
+    frozen = freeze(model)
+    assert isinstance(frozen[0].ssm, FrozenSSM)
+    assert not isinstance(model[0].ssm, FrozenSSM)
+    assert model.training
+    assert not frozen.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(p.requires_grad for p in frozen.parameters())
+    state = torch.randn(3, 4, 2, dtype=torch.complex64)
+    model.eval()
+    x = torch.randn(3, 1, 4)
+    for ours, expected in zip(frozen[0](x, state), model[0](x, state), strict=True):
+        assert torch.equal(ours, expected)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    model[0].ssm.C.add_(1)
+    assert not torch.equal(frozen[0](x, state)[0], model[0](x, state)[0]), "the copy followed the original"
+    assert torch.equal(freeze(frozen)[0](x, state)[0], frozen[0](x, state)[0])
+
+
+@torch.no_grad()
+def test_the_recurrence_stays_in_float32_under_autocast():
+    layer = S4(4, S4Config(d_state=4, dt_min=0.1))
+    x = torch.randn(1, 40, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, state = layer(x, layer.initial_state(1))
+    assert state.dtype == torch.complex64
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(state, layer(x, layer.initial_state(1))[1], rtol=1e-6, atol=1e-6)
+
+
+def test_dropout_acts_in_training_only():
+    layer = S4(4, S4Config(d_state=4), dropout=0.5)
+    x = torch.randn(1, 16, 4)
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    layer.eval()
+    assert torch.equal(layer(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"d_state": 3}, r"model\.layer\.d_state"),
+        ({"d_state": 0}, r"model\.layer\.d_state"),
+        ({"n_ssm": 0}, r"model\.layer\.n_ssm"),
+        ({"dt_min": 0.2, "dt_max": 0.1}, "dt_min <= dt_max"),
+        ({"dt_min": 0.0}, "dt_min"),
+        ({"dt_transform": "log"}, r"model\.layer\.dt_transform"),
+    ],
+)
+@pytest.mark.parametrize("cls", [S4Config, S4DConfig])
+def test_wrong_fields_are_refused_by_name(cls, fields, message):
+    with pytest.raises(ValueError, match=message):
+        cls(**fields)
+
+
+@pytest.mark.parametrize("field", ["init", "discretization"])
+def test_wrong_choices_of_s4d_are_refused_by_name(field):
+    with pytest.raises(ValueError, match=rf"model\.layer\.{field}"):
+        S4DConfig(**{field: "nope"})
+
+
+def test_copies_must_divide_the_width():
+    with pytest.raises(ValueError, match="n_ssm must divide the width 4"):
+        S4(4, S4Config(d_state=4, n_ssm=3))
