@@ -34,7 +34,17 @@ _HOME = {
     "Stream": "generation.stream",
     "load": "models.checkpoint",
 }
-__all__ = ["__version__", "interop", *_HOME]
+__all__ = [
+    "AudioSpec",
+    "CheckpointError",
+    "LanguageModel",
+    "LanguageModelConfig",
+    "Sampler",
+    "Stream",
+    "__version__",
+    "interop",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,8 @@ def speak(run: Callable[..., T]) -> Callable[..., T | None]:
         except (ValueError, FileNotFoundError, PermissionError, HydraException, OmegaConfBaseException) as error:
             if os.environ.get("STEREO_SASHIMI_TRACEBACK"):
                 raise
-            print(f"{type(error).__name__}: {_root(error)}", file=sys.stderr)
+            root = _root(error)
+            print(f"{type(root).__name__}: {root}", file=sys.stderr)
             sys.exit(1)
 
     return command

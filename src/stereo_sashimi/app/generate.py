@@ -35,7 +35,7 @@ SECTIONS = (
 def run(cfg: DictConfig) -> list[Path]:
     """Sample as `cfg` says. Returns the WAV files."""
     check_keys(cfg, SECTIONS)
-    sampler = Sampler(float(cfg.temperature), cfg.top_k, float(cfg.top_p))
+    sampler = Sampler(_number(cfg.temperature, "temperature"), cfg.top_k, _number(cfg.top_p, "top_p"))
     path = find_checkpoint(cfg.checkpoint, cfg.paths.runs)
     device = _device(cfg.device)
     model = load(path, cfg.backend.name).to(device)
@@ -145,10 +145,18 @@ def _prompt(cfg: DictConfig, spec: AudioSpec) -> np.ndarray | None:
     return pcm
 
 
-def _frames(seconds: float, spec: AudioSpec, key: str) -> int:
-    frames = round(float(seconds) * spec.sample_rate)
+def _number(value: Any, key: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{key} must be a number; got {value!r}.") from None
+
+
+def _frames(value: Any, spec: AudioSpec, key: str) -> int:
+    seconds = _number(value, key)
+    frames = round(seconds * spec.sample_rate) if math.isfinite(seconds) else 0
     if frames < 1:
-        raise ValueError(f"{key} must give at least one frame at {spec.sample_rate} Hz; got {seconds}.")
+        raise ValueError(f"{key} must give at least one frame at {spec.sample_rate} Hz; got {value}.")
     return frames
 
 

@@ -25,9 +25,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Train as `cfg` says. Returns what run.json holds: status, validation before and after, checkpoints."""
     check_keys(cfg)
     _quiet()
-    pl.seed_everything(cfg.train.seed, workers=True, verbose=False)
     datamodule = build_datamodule(cfg)
     datamodule.setup("fit")
+    # The data module has checked the seed and draws nothing from the global generators.
+    pl.seed_everything(cfg.train.seed, workers=True, verbose=False)
     config = build_model_config(cfg, datamodule)
     if cfg.checkpoint is not None:
         _check_resume(cfg.checkpoint, config)
@@ -135,5 +136,11 @@ def _quiet() -> None:
     """Leave the screen to the header and the step lines."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*LeafSpec.*",
+        # A resumed run has its own folder, and its own best checkpoint in it.
+        "The dirpath has changed from.*",
+    ):
         warnings.filterwarnings("ignore", message)

@@ -14,7 +14,7 @@ from torch import Tensor
 from stereo_sashimi.generation.sample import Sampler, UniformStreams
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
-from stereo_sashimi.nn.s4 import freeze
+from stereo_sashimi.nn.freeze import freeze
 
 # Frames of a prompt that go through the model at once: bounds memory, changes no result.
 PREFILL_FRAMES = 1 << 15
@@ -51,7 +51,9 @@ class Stream:
 
     @torch.no_grad()
     def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
-        """Feed known codes; returns the features that predict the frame after each of them."""
+        """Feed known codes, at least one frame; returns the features that predict the frame after each of them."""
+        if codes.shape[1] < 1:
+            raise ValueError("Stream.step needs at least one frame of codes; got none.")
         hidden, state = self.model(codes, self._state)
         assert state is not None
         self._state, self._hidden = state, hidden[:, -1:]
@@ -61,7 +63,8 @@ class Stream:
     def prefill(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length channels"]:
         """Feed a prompt in parallel passes; returns its log-probability in nats."""
         log_probs = []
-        for segment in codes.split(PREFILL_FRAMES, dim=1):
+        # An empty tensor splits into one empty segment, not into none.
+        for segment in codes.split(PREFILL_FRAMES, dim=1) if codes.shape[1] else ():
             first = self._hidden
             hidden = self.step(segment)
             log_probs.append(self.model.head.log_prob(torch.cat([first, hidden[:, :-1]], dim=1), segment))

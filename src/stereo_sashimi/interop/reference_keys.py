@@ -13,9 +13,7 @@ LEAVES = (
     (r"^layer\.ff\.2\.(\w+)$", r"layer.output.\1"),
     (r"^norm\.norm\.([ms])$", r"norm.\1"),
     (r"^norm\.(weight|bias)$", r"norm.\1"),
-    (r"^linear\.weight_g$", "linear.parametrizations.weight.original0"),
-    (r"^linear\.weight_v$", "linear.parametrizations.weight.original1"),
-    (r"^linear\.(weight|bias)$", r"linear.\1"),
+    (r"^linear\.(weight|weight_g|weight_v|bias)$", r"linear.\1"),
 )
 S4_BLOCK = (
     (r"^layer\.kernel\.(\w+)$", r"ssm.\1"),

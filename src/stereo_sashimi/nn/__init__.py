@@ -2,10 +2,10 @@
 
 from stereo_sashimi.nn.embedding import EmbeddingConfig as EmbeddingConfig
 from stereo_sashimi.nn.embedding import MultiChannelEmbedding as MultiChannelEmbedding
+from stereo_sashimi.nn.freeze import freeze as freeze
 from stereo_sashimi.nn.heads import CategoricalHeadConfig as CategoricalHeadConfig
 from stereo_sashimi.nn.heads import DMLHeadConfig as DMLHeadConfig
 from stereo_sashimi.nn.heads import Head as Head
 from stereo_sashimi.nn.s4 import S4 as S4
 from stereo_sashimi.nn.s4 import S4Config as S4Config
 from stereo_sashimi.nn.s4 import S4DConfig as S4DConfig
-from stereo_sashimi.nn.s4 import freeze as freeze

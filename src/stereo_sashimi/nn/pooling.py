@@ -8,9 +8,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm as with_weight_norm
 
 from stereo_sashimi.nn.module import StatefulModule
+from stereo_sashimi.nn.weight_norm import WeightNormLinear
 
 
 class DownPool(StatefulModule):
@@ -78,13 +78,10 @@ class UpPool(StatefulModule):
         return y[:, :length], None if pending is None else y[:, length:].clone()
 
 
-def _linear(d_in: int, d_out: int, weight_norm: bool) -> nn.Linear:
-    linear = nn.Linear(d_in, d_out)
-    if weight_norm:
-        with_weight_norm(linear)
-    return linear
+def _linear(d_in: int, d_out: int, weight_norm: bool) -> nn.Linear | WeightNormLinear:
+    return WeightNormLinear(d_in, d_out) if weight_norm else nn.Linear(d_in, d_out)
 
 
-def _empty(linear: nn.Linear, batch_size: int, length: int, width: int) -> Tensor:
-    weight = linear.weight
-    return torch.zeros(batch_size, length, width, dtype=weight.dtype, device=weight.device)
+def _empty(linear: nn.Linear | WeightNormLinear, batch_size: int, length: int, width: int) -> Tensor:
+    bias = linear.bias
+    return torch.zeros(batch_size, length, width, dtype=bias.dtype, device=bias.device)

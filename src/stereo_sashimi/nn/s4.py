@@ -3,7 +3,6 @@
 Parameters and discretisation are in `ssm.py`, the convolution kernels in `ops/kernels/`.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from stereo_sashimi.nn.module import StatefulModule
-from stereo_sashimi.nn.ssm import DPLR, SSM, Diagonal, FrozenSSM
+from stereo_sashimi.nn.ssm import DPLR, SSM, Diagonal
 from stereo_sashimi.ops import backend as kernel_backend
 from stereo_sashimi.ops.fftconv import causal_convolution
 from stereo_sashimi.ops.ssm import advance, step
@@ -125,20 +124,6 @@ class S4(StatefulModule):
             y, state = step(ssm, x.squeeze(-1), state)
             return y.unsqueeze(-1), state
         return advance(ssm, self.kernel(ssm, length), x, state)
-
-
-def freeze(model: nn.Module) -> nn.Module:
-    """A copy of `model` for inference whose state space models are discretised once.
-
-    The same lines of code run on it; only the work that every step would repeat is done here. Later changes of the
-    original's parameters do not reach the copy.
-    """
-    with torch.no_grad():
-        model = copy.deepcopy(model).eval().requires_grad_(False)
-        for module in model.modules():
-            if isinstance(module, S4) and not isinstance(module.ssm, FrozenSSM):
-                module.ssm = FrozenSSM(module.ssm.discretize())
-    return model
 
 
 def _check_common(config: LayerConfig) -> None:

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 
 from stereo_sashimi.audio.io import write_pcm
@@ -55,7 +56,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save when the user stops the run with Ctrl-C."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.training:
+        if isinstance(exception, KeyboardInterrupt) and _fitting(trainer):
             self._save(trainer)
 
 
@@ -99,6 +100,11 @@ class StepLines(Callback):
             print(f"val  step {trainer.global_step}  {_bits(metrics, 'val')}", flush=True)
 
 
+def _fitting(trainer: pl.Trainer) -> bool:
+    """Whether this is a part of `fit` behind the sanity check; `trainer.training` is false while a fit validates."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+
 def step_line(step: int, metrics: dict[str, torch.Tensor], samples_per_s: float, peak: float) -> str:
     """`step 200  loss 3.4 nats  4.9 bits/sample (left 4.8 right 5.0)  35.2 k samples/s  1.2 GiB`."""
     return f"step {step}  {_bits(metrics, 'train')}  {samples_per_s / 1e3:.1f} k samples/s  {peak:.2f} GiB"
@@ -137,7 +143,7 @@ class SampleLogger(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, write and log, on the first process only."""
-        if trainer.sanity_checking or not trainer.training:
+        if not _fitting(trainer):
             return
         self._validations += 1
         if self._validations % self.every_n_validations == 0 and trainer.is_global_zero:
@@ -167,4 +173,6 @@ class SampleLogger(Callback):
                 import wandb
 
                 audio = wandb.Audio(pcm.astype(np.float32) / 32768, sample_rate=spec.sample_rate)
-                logger.experiment.log({"sample/audio": audio, "sample/picture": wandb.Image(figure)}, step=step)
+                # As WandbLogger logs: wandb counts its own steps and would drop what names an earlier one.
+                sample = {"sample/audio": audio, "sample/picture": wandb.Image(figure), "trainer/global_step": step}
+                logger.experiment.log(sample)

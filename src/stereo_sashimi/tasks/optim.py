@@ -132,7 +132,8 @@ class CosineWarmupConfig:
 
     def build(self, optimizer: torch.optim.Optimizer, mode: Literal["min", "max"]) -> LRScheduler:
         """The torch scheduler; `mode` plays no part."""
-        return LambdaLR(optimizer, self.factor)
+        # torch saves the attributes of anything but a plain function in checkpoints.
+        return LambdaLR(optimizer, lambda step: self.factor(step))
 
 
 SchedulerConfig = PlateauConfig | CosineWarmupConfig

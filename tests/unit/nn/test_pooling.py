@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from stereo_sashimi.nn.freeze import freeze
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 
 every_pool = pytest.mark.parametrize("pool", [1, 2, 4])
@@ -101,7 +103,24 @@ def test_up_pool_refuses_lengths_that_do_not_belong_together():
 @torch.no_grad()
 def test_weight_normalisation_is_by_rows():
     linear = DownPool(3, 5, 2, weight_norm=True).linear
-    g, v = linear.parametrizations.weight.original0, linear.parametrizations.weight.original1
+    g, v = linear.weight_g, linear.weight_v
     assert g.shape == (5, 1)
     g.mul_(3)
     torch.testing.assert_close(linear.weight, g * v / v.norm(dim=1, keepdim=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "module", [DownPool(3, 5, 2, weight_norm=True), UpPool(3, 5, 2, weight_norm=True)], ids=["down", "up"]
+)
+def test_freezing_computes_the_weight_once_changes_no_bit_and_draws_no_random_number(module):
+    module = module.double()
+    module.linear.weight_g.mul_(2)
+    before = torch.get_rng_state()
+    frozen = freeze(module)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert type(frozen.linear) is nn.Linear
+    assert type(module.linear) is not nn.Linear
+    assert not any(p.requires_grad for p in frozen.parameters())
+    x, state = torch.randn(2, 4, 3, dtype=torch.float64), module.initial_state(2)
+    torch.testing.assert_close(frozen(x, state), module(x, state), rtol=0, atol=0)

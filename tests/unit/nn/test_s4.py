@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig, freeze
+from stereo_sashimi.nn.freeze import freeze
+from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
 from stereo_sashimi.nn.ssm import FrozenSSM
 from stereo_sashimi.ops.ssm import recurrence
 

@@ -1,0 +1,27 @@
+"""freeze: a copy of a model for inference, with everything computed once that depends on parameters alone."""
+
+import copy
+
+import torch
+from torch import nn
+
+from stereo_sashimi.nn.pooling import DownPool, UpPool
+from stereo_sashimi.nn.s4 import S4
+from stereo_sashimi.nn.ssm import FrozenSSM
+from stereo_sashimi.nn.weight_norm import WeightNormLinear
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """A copy of `model` for inference: state space models discretised once, weight normalisation applied once.
+
+    The same lines of code run on it; only the work that every step would repeat is done here. Later changes of the
+    original's parameters do not reach the copy.
+    """
+    with torch.no_grad():
+        model = copy.deepcopy(model).eval().requires_grad_(False)
+        for module in list(model.modules()):
+            if isinstance(module, S4) and not isinstance(module.ssm, FrozenSSM):
+                module.ssm = FrozenSSM(module.ssm.discretize())
+            elif isinstance(module, (DownPool, UpPool)) and isinstance(module.linear, WeightNormLinear):
+                module.linear = module.linear.plain().requires_grad_(False)
+    return model

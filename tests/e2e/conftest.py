@@ -1,0 +1,128 @@
+"""Fixtures of the end-to-end tests: small stereo and mono folders, composed configs, runs of the real `app.train`."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from stereo_sashimi.app import train as app_train
+from stereo_sashimi.audio.io import write_pcm
+
+ROOT = Path(__file__).resolve().parents[2]
+RATE = 44100
+SMALL = (
+    *("trainer=cpu", "model=sashimi_tiny", "model.d_model=4", "model.n_layers=1", "model.layer.d_state=4"),
+    *("dataset.sample_len=64", "loader.batch_size=4", "trainer.log_every_n_steps=1", "train.val_chunk_size=4"),
+    "callbacks=no_samples",
+)
+TINY = (*SMALL, "experiment=audio/sashimi-sample", "scheduler.total_steps=3", "scheduler.warmup_steps=1")
+
+
+def music(frames: int, channels: int, seed: int) -> np.ndarray:
+    """Sums of sines and noise, int16 (frames, channels); the right channel is the left one, later and softer."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(frames + 9) / RATE
+    wave = sum(a * np.sin(2 * np.pi * f * time) for a, f in zip((6000, 3000), rng.uniform(100, 2000, 2), strict=True))
+    wave = wave + 300 * rng.standard_normal(len(time))
+    sides = [wave[9:], 0.6 * wave[:-9] + 50 * rng.standard_normal(frames)]
+    return np.stack(sides[:channels], axis=1).round().astype(np.int16)
+
+
+def write_folder(root: Path, channels: int, frames: int = 704) -> Path:
+    for seed, split in enumerate(("train", "valid", "test")):
+        (root / split).mkdir(parents=True)
+        write_pcm(root / split / f"{split}.wav", music(frames, channels, seed), RATE)
+    return root
+
+
+@pytest.fixture(scope="session")
+def stereo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """11 clips of 64 stereo frames in each split."""
+    return write_folder(tmp_path_factory.mktemp("data") / "stereo", channels=2)
+
+
+@pytest.fixture(scope="session")
+def mono_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """11 clips of 64 mono frames in each split."""
+    return write_folder(tmp_path_factory.mktemp("data") / "mono", channels=1)
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., DictConfig]:
+    """`composed("train", *overrides)`: the config that the command of this name would get."""
+
+    def make(name: str, *overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            return compose(name, overrides=list(overrides))
+
+    return make
+
+
+def start(
+    composed: Callable[..., DictConfig], run: Path, data: Path, overrides: Sequence[str], watchers: Sequence[Any]
+) -> dict[str, Any]:
+    """Train into the folder `run`; `watchers` are further Lightning callbacks."""
+    cfg = composed("train", *overrides, f"dataset.path={data}", f"paths.run={run}")
+    with pytest.MonkeyPatch.context() as patch:
+        build = app_train.build_trainer
+
+        def build_watched(cfg: DictConfig) -> pl.Trainer:
+            trainer = build(cfg)
+            trainer.callbacks.extend(watchers)
+            return trainer
+
+        patch.setattr(app_train, "build_trainer", build_watched)
+        # seed_everything leaves its seed in the environment of later tests.
+        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+            patch.setenv(name, "0")
+        return app_train.run(cfg)
+
+
+@pytest.fixture(scope="session")
+def launch(composed: Callable[..., DictConfig]) -> Callable[..., dict[str, Any]]:
+    """`launch(run, data, *overrides)`: train into the folder `run`; for fixtures that outlive one test."""
+
+    def go(run: Path, data: Path, *overrides: str) -> dict[str, Any]:
+        return start(composed, run, data, (*TINY, *overrides), ())
+
+    return go
+
+
+@pytest.fixture
+def train(composed: Callable[..., DictConfig], stereo_folder: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """`train(*overrides, run=folder, data=folder, watchers=callbacks)`: returns what run.json holds.
+
+    `base` are the overrides in front: those of a tiny model, in 3 steps.
+    """
+
+    def go(
+        *overrides: str,
+        run: Path = tmp_path / "run",
+        data: Path = stereo_folder,
+        watchers: Sequence[Any] = (),
+        base: Sequence[str] = TINY,
+    ) -> dict[str, Any]:
+        return start(composed, run, data, (*base, *overrides), watchers)
+
+    return go
+
+
+@pytest.fixture(scope="session")
+def small() -> tuple[str, ...]:
+    """Overrides that make any experiment small enough for a test."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def dml_run(
+    launch: Callable[..., dict[str, Any]], stereo_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished stereo run: 16 bit, discretised logistics, coupled channels."""
+    run = tmp_path_factory.mktemp("runs") / "dml"
+    launch(run, stereo_folder)
+    return run

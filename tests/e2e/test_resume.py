@@ -1,0 +1,175 @@
+"""Resuming: a run cut in two is the run in one piece, bit for bit; what does not fit is refused. See `test_train.py`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from stereo_sashimi.models.checkpoint import CheckpointError, load
+
+ROOT = Path(__file__).resolve().parents[2]
+CATEGORICAL = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none")
+# 11 clips in batches of 2: six steps an epoch, so two and four are inside it. Dropout makes random numbers matter.
+OPTIONS = (
+    *CATEGORICAL,
+    *("loader.batch_size=2", "model.dropout=0.2", "scheduler.total_steps=20", "train.validate_before=false"),
+)
+
+
+def content(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same(a: object, b: object, where: str = "checkpoint") -> None:
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+class Clips(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append((trainer.global_step, batch.clips.tolist()))
+
+
+@pytest.mark.parametrize(("cut", "end"), [(2, 4), (4, 8), (6, 8)], ids=["inside", "across", "at an epoch's end"])
+def test_two_halves_are_the_whole(train, tmp_path, cut, end):
+    straight, resumed = Clips(), Clips()
+    train(*OPTIONS, "model.dropout=0.0", f"trainer.max_steps={end}", run=tmp_path / "a", watchers=[straight])
+    train(*OPTIONS, "model.dropout=0.0", f"trainer.max_steps={cut}", run=tmp_path / "b", watchers=[resumed])
+    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    train(*OPTIONS, "model.dropout=0.0", f"trainer.max_steps={end}", f"checkpoint={last}", run=tmp_path / "c",
+          watchers=[resumed])  # fmt: skip
+    assert resumed.seen == straight.seen
+    a, c = content(tmp_path / "a"), content(tmp_path / "c")
+    assert a["global_step"] == c["global_step"] == end
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert_same(a[part], c[part], part)
+
+
+def test_the_optimizer_is_part_of_it(train, tmp_path):
+    # The check above can fail: weights alone do not continue a run.
+    train(*OPTIONS, "trainer.max_steps=2", run=tmp_path / "a")
+    saved = content(tmp_path / "a")
+    moments = saved["optimizer_states"][0]["state"]
+    assert moments
+    assert all(float(state["step"]) == 2 for state in moments.values())
+    assert any(bool(state["exp_avg"].any()) for state in moments.values())
+
+
+@pytest.fixture(scope="module")
+def trained(launch, stereo_folder, tmp_path_factory) -> Path:
+    """last.ckpt of a stereo run with an 8-bit categorical head, in mid-epoch."""
+    run = tmp_path_factory.mktemp("trained")
+    launch(run, stereo_folder, *OPTIONS, "trainer.max_steps=1")
+    return run / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("dataset.is_stereo=false",), r"spec\.n_channels=2; this run has 1.*Match `dataset`"),
+        (("dataset.bits=16",), r"spec\.bits=8; this run has 16.*Match `dataset`"),
+        (("model.d_model=8",), r"encoder\.d_model=4; this run has 8"),
+        (("model.n_layers=2",), r"model\.n_layers=1; this run has 2.*Match `model`"),
+        (("decoder=dml",), r"decoder\.kind='categorical'; this run has 'dml'.*Match `decoder`"),
+    ],
+    ids=["channels", "bits", "width", "layers", "decoder"],
+)
+def test_a_checkpoint_of_another_model_is_refused(train, tmp_path, trained, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(*OPTIONS, f"checkpoint={trained}", *options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_truncated_checkpoint_is_named(train, tmp_path, trained):
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(trained.read_bytes()[:-2000])
+    with pytest.raises(CheckpointError, match=r"cut\.ckpt is truncated or not a checkpoint"):
+        train(*OPTIONS, f"checkpoint={cut}")
+
+
+def test_other_batches_in_mid_epoch_are_refused(train, trained):
+    with pytest.raises(ValueError, match=r"batches of 2 clips .*this run has 4.*\n.*loader\.batch_size"):
+        train(*OPTIONS, f"checkpoint={trained}", "loader.batch_size=4", "trainer.max_steps=4")
+
+
+class Interrupt(Callback):
+    """Ctrl-C in a hook of the fit at a step."""
+
+    def __init__(self, hook, step):
+        def stop(trainer, *_):
+            if trainer.global_step == step and not trainer.sanity_checking:
+                raise KeyboardInterrupt
+
+        setattr(self, hook, stop)
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_batch_start"])
+def test_ctrl_c_saves_where_it_was(train, tmp_path, hook):
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            # In mid-epoch, or in the validation at the end of the first.
+            train(*OPTIONS, "trainer.max_steps=9", watchers=[Interrupt(hook, 6 if "validation" in hook else 3)])
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert stopped.value.code != 0
+    assert content(tmp_path / "run")["global_step"] == (6 if "validation" in hook else 3)
+    assert '"status": "running"' in (tmp_path / "run" / "run.json").read_text()
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    whole, rest = Clips(), Clips()
+    train(*OPTIONS, "trainer.max_steps=8", f"checkpoint={last}", run=tmp_path / "rest", watchers=[rest])
+    train(*OPTIONS, "trainer.max_steps=8", run=tmp_path / "whole", watchers=[whole])
+    assert rest.seen == whole.seen[-len(rest.seen) :]
+    assert rest.seen[0][0] == (7 if "validation" in hook else 4)
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_the_command_line(tmp_path, small, stereo_folder):
+    process = subprocess.Popen(
+        [
+            sys.executable, str(ROOT / "train.py"), "experiment=audio/sashimi-sample", *small, *OPTIONS,
+            f"dataset.path={stereo_folder}", "scheduler.total_steps=100000",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step "):
+                break
+        else:
+            pytest.fail(f"no step was printed: {process.communicate()}")
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert time.monotonic() - started < 30
+    assert process.returncode not in (0, None)
+    assert "Traceback" not in err + out
+    (last,) = tmp_path.glob("runs/*/checkpoints/last.ckpt")
+    assert load(last).spec.n_channels == 2

@@ -1,0 +1,324 @@
+"""Training from config to run folder: numbers, files, options. Resuming is in `test_resume.py`."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import soundfile
+import torch
+from pytorch_lightning.callbacks import Callback
+
+import stereo_sashimi
+from stereo_sashimi.app import build
+from stereo_sashimi.data.dataset import Batch
+from stereo_sashimi.tasks import AutoregressiveTask
+
+CATEGORICAL = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal")
+NO_LOGS = ("logger=none", "train.validate_before=false")
+
+
+class Watch(Callback):
+    """Keeps what each training step saw: loss, numbers, learning rates, gradient norm, clips."""
+
+    def __init__(self):
+        self.losses, self.rates, self.norms, self.clips, self.validations = [], [], [], [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(float(outputs["loss"]))
+        self.rates.append({g["group"]: g["lr"] for g in trainer.optimizers[0].param_groups})
+        grads = [p.grad.norm() for p in pl_module.parameters() if p.grad is not None]
+        self.norms.append(float(torch.stack(grads).norm()))
+        self.clips.append(batch.clips.tolist())
+
+    def on_validation_end(self, trainer, pl_module):
+        self.validations.append(sum(trainer.num_val_batches))
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with open(run / "csv" / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(run: Path, name: str) -> list[float]:
+    return [float(row[name]) for row in rows_of(run) if row.get(name)]
+
+
+def test_stereo_dml_leaves_a_complete_run(train, tmp_path, capsys):
+    run, watch = tmp_path / "run", Watch()
+    result = train("train.test=true", watchers=[watch])
+    assert result["status"] == "finished"
+    assert result["steps"] == 3
+    assert json.loads((run / "run.json").read_text()) == result
+    assert result["model"]["spec"] == {
+        "sample_rate": 44100, "n_channels": 2, "bits": 16, "quantization": "linear", "normalize": "none",
+    }  # fmt: skip
+    for when in ("validation_before", "validation_after"):
+        numbers = result[when]
+        assert set(numbers) == {
+            f"val/{name}{suffix}"
+            for name in ("loss", "bits_per_sample", "bpb")
+            for suffix in ("", "/left", "/right")
+        }
+        assert numbers["val/bits_per_sample"] == pytest.approx(numbers["val/loss"] / math.log(2), rel=1e-6)
+        assert numbers["val/bpb"] == pytest.approx(numbers["val/bits_per_sample"] / 2, rel=1e-6)
+        assert numbers["val/loss"] == pytest.approx((numbers["val/loss/left"] + numbers["val/loss/right"]) / 2)
+    assert result["validation_after"]["val/loss"] < result["validation_before"]["val/loss"]
+    assert math.isfinite(result["test"]["test/bits_per_sample/right"])
+    for name in ("best", "last"):
+        assert Path(result[name]) == run / "checkpoints" / f"{name}.ckpt"
+        assert Path(result[name]).is_file()
+    assert not list(run.glob("*.tmp"))
+    for channel in ("left", "right"):
+        losses = column(run, f"train/loss/{channel}")
+        assert len(losses) == 3
+        assert np.isfinite(losses).all()
+    assert column(run, "train/loss") == pytest.approx(watch.losses, rel=1e-5)
+    assert len(column(run, "train/samples_per_s")) == 3
+    assert list((run / "tensorboard").glob("events.out.tfevents*"))
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[:6]] == ["data", "model", "optim", "backend", "run", "resume"]
+    assert "2 channels (left, right)  44.1 kHz  16 bit linear, 65,536 levels  11 train + 11 valid clips" in printed[0]
+    assert "decoder dml, autoregressive" in printed[1]
+    assert printed[-1].startswith("finished after 3 steps")
+
+
+def test_categorical_accuracies_of_each_channel(train, tmp_path):
+    result = train(*CATEGORICAL, "task.metrics=[bpb,accuracy,accuracy@5]", "decoder.coupling=autoregressive")
+    after = result["validation_after"]
+    for suffix in ("", "/left", "/right"):
+        assert 0 <= after[f"val/accuracy{suffix}"] <= after[f"val/accuracy@5{suffix}"] <= 1
+        assert after[f"val/bpb{suffix}"] == pytest.approx(after[f"val/bits_per_sample{suffix}"])
+    assert len(column(tmp_path / "run", "train/accuracy@5/left")) == 3
+
+
+@pytest.mark.parametrize("options", [(), CATEGORICAL], ids=["dml", "categorical"])
+@pytest.mark.parametrize("source", ["mono_folder", "stereo_folder"])
+def test_mono_is_the_same_run_with_one_channel(train, request, options, source):
+    # A stereo folder is mixed down.
+    data = request.getfixturevalue(source)
+    result = train(*options, *NO_LOGS, "train.validate_before=true", "dataset.is_stereo=false", data=data)
+    assert result["model"]["spec"]["n_channels"] == 1
+    assert not [name for name in result["validation_after"] if name.endswith(("/left", "/mono"))]
+    assert result["validation_after"]["val/loss"] < result["validation_before"]["val/loss"]
+
+
+@pytest.mark.parametrize("experiment", ["sashimi-musdb18stereo", "sashimi-dml-musdb18stereo"])
+def test_the_16_bit_experiments_train(train, small, experiment):
+    watch = Watch()
+    options = ("trainer.max_steps=2", "trainer.limit_val_batches=1", "logger=none", "loader.batch_size=1")
+    result = train(f"experiment=audio/{experiment}", *options, base=small, watchers=[watch])
+    assert result["steps"] == 2
+    # Untrained weights know nothing: ln 65536 = 11.09 nats.
+    assert 9 < watch.losses[0] < 14
+    assert ("train/accuracy@10" in result["train"]) == ("dml" not in experiment)
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_the_loss_falls_on_one_batch(train):
+    watch = Watch()
+    train(*CATEGORICAL, *NO_LOGS, "debug=overfit", "optimizer.lr=0.02", "trainer.max_steps=25", "scheduler.total_steps=25", watchers=[watch])
+    assert watch.clips == [watch.clips[0]] * 25
+    assert watch.losses[-1] < watch.losses[0] - 0.7
+
+
+def test_chunks_bound_an_epoch_and_a_validation(train):
+    watch = Watch()
+    sizes = ("loader.batch_size=2", "train.train_chunk_size=4", "train.val_chunk_size=6", "trainer.max_epochs=3")
+    result = train(*CATEGORICAL, *NO_LOGS, *sizes, "trainer.max_steps=-1", watchers=[watch])
+    assert result["steps"] == 2 + 2 + 2  # 11 clips: 4, 4 and 3
+    epochs = [sorted(sum(watch.clips[i : i + 2], [])) for i in (0, 2, 4)]
+    assert epochs == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+    assert watch.validations == [3, 3, 3]
+
+
+@pytest.mark.parametrize("unet", [False, True])
+@pytest.mark.parametrize("layer", ["s4", "s4d"])
+def test_backbones_train(train, unet, layer):
+    watch = Watch()
+    result = train(*CATEGORICAL, *NO_LOGS, f"model.unet={unet}", f"model/layer={layer}", watchers=[watch])
+    assert result["model"]["model"]["unet"] is unet
+    assert result["model"]["model"]["layer"]["kind"] == layer
+    assert np.isfinite(watch.losses).all()
+
+
+@pytest.mark.parametrize("backend", ["krylov", "reference"])
+def test_a_kernel_backend_changes_nothing(train, backend):
+    watch = Watch()
+    train(*CATEGORICAL, *NO_LOGS, f"backend={backend}", watchers=[watch])
+    auto = Watch()
+    train(*CATEGORICAL, *NO_LOGS, watchers=[auto])
+    assert watch.losses == pytest.approx(auto.losses, rel=1e-4)
+
+
+def test_schedulers(train, small):
+    rates = {}
+    for scheduler, own in {
+        "none": (),
+        "plateau": ("scheduler.patience=0", "scheduler.factor=0.5", "train.train_chunk_size=4", "train.mode=max"),
+        "cosine_warmup": ("scheduler.total_steps=6", "scheduler.warmup_steps=2"),
+    }.items():
+        watch = Watch()
+        options = (f"scheduler={scheduler}", *own, "trainer.max_steps=6", "task.metrics=[bpb]", "logger=none")
+        train("dataset=sample", *CATEGORICAL, *options, base=small, watchers=[watch])
+        rates[scheduler] = watch.rates
+    assert rates["none"] == [{"ssm": 0.001, "ssm_output": 0.004, "no_decay": 0.004, "decay": 0.004}] * 6
+    # mode=max of a falling loss: every epoch (one step) after the first is without improvement.
+    assert rates["plateau"][0]["decay"] == 0.004
+    assert rates["plateau"][-1]["decay"] < 0.004 / 4
+    assert rates["plateau"][-1]["ssm"] == pytest.approx(rates["plateau"][-1]["decay"] / 4)
+    # Seen after the scheduler's step, so the last is the end of the half cosine.
+    cosine = [rate["decay"] / 0.004 for rate in rates["cosine_warmup"]]
+    expected = [0.5 * (1 + math.cos(math.pi * s / 4)) for s in range(1, 5)]
+    assert cosine == pytest.approx([1.0, 1.0, *expected], abs=1e-9)
+
+
+def test_gradients_are_clipped(train):
+    free, clipped = Watch(), Watch()
+    train(*CATEGORICAL, *NO_LOGS, "trainer.gradient_clip_val=null", watchers=[free])
+    train(*CATEGORICAL, *NO_LOGS, "trainer.gradient_clip_val=0.01", watchers=[clipped])
+    assert min(free.norms) > 0.02
+    assert clipped.norms == pytest.approx([0.01] * 3, rel=1e-3)
+
+
+def test_gradients_accumulate(train):
+    watch = Watch()
+    result = train(
+        *CATEGORICAL, *NO_LOGS, "trainer.accumulate_grad_batches=3", "loader.batch_size=1", watchers=[watch]
+    )
+    assert result["steps"] == 3
+    assert len(watch.losses) == 9
+
+
+def test_without_loggers_nothing_is_logged(train, tmp_path):
+    train(*CATEGORICAL, *NO_LOGS)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "checkpoints"}
+
+
+def test_wandb_offline_takes_audio(train, tmp_path, monkeypatch):
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    options = ("logger=wandb", "callbacks=default", "callbacks.samples.seconds=0.001")
+    try:
+        train(*CATEGORICAL, *options, "callbacks.samples.every_n_validations=1")
+        history = dict(wandb.run.summary)
+    finally:
+        wandb.finish()
+    assert math.isfinite(history["train/loss/left"])
+    assert history["sample/audio"]["_type"] == "audio-file"
+    assert list((tmp_path / "run").glob("wandb/offline-run-*"))
+
+
+def test_samples_are_drawn_at_validation(train, tmp_path):
+    run = tmp_path / "run"
+    train(*CATEGORICAL, "callbacks=default", "callbacks.samples.seconds=0.002",
+          "callbacks.samples.every_n_validations=1")  # fmt: skip
+    audio, rate = soundfile.read(run / "samples" / "step-3.wav", dtype="int16", always_2d=True)
+    assert rate == 44100
+    assert audio.shape == (88, 2)
+    # One draw: neither the validation before training nor the one after counts.
+    assert {path.name for path in (run / "samples").iterdir()} == {"step-3.wav", "step-3.png"}
+
+
+def test_drawing_samples_does_not_change_training(train, tmp_path):
+    quiet, drawing = Watch(), Watch()
+    options = (*CATEGORICAL, *NO_LOGS, "train.train_chunk_size=4", "model.dropout=0.2")
+    train(*options, watchers=[quiet])
+    train(*options, "callbacks=default", "callbacks.samples.seconds=0.001", "callbacks.samples.every_n_validations=1",
+          watchers=[drawing])  # fmt: skip
+    assert quiet.losses == drawing.losses
+    assert len(list((tmp_path / "run" / "samples").glob("*.wav"))) == 3
+
+
+def strings_of(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [s for pair in value.items() for item in pair for s in strings_of(item)]
+    if isinstance(value, (list, tuple)):
+        return [s for item in value for s in strings_of(item)]
+    return [value] if isinstance(value, str) else []
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_a_checkpoint_holds_plain_fields_and_no_code(dml_run, name):
+    path = dml_run / "checkpoints" / name
+    content = torch.load(path, weights_only=True)
+    strings = strings_of(content)
+    assert "autoregressive" in strings
+    assert not [s for s in strings if "_target_" in s or "stereo_sashimi" in s]
+    # Hydra's targets of the model are import paths; none may survive anywhere in the file's bytes.
+    assert b"_target_" not in path.read_bytes()
+
+
+def test_what_was_trained_is_what_is_loaded(dml_run, composed, stereo_folder):
+    path = dml_run / "checkpoints" / "best.ckpt"
+    model = stereo_sashimi.load(path)
+    task = AutoregressiveTask.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    codes = torch.randint(model.spec.n_levels, (2, 50, 2), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.log_prob(codes), task(codes))
+    # The validation that chose this checkpoint, recomputed clip by clip.
+    result = json.loads((dml_run / "run.json").read_text())
+    cfg = composed("train", "dataset=sample", f"dataset.path={stereo_folder}", "dataset.sample_len=64",
+                   "loader.batch_size=3", "train.val_chunk_size=4")  # fmt: skip
+    data = build.build_datamodule(cfg)
+    data.setup("validate")
+    with torch.no_grad():
+        nats = torch.cat([-model.log_prob(batch.codes) for batch in data.val_dataloader()])
+    assert len(nats) == 4
+    assert result["validation_after"]["val/loss"] == pytest.approx(float(nats.double().mean()), rel=1e-5)
+    assert result["validation_after"]["val/loss/right"] == pytest.approx(float(nats[..., 1].double().mean()), rel=1e-5)
+
+
+def task_and_batch(composed, data: Path, *overrides: str) -> tuple[AutoregressiveTask, Batch]:
+    cfg = composed(
+        "train", "experiment=audio/sashimi-sample", "model.d_model=4", "model.n_layers=1", "model.layer.d_state=4",
+        f"dataset.path={data}", "dataset.sample_len=64", "loader.batch_size=16", *CATEGORICAL, *overrides,
+    )  # fmt: skip
+    pl.seed_everything(3, verbose=False)
+    datamodule = build.build_datamodule(cfg)
+    datamodule.setup("fit")
+    task = build.build_task(cfg, build.build_model_config(cfg, datamodule), datamodule)
+    return task.eval(), next(iter(datamodule.train_dataloader()))
+
+
+@pytest.mark.parametrize(("context", "pad"), [(None, None), (10, None), (None, 7), (63, 16)])
+def test_context_len_and_pad_len_reach_the_loss(composed, stereo_folder, monkeypatch, context, pad):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    keys = [f"dataset.{key}={value}" for key, value in (("context_len", context), ("pad_len", pad)) if value]
+    task, batch = task_and_batch(composed, stereo_folder, *keys)
+    model = task.model
+    start = torch.full((len(batch.codes), 1 + (pad or 0), 2), 128)
+    with torch.no_grad():
+        hidden, _ = model(torch.cat([start, batch.codes[:, :-1]], dim=1))
+        log_prob = model.head.log_prob(hidden[:, (pad or 0) :], batch.codes)
+        expected = -log_prob[:, (context or 0) :].mean()
+        loss = task._loss(batch, "val")
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    assert float(task.meter("val").compute()["loss"]) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_padding_of_short_clips_plays_no_part(composed, tmp_path, monkeypatch):
+    from stereo_sashimi.audio.io import write_pcm
+
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    rng = np.random.default_rng(5)
+    for split in ("train", "valid", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        write_pcm(tmp_path / "data" / split / "a.wav", rng.integers(-9000, 9000, (90, 2)).astype(np.int16), 44100)
+    task, batch = task_and_batch(composed, tmp_path / "data", "dataset.drop_last=false")
+    assert sorted(batch.lengths.tolist()) == [26, 64]
+    short = int(batch.lengths.argmin())
+    garbage = batch.codes.clone()
+    garbage[short, 26:] = torch.randint(256, (38, 2))
+    with torch.no_grad():
+        loss, other = task._loss(batch, "val"), task._loss(batch._replace(codes=garbage), "val")
+        log_prob = task(batch.codes)
+    by_hand = -(log_prob[1 - short].sum() + log_prob[short, :26].sum()) / ((64 + 26) * 2)
+    assert float(loss) == pytest.approx(float(by_hand), rel=1e-6)
+    assert float(other) == pytest.approx(float(loss), rel=1e-6)

@@ -1,0 +1,164 @@
+"""Stream: sampling agrees with the model's own likelihood, and each stream depends on its own seed only."""
+
+import pytest
+import torch
+
+from stereo_sashimi.generation import stream as stream_module
+from stereo_sashimi.generation.sample import Sampler, UniformStreams
+from stereo_sashimi.generation.stream import Stream
+from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.sashimi import SashimiConfig
+from stereo_sashimi.nn.embedding import EmbeddingConfig
+from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.s4 import S4Config, S4DConfig
+from stereo_sashimi.spec import AudioSpec
+
+CASES = {
+    "mono": (1, CategoricalHeadConfig(), S4Config(d_state=4)),
+    "stereo": (2, CategoricalHeadConfig("autoregressive"), S4Config(d_state=4)),
+    "stereo-dml": (2, DMLHeadConfig("autoregressive", n_mixtures=2), S4DConfig(d_state=4)),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def model(request) -> LanguageModel:
+    n_channels, head, layer = request.param
+    torch.manual_seed(0)
+    backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2, 2), layer=layer)
+    config = LanguageModelConfig(AudioSpec(16000, n_channels, 8), EmbeddingConfig(4), backbone, head)
+    return config.build().double()
+
+
+def draw(stream: Stream, n_frames: int, seeds: list[int], sampler: Sampler | None = None):
+    frames = list(stream.generate(n_frames, sampler or Sampler(), seeds))
+    return torch.cat([f.codes for f in frames], 1), torch.cat([f.log_prob for f in frames], 1)
+
+
+def test_log_probs_of_a_draw_are_those_of_the_model(model):
+    """From the start code on, and untempered."""
+    codes, log_prob = draw(Stream(model, 2), 11, [1, 2], Sampler(temperature=0.7))
+    assert codes.shape == (2, 11, model.spec.n_channels)
+    torch.testing.assert_close(log_prob, model.eval().log_prob(codes).detach(), rtol=0, atol=1e-9)
+
+
+def test_a_track_starts_after_the_start_code(model):
+    stream = Stream(model, 2)
+    expected, _ = model.eval()(torch.full((2, 1, model.spec.n_channels), model.spec.start_code))
+    torch.testing.assert_close(stream.state()[1], expected.detach(), rtol=0, atol=1e-11)
+
+
+def test_a_prompt_at_once_equals_stepping_through_it(model, monkeypatch):
+    monkeypatch.setattr(stream_module, "PREFILL_FRAMES", 4)
+    codes = torch.randint(256, (2, 9, model.spec.n_channels))
+    at_once, stepped = Stream(model, 2), Stream(model, 2)
+    log_prob = at_once.prefill(codes)
+    for frame in codes.split(1, dim=1):
+        stepped.step(frame)
+    torch.testing.assert_close(log_prob, model.eval().log_prob(codes).detach(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(at_once.state(), stepped.state(), rtol=0, atol=1e-9)
+    assert torch.equal(draw(at_once, 5, [1, 2])[0], draw(stepped, 5, [1, 2])[0])
+
+
+def test_an_empty_prompt_changes_nothing(model):
+    stream = Stream(model, 2)
+    before = stream.state()
+    assert stream.prefill(torch.zeros(2, 0, model.spec.n_channels, dtype=torch.int64)).shape[1] == 0
+    assert stream.state()[0] is before[0]
+    assert stream.state()[1] is before[1]
+    with pytest.raises(ValueError, match="at least one frame"):
+        stream.step(torch.zeros(2, 0, model.spec.n_channels, dtype=torch.int64))
+
+
+def test_a_draw_depends_on_its_own_seed_only(model):
+    together, _ = draw(Stream(model, 3), 12, [7, 8, 9])
+    for row, seed in enumerate([7, 8, 9]):
+        alone, _ = draw(Stream(model, 1), 12, [seed])
+        assert torch.equal(together[row : row + 1], alone)
+    assert not torch.equal(together[0], together[1])
+
+
+def test_a_restored_state_repeats_the_continuation(model):
+    stream = Stream(model, 2)
+    stream.prefill(torch.randint(256, (2, 5, model.spec.n_channels)))
+    saved = stream.state()
+    first = draw(stream, 8, [3, 4])
+    assert not torch.equal(stream.state()[1], saved[1])
+    stream.restore(saved)
+    second = draw(stream, 8, [3, 4])
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    other = Stream(model, 2)
+    other.restore(saved)
+    assert torch.equal(draw(other, 8, [3, 4])[0], first[0])
+
+
+def test_temperature_zero_needs_no_seed(model):
+    cold = Sampler(temperature=0.0)
+    first, _ = draw(Stream(model, 2), 9, [1, 2], cold)
+    second, _ = draw(Stream(model, 2), 9, [3, 3], cold)
+    assert torch.equal(first, second)
+    assert torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("model", [CASES["stereo"]], indirect=True)
+def test_memory_does_not_grow_with_the_number_of_frames(model):
+    stream = Stream(model, 1)
+
+    def elements() -> int:
+        state, hidden = stream.state()
+        return hidden.numel() + sum(t.numel() for t in state.layers if t is not None)
+
+    sizes = []
+    for _ in stream.generate(200, Sampler(), [0]):
+        sizes.append(elements())
+    stride = stream.model.backbone.stride
+    assert sizes[-stride:] == sizes[:stride], "a state depends on more than its phase"
+
+
+def test_the_model_is_read_once(model):
+    stream, same = Stream(model, 1), Stream(model, 1)
+    assert not stream.model.training
+    expected = draw(same, 6, [5])[0]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert torch.equal(draw(stream, 6, [5])[0], expected)
+    assert model.training, "the caller's model was put into eval mode"
+
+
+def test_wrong_numbers_of_streams_and_seeds_are_refused(model):
+    with pytest.raises(ValueError, match="n_samples must be at least 1; got 0"):
+        Stream(model, 0)
+    with pytest.raises(ValueError, match="one seed a stream: 2; got 3"):
+        next(Stream(model, 2).generate(1, Sampler(), [1, 2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"top_k": 0}, "top_k"),
+    ],
+    ids=str,
+)
+def test_a_sampler_refuses_wrong_fields_by_name(fields, name):
+    with pytest.raises(ValueError, match=name):
+        Sampler(**fields)
+
+
+def test_uniforms_go_on_over_blocks_of_frames(monkeypatch):
+    def take(count: int) -> torch.Tensor:
+        streams = UniformStreams([4, 5], 2, 1, torch.device("cpu"))
+        return torch.cat([streams.next_frame() for _ in range(count)], dim=1)
+
+    numbers = take(7)
+    assert numbers.dtype == torch.float64
+    assert numbers.shape == (2, 7, 2, 1)
+    assert len(numbers.unique()) == numbers.numel()
+    monkeypatch.setattr(UniformStreams, "BLOCK_FRAMES", 3)
+    across = take(7)
+    assert torch.equal(across[:, :3], numbers[:, :3])
+    assert len(across.unique()) == across.numel(), "a block was repeated"

@@ -1,0 +1,137 @@
+"""Likelihood: totals over totals, masks, units, accuracies counted by hand, names of metrics."""
+
+import math
+
+import pytest
+import torch
+
+from stereo_sashimi.metrics.likelihood import Likelihood, check_metrics
+
+STEREO = ("left", "right")
+
+
+def everywhere(log_prob: torch.Tensor) -> torch.Tensor:
+    return torch.ones(log_prob.shape[:2], dtype=torch.bool)
+
+
+def test_uneven_batches_are_totals_over_totals():
+    metric = Likelihood(("mono",), 8, [])
+    first, second = -torch.full((1, 9, 1), 2.0), -torch.full((1, 1, 1), 12.0)
+    metric.update(first, everywhere(first))
+    metric.update(second, everywhere(second))
+    out = metric.compute()
+    assert out["loss"].item() == pytest.approx(3.0)  # a mean of batch means would be 7
+    assert set(out) == {"loss", "bits_per_sample"}
+
+
+def test_the_split_into_batches_does_not_matter():
+    log_prob = -torch.rand(6, 5, 2) * 9
+    mask = torch.rand(6, 5) < 0.6
+    whole, parts = Likelihood(STEREO, 16, ["bpb"]), Likelihood(STEREO, 16, ["bpb"])
+    whole.update(log_prob, mask)
+    for rows in (slice(0, 1), slice(1, 6)):
+        parts.update(log_prob[rows], mask[rows])
+    for name, value in whole.compute().items():
+        assert parts.compute()[name].item() == pytest.approx(value.item(), rel=1e-12)
+
+
+def test_masked_frames_count_for_nothing_even_if_not_finite():
+    metric = Likelihood(STEREO, 8, ["accuracy"])
+    log_prob = torch.tensor([[[-1.0, -2.0], [-math.inf, math.nan], [-3.0, -4.0]]])
+    rank = torch.tensor([[[0, 0], [0, 0], [5, 0]]])
+    metric.update(log_prob, torch.tensor([[True, False, True]]), rank)
+    out = metric.compute()
+    assert out["loss"].item() == pytest.approx(2.5)
+    assert out["loss/left"].item() == pytest.approx(2.0)
+    assert out["loss/right"].item() == pytest.approx(3.0)
+    assert out["accuracy"].item() == pytest.approx(3 / 4)
+    assert out["accuracy/left"].item() == pytest.approx(1 / 2)
+    assert out["accuracy/right"].item() == 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_units(bits):
+    """The uniform distribution costs all bits of a code, and 8 bits per byte."""
+    metric = Likelihood(STEREO, bits, ["bpb"])
+    log_prob = torch.full((1, 3, 2), -math.log(2**bits), dtype=torch.float64)
+    metric.update(log_prob, everywhere(log_prob))
+    out = metric.compute()
+    assert out["loss"].item() == pytest.approx(bits * math.log(2))
+    for suffix in ("", "/left", "/right"):
+        assert out[f"bits_per_sample{suffix}"].item() == pytest.approx(bits)
+        assert out[f"bpb{suffix}"].item() == pytest.approx(8)
+
+
+def test_bpb_is_bits_times_eight_over_the_bits_of_a_code():
+    metric = Likelihood(("mono",), 16, ["bpb"])
+    log_prob = -torch.rand(2, 4, 1)
+    metric.update(log_prob, everywhere(log_prob))
+    out = metric.compute()
+    assert out["bpb"].item() == pytest.approx(out["bits_per_sample"].item() * 8 / 16)
+
+
+def test_pooled_numbers_are_over_all_channels_and_mono_has_no_channel_names():
+    stereo, mono = Likelihood(STEREO, 8, []), Likelihood(("mono",), 8, [])
+    log_prob = -torch.rand(2, 4, 2)
+    stereo.update(log_prob, everywhere(log_prob))
+    mono.update(log_prob.reshape(2, 8, 1), torch.ones(2, 8, dtype=torch.bool))
+    out = stereo.compute()
+    assert out["loss"].item() == pytest.approx(mono.compute()["loss"].item())
+    assert out["loss"].item() == pytest.approx((out["loss/left"].item() + out["loss/right"].item()) / 2)
+    assert not any("/" in name for name in mono.compute())
+
+
+def test_accuracies_count_ranks_below_k():
+    metric = Likelihood(("mono",), 8, ["accuracy", "accuracy@3", "bpb", "accuracy@10"])
+    rank = torch.tensor([0, 1, 2, 3, 9, 10, 0, 255]).reshape(2, 4, 1)
+    metric.update(torch.zeros(2, 4, 1), torch.ones(2, 4, dtype=torch.bool), rank)
+    out = metric.compute()
+    assert metric.needs_rank
+    assert out["accuracy"].item() == 2 / 8
+    assert out["accuracy@3"].item() == 4 / 8
+    assert out["accuracy@10"].item() == 6 / 8
+
+
+def test_sums_are_kept_in_float64():
+    """A float32 sum stops growing at 2^24."""
+    metric = Likelihood(("mono",), 8, [])
+    metric.nats += 2**24
+    metric.count += 2**24
+    log_prob = -torch.ones(1, 1, 1)
+    metric.update(log_prob, everywhere(log_prob))
+    assert metric.count.item() == 2**24 + 1
+    assert metric.compute()["loss"].item() == 1
+
+
+def test_reset_forgets():
+    metric = Likelihood(("mono",), 8, [])
+    for value in (5.0, 1.0):
+        metric.reset()
+        metric.update(torch.full((1, 2, 1), -value), torch.ones(1, 2, dtype=torch.bool))
+    assert metric.compute()["loss"].item() == pytest.approx(1)
+
+
+def test_nothing_scored_is_an_error():
+    metric = Likelihood(("mono",), 8, [])
+    metric.update(torch.zeros(1, 2, 1), torch.zeros(1, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="No sample was scored"):
+        metric.compute()
+
+
+def test_accuracies_without_ranks_are_an_error():
+    metric = Likelihood(("mono",), 8, ["accuracy@3"])
+    with pytest.raises(ValueError, match="ranks"):
+        metric.update(torch.zeros(1, 2, 1), torch.ones(1, 2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", ["acc", "accuracy@", "accuracy@x", "bpb ", "", "loss", "xaccuracy@3"])
+def test_unknown_names_are_refused_with_the_choices(name):
+    with pytest.raises(ValueError, match=r"task\.metrics has no .* allowed: bpb, bits_per_sample, accuracy") as caught:
+        Likelihood(("mono",), 8, ["bpb", name])
+    assert repr(name) in str(caught.value)
+
+
+def test_k_is_at_least_one():
+    assert check_metrics(["bpb", "accuracy", "accuracy@5"]) == [1, 5]
+    with pytest.raises(ValueError, match="at least 1"):
+        check_metrics(["accuracy@0"])
