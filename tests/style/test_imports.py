@@ -90,10 +90,12 @@ def test_no_room_imports_the_package_root():
         )
 
 
-def test_importing_the_package_prints_nothing_and_loads_no_framework():
+def test_importing_every_public_name_prints_nothing_and_loads_no_framework():
     code = """
 import sys
 import stereo_sashimi
+for name in stereo_sashimi.__all__:
+    getattr(stereo_sashimi, name)
 heavy = {"pytorch_lightning", "lightning", "hydra", "omegaconf", "matplotlib", "pykeops", "wandb", "musdb"}
 loaded = heavy & set(sys.modules)
 import torch

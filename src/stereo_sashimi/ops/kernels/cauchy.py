@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Complex, Float
+from opt_einsum import contract
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -61,4 +62,4 @@ def blocked_sum(
 def _sum(v: Tensor, a: Tensor, w: Tensor) -> Tensor:
     upper = 1 / (1 - w * a.unsqueeze(-1))
     lower = 1 / (1 - w * a.conj().unsqueeze(-1))
-    return torch.einsum("rhm,hmf->rhf", v, upper) + torch.einsum("rhm,hmf->rhf", v.conj(), lower)
+    return contract("rhm,hmf->rhf", v, upper) + contract("rhm,hmf->rhf", v.conj(), lower)
