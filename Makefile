@@ -11,7 +11,7 @@ DEMO_TRAIN := scheduler.total_steps=6 scheduler.warmup_steps=2 train.val_chunk_s
 DEMO_SECONDS := 0.05
 else
 DEMO_TRAIN :=
-DEMO_SECONDS := 1
+DEMO_SECONDS := 0.5
 endif
 
 .PHONY: help

@@ -18,7 +18,7 @@ RATE = 44100
 SMALL = (
     *("trainer=cpu", "model=sashimi_tiny", "model.d_model=4", "model.n_layers=1", "model.layer.d_state=4"),
     *("dataset.sample_len=64", "loader.batch_size=4", "trainer.log_every_n_steps=1", "train.val_chunk_size=4"),
-    "callbacks=no_samples",
+    *("callbacks=no_samples", "trainer.check_val_every_n_epoch=1"),
 )
 TINY = (*SMALL, "experiment=audio/sashimi-sample", "scheduler.total_steps=3", "scheduler.warmup_steps=1")
 

@@ -1,5 +1,6 @@
-"""Resuming: a run cut in two is the run in one piece, bit for bit; what does not fit is refused. See `test_train.py`."""
+"""Checkpoints: a run cut in two is the run in one piece, what does not fit is refused, what is kept is plain."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,14 +12,17 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
+import stereo_sashimi
+from stereo_sashimi.app import build
 from stereo_sashimi.models.checkpoint import CheckpointError, load
+from stereo_sashimi.tasks import AutoregressiveTask
 
 ROOT = Path(__file__).resolve().parents[2]
 CATEGORICAL = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none")
-# 11 clips in batches of 2: six steps an epoch, so two and four are inside it. Dropout makes random numbers matter.
+# 11 clips in batches of 2: six steps an epoch, so two and four are inside it.
 OPTIONS = (
     *CATEGORICAL,
-    *("loader.batch_size=2", "model.dropout=0.2", "scheduler.total_steps=20", "train.validate_before=false"),
+    *("loader.batch_size=2", "scheduler.total_steps=20", "train.validate_before=false"),
 )
 
 
@@ -53,10 +57,10 @@ class Clips(Callback):
 @pytest.mark.parametrize(("cut", "end"), [(2, 4), (4, 8), (6, 8)], ids=["inside", "across", "at an epoch's end"])
 def test_two_halves_are_the_whole(train, tmp_path, cut, end):
     straight, resumed = Clips(), Clips()
-    train(*OPTIONS, "model.dropout=0.0", f"trainer.max_steps={end}", run=tmp_path / "a", watchers=[straight])
-    train(*OPTIONS, "model.dropout=0.0", f"trainer.max_steps={cut}", run=tmp_path / "b", watchers=[resumed])
+    train(*OPTIONS, f"trainer.max_steps={end}", run=tmp_path / "a", watchers=[straight])
+    train(*OPTIONS, f"trainer.max_steps={cut}", run=tmp_path / "b", watchers=[resumed])
     last = tmp_path / "b" / "checkpoints" / "last.ckpt"
-    train(*OPTIONS, "model.dropout=0.0", f"trainer.max_steps={end}", f"checkpoint={last}", run=tmp_path / "c",
+    train(*OPTIONS, f"trainer.max_steps={end}", f"checkpoint={last}", run=tmp_path / "c",
           watchers=[resumed])  # fmt: skip
     assert resumed.seen == straight.seen
     a, c = content(tmp_path / "a"), content(tmp_path / "c")
@@ -173,3 +177,42 @@ def test_ctrl_c_on_the_command_line(tmp_path, small, stereo_folder):
     assert "Traceback" not in err + out
     (last,) = tmp_path.glob("runs/*/checkpoints/last.ckpt")
     assert load(last).spec.n_channels == 2
+
+
+def strings_of(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [s for pair in value.items() for item in pair for s in strings_of(item)]
+    if isinstance(value, (list, tuple)):
+        return [s for item in value for s in strings_of(item)]
+    return [value] if isinstance(value, str) else []
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_a_checkpoint_holds_plain_fields_and_no_code(dml_run, name):
+    path = dml_run / "checkpoints" / name
+    content = torch.load(path, weights_only=True)
+    strings = strings_of(content)
+    assert "autoregressive" in strings
+    assert not [s for s in strings if "_target_" in s or "stereo_sashimi" in s]
+    # Hydra's targets of the model are import paths; none may survive anywhere in the file's bytes.
+    assert b"_target_" not in path.read_bytes()
+
+
+def test_what_was_trained_is_what_is_loaded(dml_run, composed, stereo_folder):
+    path = dml_run / "checkpoints" / "best.ckpt"
+    model = stereo_sashimi.load(path)
+    task = AutoregressiveTask.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    codes = torch.randint(model.spec.n_levels, (2, 50, 2), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.log_prob(codes), task(codes))
+    # The validation that chose this checkpoint, recomputed clip by clip.
+    result = json.loads((dml_run / "run.json").read_text())
+    cfg = composed("train", "dataset=sample", f"dataset.path={stereo_folder}", "dataset.sample_len=64",
+                   "loader.batch_size=3", "train.val_chunk_size=4")  # fmt: skip
+    data = build.build_datamodule(cfg)
+    data.setup("validate")
+    with torch.no_grad():
+        nats = torch.cat([-model.log_prob(batch.codes) for batch in data.val_dataloader()])
+    assert len(nats) == 4
+    assert result["validation_after"]["val/loss"] == pytest.approx(float(nats.double().mean()), rel=1e-5)
+    assert result["validation_after"]["val/loss/right"] == pytest.approx(float(nats[..., 1].double().mean()), rel=1e-5)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.ops.backend import resolve
 
 
 class CheckpointError(ValueError):
@@ -47,8 +48,9 @@ def load(path: str | Path, backend: str = "auto") -> LanguageModel:
     - `path`: a .ckpt file written by `train.py`.
     - `backend`: kernel backend, see `ops/backend.py`.
 
-    Raises CheckpointError (a ValueError) naming the file and what is wrong with it.
+    Raises CheckpointError (a ValueError) naming the file and what is wrong with it, and as `resolve` for the backend.
     """
+    backend = resolve(backend)
     content = read(path)
     try:
         model = LanguageModelConfig.from_plain(content["hyper_parameters"]["model"]).build(backend)

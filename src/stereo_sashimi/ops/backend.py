@@ -12,6 +12,10 @@ from torch import Tensor
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import cauchy, keops, krylov
 
+class BackendError(RuntimeError):
+    """A backend that was named but does not run on this machine."""
+
+
 KernelFunction = Callable[[Discrete, int], Tensor]
 
 KERNELS: dict[str, KernelFunction] = {
@@ -26,7 +30,7 @@ def resolve(backend: str) -> str:
 
     - `backend`: "auto", "reference", "krylov" or "keops".
 
-    Raises ValueError for an unknown name, RuntimeError for a backend that does not run here.
+    Raises ValueError for an unknown name, BackendError for a backend that does not run here.
     """
     if backend == "auto":
         return "krylov"
@@ -46,9 +50,9 @@ def _probe_keops() -> None:
             torch.ones(1, dtype=torch.complex128),
         )
     except Exception as error:  # KeOps fails in many ways: not installed, no C++ compiler, a broken cache.
-        raise RuntimeError(
+        raise BackendError(
             f"backend=keops does not run here ({type(error).__name__}: {error}). "
             "Install it with `pip install 'stereo-sashimi[keops]'` and a C++ compiler, or use backend=auto."
         ) from error
     if not torch.allclose(value.real, torch.tensor(4.0, dtype=torch.float64)):
-        raise RuntimeError(f"backend=keops computes wrong sums here (got {value}); use backend=auto.")
+        raise BackendError(f"backend=keops computes wrong sums here (got {value}); use backend=auto.")

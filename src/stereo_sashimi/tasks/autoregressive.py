@@ -89,6 +89,9 @@ class AutoregressiveTask(pl.LightningModule):
         """Mean loss of one batch; its numbers are logged under train/."""
         loss = self._loss(batch, "train")
         meter = self.meter("train")
+        if not bool(meter.count.any()):
+            # Every clip of the batch is shorter than context_len: nothing to learn, nothing to report.
+            return loss
         numbers = {f"train/{name}": value.float() for name, value in meter.compute().items()}
         meter.reset()
         self.log_dict(numbers, batch_size=len(batch.codes))

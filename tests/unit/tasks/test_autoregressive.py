@@ -1,0 +1,139 @@
+"""The training task: what its loss is, what it logs, what it keeps. Whole runs are in `tests/e2e/test_train.py`."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stereo_sashimi.data.dataset import Batch
+from stereo_sashimi.models import SashimiConfig
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig
+from stereo_sashimi.schema import to_plain
+from stereo_sashimi.spec import AudioSpec
+from stereo_sashimi.tasks import AutoregressiveTask
+from stereo_sashimi.tasks.optim import AdamWConfig, CosineWarmupConfig, PlateauConfig
+
+BACKBONE = SashimiConfig(d_model=4, n_layers=1, pool=(2,), layer=S4DConfig(d_state=4))
+
+
+def make(channels: int = 2, bits: int = 8, head=None, **options) -> AutoregressiveTask:
+    torch.manual_seed(0)
+    spec = AudioSpec(44100, channels, bits)
+    config = LanguageModelConfig(spec, EmbeddingConfig(4), BACKBONE, head or CategoricalHeadConfig("autoregressive"))
+    return AutoregressiveTask(config.to_plain(), to_plain(AdamWConfig()), **options).eval()
+
+
+def batch_of(lengths: list[int], channels: int = 2) -> Batch:
+    codes = torch.randint(256, (len(lengths), 20, channels), generator=torch.Generator().manual_seed(1))
+    return Batch(codes, torch.tensor(lengths), torch.arange(len(lengths)))
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+    context=st.integers(0, 19),
+    pad=st.integers(0, 5),
+    channels=st.sampled_from([1, 2]),
+)
+@torch.no_grad()
+def test_the_loss_by_hand(lengths, context, pad, channels):
+    task, batch = make(channels, context_len=context, pad_len=pad), batch_of(lengths, channels)
+    if max(lengths) <= context:
+        # Nothing is left to score, and a mean over nothing is not a number to report.
+        assert float(task._loss(batch, "val")) == 0
+        with pytest.raises(ValueError, match="No sample was scored"):
+            task.meter("val").compute()
+        return
+    nats = []
+    for codes, length in zip(batch.codes, lengths, strict=True):
+        start = torch.full((1, 1 + pad, channels), 128)
+        hidden, _ = task.model(torch.cat([start, codes[None, :-1]], dim=1))
+        nats.append(-task.model.head.log_prob(hidden[:, pad:], codes[None])[0, context:length])
+    expected = torch.cat(nats).double().mean()
+    loss = task._loss(batch, "val")
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    numbers = task.meter("val").compute()
+    assert float(numbers["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(numbers["bits_per_sample"]) == pytest.approx(float(expected) / math.log(2), rel=1e-5)
+
+
+@torch.no_grad()
+def test_forward_is_the_models_log_prob():
+    task, codes = make(), batch_of([20, 20]).codes
+    assert torch.equal(task(codes), task.model.log_prob(codes))
+
+
+def test_gradients_reach_every_parameter():
+    task = make().train()
+    task._loss(batch_of([20, 20]), "train").backward()
+    without = [name for name, p in task.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+
+
+def test_totals_over_totals():
+    task = make()
+    with torch.no_grad():
+        one, two = float(task._loss(batch_of([2]), "val")), float(task._loss(batch_of([18, 20]), "val"))
+    assert float(task.meter("val").compute()["loss"]) == pytest.approx((one * 2 + two * 38) / 40, rel=1e-6)
+    assert float(task.meter("test").count.sum()) == 0
+
+
+def test_names_of_what_is_logged():
+    task = make(metrics=["bpb", "accuracy@3"])
+    with torch.no_grad():
+        task._loss(batch_of([20]), "test")
+    names = {f"{metric}{suffix}" for metric in ("loss", "bits_per_sample", "bpb", "accuracy@3")
+             for suffix in ("", "/left", "/right")}  # fmt: skip
+    assert set(task.meter("test").compute()) == names
+
+
+def test_accuracies_need_a_head_that_ranks():
+    with pytest.raises(ValueError, match=r"decoder=dml with 65536 levels .*task\.metrics=\[bpb\]"):
+        make(bits=16, head=DMLHeadConfig(), metrics=["accuracy"])
+    make(bits=16, head=DMLHeadConfig(), metrics=["bpb"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "least"}, r"train\.mode must be min or max; got 'least'"),
+        ({"metrics": ["f1"]}, r"task\.metrics has no 'f1'"),
+        ({"scheduler": {"kind": "linear"}}, r"scheduler\.kind must be one of plateau, cosine_warmup; got 'linear'"),
+        ({"scheduler": {"kind": "plateau", "patiance": 1}}, r"Unknown key scheduler\.patiance.*scheduler\.patience"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_what_a_checkpoint_keeps_rebuilds_the_task():
+    task = make(scheduler=to_plain(PlateauConfig(patience=3)), context_len=2, metrics=("bpb",), backend="reference")
+    kept = dict(task.hparams)
+    assert "backend" not in kept
+    assert kept["metrics"] == ["bpb"]
+    again = AutoregressiveTask(**kept).eval()
+    again.load_state_dict(task.state_dict())
+    assert again.scheduler_config == PlateauConfig(patience=3)
+    codes = batch_of([20]).codes
+    with torch.no_grad():
+        torch.testing.assert_close(again(codes), task(codes), rtol=1e-4, atol=1e-4)
+
+
+def test_optimizer_and_scheduler():
+    optimizer = make().configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    grouped = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+    assert grouped == sum(p.numel() for p in make().model.parameters())
+    plateau = make(scheduler=to_plain(PlateauConfig()), monitor="val/bpb", mode="max").configure_optimizers()
+    assert plateau["lr_scheduler"]["monitor"] == "val/bpb"
+    assert plateau["lr_scheduler"]["interval"] == "epoch"
+    assert plateau["lr_scheduler"]["scheduler"].mode == "max"
+    cosine = make(scheduler=to_plain(CosineWarmupConfig())).configure_optimizers()
+    assert cosine["lr_scheduler"]["interval"] == "step"
+    # Checkpoints are read with weights_only: nothing but plain values in the scheduler's state.
+    state = cosine["lr_scheduler"]["scheduler"].state_dict()
+    assert state["lr_lambdas"] == [None] * len(cosine["optimizer"].param_groups)

@@ -1,0 +1,171 @@
+"""Callbacks of a run: when the last checkpoint is written, what a step line says, when samples are drawn."""
+
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+
+from stereo_sashimi.data.dataset import Batch
+from stereo_sashimi.models import SashimiConfig
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.nn import CategoricalHeadConfig, EmbeddingConfig, S4Config
+from stereo_sashimi.schema import to_plain
+from stereo_sashimi.spec import AudioSpec
+from stereo_sashimi.tasks import AutoregressiveTask
+from stereo_sashimi.tasks.callbacks import LastCheckpoint, SampleLogger, StepLines, peak_gib, step_line
+from stereo_sashimi.tasks.optim import AdamWConfig
+
+
+class Trainer(pl.Trainer):
+    """What callbacks read of a trainer, settable, and a record of what they save."""
+
+    global_step, world_size, max_steps, sanity_checking, is_global_zero = 0, 1, -1, False, True
+    callback_metrics: ClassVar[dict] = {}
+    loggers: ClassVar[list] = []
+    default_root_dir = "."
+
+    def __init__(self, fn=TrainerFn.FITTING, **values):
+        self.state, self.saved = SimpleNamespace(fn=fn), []
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def save_checkpoint(self, path):
+        self.saved.append((path.name, self.global_step))
+
+
+class Module(pl.LightningModule):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.logged = []
+
+    def log_dict(self, numbers, **options):
+        self.logged.append(numbers)
+
+
+MODULE = Module()
+
+
+def steps(callback: LastCheckpoint, trainer: Trainer, upto: int) -> None:
+    while trainer.global_step < upto:
+        trainer.global_step += 1
+        # Two batches a step, as with accumulated gradients.
+        for batch in range(2):
+            callback.on_train_batch_end(trainer, MODULE, None, None, batch)
+
+
+def test_every_nth_step_and_the_end(tmp_path):
+    callback, trainer = LastCheckpoint(str(tmp_path), every_n_train_steps=3), Trainer()
+    callback.on_train_start(trainer, MODULE)
+    steps(callback, trainer, 7)
+    callback.on_train_end(trainer, MODULE)
+    assert trainer.saved == [("last.ckpt", 3), ("last.ckpt", 6), ("last.ckpt", 7)]
+
+
+def test_the_step_that_was_saved_is_not_saved_again(tmp_path):
+    callback, trainer = LastCheckpoint(str(tmp_path), every_n_train_steps=3), Trainer(global_step=6)
+    callback.on_train_start(trainer, MODULE)
+    callback.on_train_end(trainer, MODULE)
+    assert trainer.saved == []
+    steps(callback, trainer, 9)
+    callback.on_train_end(trainer, MODULE)
+    assert trainer.saved == [("last.ckpt", 9)]
+
+
+@pytest.mark.parametrize(
+    ("error", "values", "saved"),
+    [
+        (KeyboardInterrupt(), {}, True),
+        (RuntimeError("out of memory"), {}, False),
+        (KeyboardInterrupt(), {"sanity_checking": True}, False),
+        (KeyboardInterrupt(), {"fn": TrainerFn.VALIDATING}, False),
+    ],
+)
+def test_ctrl_c_saves_a_fit(tmp_path, error, values, saved):
+    callback, trainer = LastCheckpoint(str(tmp_path)), Trainer(global_step=4, **values)
+    callback.on_exception(trainer, MODULE, error)
+    assert trainer.saved == ([("last.ckpt", 4)] if saved else [])
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match=r"callbacks\.last\.every_n_train_steps must be at least 1; got 0"):
+        LastCheckpoint("x", 0)
+    with pytest.raises(ValueError, match=r"callbacks\.samples needs seconds > 0"):
+        SampleLogger(seconds=0.0)
+    with pytest.raises(ValueError, match=r"every_n_validations >= 1"):
+        SampleLogger(every_n_validations=0)
+
+
+METRICS = {
+    "train/loss": torch.tensor(3.4), "train/bits_per_sample": torch.tensor(4.905),
+    "train/bits_per_sample/left": torch.tensor(4.8), "train/bits_per_sample/right": torch.tensor(5.01),
+}  # fmt: skip
+
+
+def test_a_step_line():
+    line = step_line(200, METRICS, 35210.0, 1.234)
+    assert line == (
+        "step 200  loss 3.4000 nats  4.905 bits/sample (left 4.800 right 5.010)  35.2 k samples/s  1.23 GiB"
+    )
+    mono = {name: value for name, value in METRICS.items() if not name.endswith(("left", "right"))}
+    assert "bits/sample  35.2 k" in step_line(200, mono, 35210.0, 1.0)
+
+
+def test_step_lines_count_samples_of_every_process(capsys, monkeypatch):
+    clock = iter([10.0, 12.0, 12.0, 13.0, 13.0])
+    monkeypatch.setattr("stereo_sashimi.tasks.callbacks.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    callback, trainer, module = StepLines(every_n_steps=2), Trainer(callback_metrics=METRICS, world_size=3), Module()
+    callback.on_train_epoch_start(trainer, module)
+    batch = Batch(torch.zeros(2, 50, 2, dtype=torch.int64), torch.tensor([50, 30]), torch.arange(2))
+    for step in (1, 2, 2, 3):
+        trainer.global_step = step
+        callback.on_train_batch_end(trainer, module, None, batch, 0)
+    # Steps 1 and 2: two batches of 80 valid frames, two channels, three processes, in two seconds.
+    assert [numbers.get("train/samples_per_s") for numbers in module.logged] == [2 * 80 * 2 * 3 / 2.0, None]
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == ["step 2"]
+
+
+def test_the_validation_line(capsys):
+    metrics = {name.replace("train", "val"): value for name, value in METRICS.items()}
+    StepLines().on_validation_end(Trainer(global_step=5, callback_metrics=metrics), Module())
+    StepLines().on_validation_end(Trainer(sanity_checking=True, callback_metrics=metrics), Module())
+    expected = "val  step 5  loss 3.4000 nats  4.905 bits/sample (left 4.800 right 5.010)\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_memory_is_positive_and_less_than_a_terabyte():
+    assert 0.01 < peak_gib(torch.device("cpu")) < 1000
+
+
+@pytest.fixture(scope="module")
+def task() -> AutoregressiveTask:
+    backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2,), pool_weight_norm=True, layer=S4Config(d_state=4))
+    config = LanguageModelConfig(AudioSpec(44100, 2, 8), EmbeddingConfig(4), backbone, CategoricalHeadConfig())
+    return AutoregressiveTask(config.to_plain(), to_plain(AdamWConfig()))
+
+
+def test_samples_every_nth_validation_of_a_fit(task, tmp_path):
+    callback = SampleLogger(seconds=0.0005, every_n_validations=2)
+    trainer = Trainer(default_root_dir=str(tmp_path))
+    callback.on_validation_end(Trainer(sanity_checking=True), task)
+    callback.on_validation_end(Trainer(fn=TrainerFn.VALIDATING), task)
+    for trainer.global_step in (10, 20, 30):
+        callback.on_validation_end(trainer, task)
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step-20.wav", "step-20.png"}
+
+
+def test_drawing_leaves_the_model_as_it_is(task, tmp_path):
+    task.train()
+    codes = torch.randint(256, (1, 8, 2))
+    before, generator = task.model.log_prob(codes), torch.get_rng_state()
+    SampleLogger(seconds=0.0002, every_n_validations=1).on_validation_end(Trainer(default_root_dir=str(tmp_path)), task)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert task.training
+    assert torch.equal(task.model.log_prob(codes), before)
+    task.model.log_prob(codes).mean().backward()
+    assert np.isfinite([float(p.grad.norm()) for p in task.parameters()]).all()
