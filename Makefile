@@ -43,11 +43,11 @@ lint: install ## style, types and the direction of imports
 
 .PHONY: test
 test: lint ## lint, then the test suite (under 3 minutes on 2 cores)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 .PHONY: slow
 slow: install ## the slow tests that CI runs as well
-	$(RUN) -m pytest -m "slow and not gpu"
+	$(RUN) -m pytest -n 2 -m "slow and not gpu"
 
 .PHONY: gpu
 gpu: install ## the tests that need a CUDA device

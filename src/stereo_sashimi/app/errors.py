@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def speak(run: Callable[..., T]) -> Callable[..., T | None]:
-    """Wrap a command: errors about input (ValueError, RuntimeError of a backend, files) exit with 1 and one message.
+    """Wrap a command: errors about input (ValueError, a backend that does not run, files) exit with 1 and one message.
 
     `STEREO_SASHIMI_TRACEBACK=1` shows the whole traceback instead.
     """
@@ -27,13 +27,23 @@ def speak(run: Callable[..., T]) -> Callable[..., T | None]:
             print("\nInterrupted.", file=sys.stderr)
             sys.exit(130)
         except (ValueError, FileNotFoundError, PermissionError, HydraException, OmegaConfBaseException) as error:
-            if os.environ.get("STEREO_SASHIMI_TRACEBACK"):
+            _fail(_root(error), error)
+        except RuntimeError as error:
+            # Imported here: the commands' help should not wait for torch.
+            from stereo_sashimi.ops.backend import BackendError
+
+            if not isinstance(error, BackendError):
                 raise
-            root = _root(error)
-            print(f"{type(root).__name__}: {root}", file=sys.stderr)
-            sys.exit(1)
+            _fail(error, error)
 
     return command
+
+
+def _fail(root: BaseException, error: BaseException) -> NoReturn:
+    if os.environ.get("STEREO_SASHIMI_TRACEBACK"):
+        raise error
+    print(f"{type(root).__name__}: {root}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _root(error: BaseException) -> BaseException:

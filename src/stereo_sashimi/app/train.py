@@ -58,6 +58,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
     result["last"] = _relative(folder / "checkpoints" / "last.ckpt")
     result["best"] = _relative(Path(best)) if best else None
+    result["run"] = _relative(folder)
     result["steps"] = trainer.global_step
     result["train"] = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
     if cfg.train.validate_before:
@@ -84,7 +85,7 @@ def summary(result: dict[str, Any]) -> str:
         ]
     if "test" in result:
         lines.append(f"test  {result['test']['test/bits_per_sample']:.3f} bits/sample")
-    lines.append(f"finished after {result['steps']} steps; sample with: python generate.py checkpoint={result['last']}")
+    lines.append(f"finished after {result['steps']} steps; sample with: python generate.py checkpoint={result['run']}")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import cauchy, keops, krylov
 
+
 class BackendError(RuntimeError):
     """A backend that was named but does not run on this machine."""
 
