@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from stereo_sashimi.app.check import check_keys
-from stereo_sashimi.app.runs import find_checkpoint, run_folder
+from stereo_sashimi.app.runs import find_checkpoint, relative, run_folder
 from stereo_sashimi.audio import io
 from stereo_sashimi.audio.quantize import decode, encode
 from stereo_sashimi.generation.sample import Sampler
@@ -41,7 +41,7 @@ def run(cfg: DictConfig) -> list[Path]:
     model = load(path, cfg.backend.name).to(device)
     n_frames = _frames(cfg.seconds, model.spec, "seconds")
     prompt = _prompt(cfg, model.spec)
-    print(f"checkpoint {path}\n{_line(model)}  device {device}", flush=True)
+    print(f"checkpoint {relative(path)}\n{_line(model)}  device {device}", flush=True)
     pcm, prompt_nats, nats = _draw(model, n_frames, prompt, sampler, list(range(cfg.seed, cfg.seed + cfg.n_samples)))
     out = Path(cfg.out) if cfg.out else run_folder(path) / "samples"
     out.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def _save(out: Path, name: str, pcm: np.ndarray, settings: dict[str, Any]) -> Pa
     temporary = out / f".{name}.json.tmp"
     temporary.write_text(json.dumps(settings, indent=2) + "\n")
     os.replace(temporary, out / f"{name}.json")
-    print(f"{wav}  {len(pcm) / rate:.2f} s  {bits:.3f} bits/sample", flush=True)
+    print(f"{relative(wav)}  {len(pcm) / rate:.2f} s  {bits:.3f} bits/sample", flush=True)
     return wav
 
 

@@ -29,6 +29,12 @@ def run_folder(checkpoint: Path) -> Path:
     return parent.parent if parent.name == "checkpoints" else parent
 
 
+def relative(path: Path) -> str:
+    """As short as a person would type it from here."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def _of_run(folder: Path) -> Path:
     for name in ("best.ckpt", "last.ckpt"):
         path = folder / "checkpoints" / name

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from stereo_sashimi.app.build import build_datamodule, build_model_config, build_task, build_trainer
 from stereo_sashimi.app.check import check_keys
 from stereo_sashimi.app.header import header
-from stereo_sashimi.app.runs import STATUS_FILE
+from stereo_sashimi.app.runs import STATUS_FILE, relative
 from stereo_sashimi.models import checkpoint as checkpoints
 from stereo_sashimi.models.language_model import LanguageModelConfig
 
@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
                 backend=cfg.backend.name,
                 device=str(trainer.strategy.root_device),
                 precision=str(trainer.precision),
-                run=_relative(folder),
+                run=relative(folder),
                 seed=cfg.train.seed,
                 resume=_resume_command(folder),
             ),
@@ -56,9 +56,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         result["validation_before"] = _validate(trainer, task, datamodule, None)
     trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.checkpoint, weights_only=True)
     best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
-    result["last"] = _relative(folder / "checkpoints" / "last.ckpt")
-    result["best"] = _relative(Path(best)) if best else None
-    result["run"] = _relative(folder)
+    result["last"] = relative(folder / "checkpoints" / "last.ckpt")
+    result["best"] = relative(Path(best)) if best else None
+    result["run"] = relative(folder)
     result["steps"] = trainer.global_step
     result["train"] = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
     if cfg.train.validate_before:
@@ -123,14 +123,8 @@ def _check_resume(path: str, config: LanguageModelConfig) -> None:
 def _resume_command(folder: Path) -> str:
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     overrides = [o for o in overrides if not o.startswith("checkpoint=")]
-    last = _relative(folder / "checkpoints" / "last.ckpt")
+    last = relative(folder / "checkpoints" / "last.ckpt")
     return "python train.py " + " ".join(shlex.quote(o) for o in [*overrides, f"checkpoint={last}"])
-
-
-def _relative(path: Path) -> str:
-    """As short as a person would type it from here."""
-    path = path.resolve()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _quiet() -> None:

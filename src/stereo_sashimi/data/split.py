@@ -45,7 +45,7 @@ def split_folder(folder: str | Path, train_percentage: float, dataset: str = "da
     if not folder.is_dir():
         raise DataError(
             f"dataset {dataset!r}: there is no folder {folder}.\n"
-            "  Set dataset.path (relative to dataset.data_dir), or prepare the data: "
+            "  Set dataset.path (relative to paths.data_dir), or prepare the data: "
             "`python preprocess/musdb18stereo_wav.py` (--sample makes a small one that needs no download)."
         )
     if (folder / "train").is_dir():
