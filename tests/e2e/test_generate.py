@@ -116,7 +116,7 @@ def test_a_batch_is_its_rows(sample, categorical_run, tmp_path):
 @pytest.mark.parametrize(("limit", "frames"), [((), 88), (("prompt_seconds=0.001",), 44)])
 def test_a_prompt_is_continued(sample, dml_run, prompt, limit, frames):
     (wav,) = sample(f"prompt={prompt}", *limit)
-    assert wav.name == "continued-seed0.wav"
+    assert wav.name == "prompt-continued-seed0.wav"
     pcm = pcm_of(wav)
     assert len(pcm) == frames + FRAMES
     assert np.array_equal(pcm[:frames], pcm_of(prompt)[:frames])
@@ -185,11 +185,14 @@ def test_mono_prompts_and_models(sample, launch, mono_folder, tmp_path):
         (("seconds=inf",), r"seconds must give at least one frame"),
         (("temperature=-0.1",), r"temperature must be at least 0; got -0\.1"),
         (("top_p=0",), r"top_p must lie in \(0, 1\]; got 0"),
-        (("top_k=0",), r"top_k must be at least 1, or null; got 0"),
+        (("top_k=0",), r"top_k must be an integer of at least 1; got 0"),
         (("top_p=0.9",), r"neither top_k nor top_p.*decoder=categorical"),
         (("top_k=5",), r"neither top_k nor top_p.*decoder=categorical"),
         (("seconds=0",), r"seconds must give at least one frame at 44100 Hz; got 0"),
-        (("n_samples=0",), r"n_samples must be at least 1; got 0"),
+        (("n_samples=0",), r"n_samples must be an integer of at least 1; got 0"),
+        (("n_samples=1.5",), r"n_samples must be an integer of at least 1; got 1\.5"),
+        (("seed=abc",), r"seed must be an integer of at least 0; got 'abc'"),
+        (("name=a/b",), r"name must be a file name without folders; got 'a/b'"),
         (("device=gpu",), r"device must be auto, cpu or cuda; got 'gpu'"),
         (("prompt_seconds=1",), r"prompt_seconds needs a prompt"),
         (("prompt={prompt}", "prompt_seconds=0.01"), r"prompt_seconds=0\.01 is longer than .*prompt\.wav"),

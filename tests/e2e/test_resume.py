@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import stereo_sashimi
 from stereo_sashimi.app import build
 from stereo_sashimi.models.checkpoint import CheckpointError, load
 from stereo_sashimi.tasks import AutoregressiveTask
+from stereo_sashimi.tasks.checkpoints import AtomicCheckpointIO
 
 ROOT = Path(__file__).resolve().parents[2]
 CATEGORICAL = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none")
@@ -67,6 +69,77 @@ def test_two_halves_are_the_whole(train, tmp_path, cut, end):
     assert a["global_step"] == c["global_step"] == end
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         assert_same(a[part], c[part], part)
+
+
+PLATEAU = (
+    "dataset=sample",
+    *CATEGORICAL,
+    *("loader.batch_size=2", "train.validate_before=false", "scheduler=plateau", "scheduler.patience=0"),
+    *("train.mode=max", "task.metrics=[bpb]"),
+)
+
+
+@pytest.fixture
+def plateau(train, small):
+    """As `train`, with the plateau scheduler and six steps an epoch; every validation after the first is worse."""
+    return partial(train, *PLATEAU, base=small)
+
+
+@pytest.mark.parametrize("cut", [8, 12], ids=["inside", "at an epoch's end"])
+def test_plateau_counts_every_validation_once(plateau, tmp_path, cut):
+    plateau("trainer.max_steps=24", run=tmp_path / "a")
+    plateau(f"trainer.max_steps={cut}", run=tmp_path / "b")
+    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    plateau("trainer.max_steps=24", f"checkpoint={last}", run=tmp_path / "c")
+    a, c = content(tmp_path / "a"), content(tmp_path / "c")
+    # Four validations of a loss that falls while mode=max: the rate was lowered at each but the first.
+    assert a["lr_schedulers"][0]["last_epoch"] == 4
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert_same(a[part], c[part], part)
+
+
+def test_plateau_counts_validations_and_not_epochs(plateau, tmp_path):
+    plateau("trainer.max_steps=24", "trainer.check_val_every_n_epoch=2", run=tmp_path / "a")
+    assert content(tmp_path / "a")["lr_schedulers"][0]["last_epoch"] == 2
+
+
+def test_a_resumed_run_has_to_beat_the_best_before_it(plateau, tmp_path):
+    # mode=max of a falling loss: the first validation stays the best.
+    plateau("trainer.max_steps=12", run=tmp_path / "a")
+    first = tmp_path / "a" / "checkpoints"
+    result = plateau("trainer.max_steps=18", f"checkpoint={first / 'last.ckpt'}", run=tmp_path / "b")
+    best = tmp_path / "b" / "checkpoints" / "best.ckpt"
+    assert best.read_bytes() == (first / "best.ckpt").read_bytes()
+    assert Path(result["best"]).resolve() == best.resolve()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("optimizer.lr=0.1",), r"optimizer\.lr=0\.004; this run has 0\.1\. Match `optimizer`"),
+        (("scheduler=none",), r"scheduler.*Match `scheduler`"),
+        (("dataset.context_len=3",), r"context_len=None; this run has 3\. Match `dataset`"),
+        (("dataset.pad_len=3",), r"pad_len=0; this run has 3\. Match `dataset`"),
+    ],
+    ids=["lr", "scheduler", "context", "pad"],
+)
+def test_what_shapes_training_must_be_as_it_was(train, trained, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(*OPTIONS, f"checkpoint={trained}", *options)
+
+
+def test_a_failed_save_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+    path, writer = tmp_path / "last.ckpt", AtomicCheckpointIO()
+    writer.save_checkpoint({"step": 1}, path)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        writer.save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_the_optimizer_is_part_of_it(train, tmp_path):

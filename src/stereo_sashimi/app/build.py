@@ -15,6 +15,7 @@ from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.tasks import AutoregressiveTask
+from stereo_sashimi.tasks.checkpoints import AtomicCheckpointIO
 
 
 def build_datamodule(cfg: DictConfig) -> AudioDataModule:
@@ -38,6 +39,7 @@ def build_model_config(cfg: DictConfig, datamodule: AudioDataModule) -> Language
         encoder=instantiate(cfg.encoder),
         model=instantiate(cfg.model, _convert_="all"),
         decoder=instantiate(cfg.decoder),
+        pad_len=datamodule.pad_len or 0,
     )
 
 
@@ -50,7 +52,6 @@ def build_task(cfg: DictConfig, model: LanguageModelConfig, datamodule: AudioDat
         optimizer=to_plain(instantiate(cfg.optimizer, _convert_="all")),
         scheduler=scheduler,
         context_len=datamodule.context_len,
-        pad_len=datamodule.pad_len,
         monitor=cfg.train.monitor,
         mode=cfg.train.mode,
         backend=cfg.backend.name,
@@ -73,6 +74,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=cfg.paths.run,
+        plugins=[AtomicCheckpointIO()],
         # In a file or a pipe the step lines say the same.
         enable_progress_bar=cfg.trainer.enable_progress_bar and sys.stderr.isatty(),
         _convert_="all",

@@ -26,7 +26,7 @@ def speak(run: Callable[..., T]) -> Callable[..., T | None]:
         except KeyboardInterrupt:
             print("\nInterrupted.", file=sys.stderr)
             sys.exit(130)
-        except (ValueError, FileNotFoundError, PermissionError, HydraException, OmegaConfBaseException) as error:
+        except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
             _fail(_root(error), error)
         except RuntimeError as error:
             # Imported here: the commands' help should not wait for torch.

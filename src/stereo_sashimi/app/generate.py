@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.ops.backend import resolve
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.spec import AudioSpec
 
@@ -35,21 +35,26 @@ SECTIONS = (
 def run(cfg: DictConfig) -> list[Path]:
     """Sample as `cfg` says. Returns the WAV files."""
     check_keys(cfg, SECTIONS)
-    sampler = Sampler(_number(cfg.temperature, "temperature"), cfg.top_k, _number(cfg.top_p, "top_p"))
+    top_k = None if cfg.top_k is None else _integer(cfg.top_k, "top_k", 1)
+    sampler = Sampler(_number(cfg.temperature, "temperature"), top_k, _number(cfg.top_p, "top_p"))
     path = find_checkpoint(cfg.checkpoint, cfg.paths.runs)
     device = _device(cfg.device)
     model = load(path, cfg.backend.name).to(device)
     n_frames = _frames(cfg.seconds, model.spec, "seconds")
     prompt = _prompt(cfg, model.spec)
-    print(f"checkpoint {relative(path)}\n{_line(model)}  device {device}", flush=True)
-    pcm, prompt_nats, nats = _draw(model, n_frames, prompt, sampler, list(range(cfg.seed, cfg.seed + cfg.n_samples)))
+    print(
+        f"checkpoint {relative(path)}\n{_line(model)}\nbackend {resolve(cfg.backend.name)}  device {device}", flush=True
+    )
+    model.head.check_sampling(sampler.top_k, sampler.top_p)
+    n_samples, first_seed = _integer(cfg.n_samples, "n_samples", 1), _integer(cfg.seed, "seed", 0)
+    seeds = list(range(first_seed, first_seed + n_samples))
+    stem = _stem(cfg, sampler)
     out = Path(cfg.out) if cfg.out else run_folder(path) / "samples"
     out.mkdir(parents=True, exist_ok=True)
-    stem = cfg.name or ("continued" if prompt is not None else "sample")
+    pcm, prompt_nats, nats = _draw(model, n_frames, prompt, sampler, seeds)
     files = []
-    for i in range(cfg.n_samples):
-        seed = cfg.seed + i
-        name = stem if cfg.name and cfg.n_samples == 1 else f"{stem}-seed{seed}"
+    for i, seed in enumerate(seeds):
+        name = stem if cfg.name and n_samples == 1 else f"{stem}-seed{seed}"
         settings = {
             "checkpoint": str(path),
             "seed": seed,
@@ -105,9 +110,7 @@ def _save(out: Path, name: str, pcm: np.ndarray, settings: dict[str, Any]) -> Pa
     io.write_pcm(wav, pcm, rate)
     bits = settings["bits_per_sample"]["pooled"]
     save_png(sheet(pcm, rate, f"{name}  {bits:.2f} bits/sample"), out / f"{name}.png")
-    temporary = out / f".{name}.json.tmp"
-    temporary.write_text(json.dumps(settings, indent=2) + "\n")
-    os.replace(temporary, out / f"{name}.json")
+    io.write_whole(out / f"{name}.json", (json.dumps(settings, indent=2, allow_nan=False) + "\n").encode())
     print(f"{relative(wav)}  {len(pcm) / rate:.2f} s  {bits:.3f} bits/sample", flush=True)
     return wav
 
@@ -141,8 +144,35 @@ def _prompt(cfg: DictConfig, spec: AudioSpec) -> np.ndarray | None:
         raise ValueError(
             f"prompt_seconds={cfg.prompt_seconds} is longer than {cfg.prompt} ({info.frames / info.sample_rate:.2f} s)."
         )
+    if info.frames == 0:
+        raise ValueError(f"prompt {cfg.prompt} has no frames. Give a file with audio, or no prompt.")
+    if info.subtype in io.WIDE:
+        raise ValueError(f"prompt {cfg.prompt} has {info.subtype[4:]}-bit samples. Convert it to 16 bits first.")
     pcm, _ = io.read_pcm(cfg.prompt, 0, frames)
     return pcm
+
+
+def _stem(cfg: DictConfig, sampler: Sampler) -> str:
+    """File name without the seed: what differs from plain sampling is part of it, so that nothing is overwritten."""
+    if cfg.name is not None:
+        if Path(str(cfg.name)).name != str(cfg.name):
+            raise ValueError(f"name must be a file name without folders; got {cfg.name!r}. Use out= for the folder.")
+        return str(cfg.name)
+    parts = ["sample" if cfg.prompt is None else f"{Path(cfg.prompt).stem}-continued"]
+    for name, value, neutral in (
+        ("temperature", sampler.temperature, 1.0),
+        ("topk", sampler.top_k, None),
+        ("topp", sampler.top_p, 1.0),
+    ):
+        if value != neutral:
+            parts.append(f"{name}{value:g}")
+    return "-".join(parts)
+
+
+def _integer(value: Any, key: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{key} must be an integer of at least {least}; got {value!r}.")
+    return value
 
 
 def _number(value: Any, key: str) -> float:

@@ -5,13 +5,13 @@ Reads run.json and the samples' JSON files; writes report.md into the run folder
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from stereo_sashimi.app.errors import speak
 from stereo_sashimi.app.runs import STATUS_FILE, newest_finished
+from stereo_sashimi.audio.io import write_whole
 
 
 def report(folder: Path) -> str:
@@ -81,9 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = Path(parser.parse_args(arguments).folder)
     folder = given if (given / STATUS_FILE).is_file() else newest_finished(given)
     text = report(folder)
-    temporary = folder / ".report.md.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, folder / "report.md")
+    write_whole(folder / "report.md", text.encode())
     sys.stdout.write(text)
 
 

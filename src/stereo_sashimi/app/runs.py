@@ -48,11 +48,11 @@ def _of_run(folder: Path) -> Path:
 def newest_finished(runs: Path) -> Path:
     """The newest run folder under `runs` whose run.json says that it finished. Raises ValueError if there is none."""
     finished = []
-    for status in runs.glob(f"*/{STATUS_FILE}"):
+    for status in runs.rglob(STATUS_FILE):
         try:
             if json.loads(status.read_text()).get("status") == "finished":
-                finished.append((status.stat().st_mtime, status.parent))
-        except (json.JSONDecodeError, OSError):
+                finished.append((status.stat().st_mtime_ns, status.parent))
+        except (ValueError, AttributeError, OSError):
             continue
     if not finished:
         raise ValueError(

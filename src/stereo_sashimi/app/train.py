@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shlex
 import warnings
 from pathlib import Path
@@ -17,8 +16,12 @@ from stereo_sashimi.app.build import build_datamodule, build_model_config, build
 from stereo_sashimi.app.check import check_keys
 from stereo_sashimi.app.header import header
 from stereo_sashimi.app.runs import STATUS_FILE, relative
+from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.models import checkpoint as checkpoints
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.tasks import AutoregressiveTask
+
+# What may differ when a run is resumed: it changes what is reported, not what is trained.
+RESUMABLE = ("metrics",)
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -30,9 +33,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # The data module has checked the seed and draws nothing from the global generators.
     pl.seed_everything(cfg.train.seed, workers=True, verbose=False)
     config = build_model_config(cfg, datamodule)
-    if cfg.checkpoint is not None:
-        _check_resume(cfg.checkpoint, config)
     task = build_task(cfg, config, datamodule)
+    if cfg.checkpoint is not None:
+        _check_resume(cfg.checkpoint, task)
     trainer = build_trainer(cfg)
     folder = Path(cfg.paths.run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         result["validation_before"] = _validate(trainer, task, datamodule, None)
     trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.checkpoint, weights_only=True)
     best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
-    result["last"] = relative(folder / "checkpoints" / "last.ckpt")
+    last = folder / "checkpoints" / "last.ckpt"
+    result["last"] = relative(last) if last.is_file() else None
     result["best"] = relative(Path(best)) if best else None
     result["run"] = relative(folder)
     result["steps"] = trainer.global_step
@@ -101,23 +105,32 @@ def _numbers(results: Any) -> dict[str, float]:
 
 def _write(trainer: pl.Trainer, folder: Path, result: dict[str, Any]) -> None:
     if trainer.is_global_zero:
-        temporary = folder / f"{STATUS_FILE}.tmp"
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-        os.replace(temporary, folder / STATUS_FILE)
+        write_whole(folder / STATUS_FILE, (json.dumps(result, indent=2) + "\n").encode())
 
 
-def _check_resume(path: str, config: LanguageModelConfig) -> None:
+def _check_resume(path: str, task: AutoregressiveTask) -> None:
     """Raise ValueError that names the first field in which a checkpoint and this run disagree."""
-    saved = LanguageModelConfig.from_plain(checkpoints.read(path)["hyper_parameters"]["model"]).to_plain()
-    ours = config.to_plain()
-    for section, fields in ours.items():
-        for name, value in fields.items():
-            if saved[section].get(name) != value:
-                group = "dataset" if section == "spec" else section
-                raise ValueError(
-                    f"checkpoint {path} was trained with {section}.{name}={saved[section].get(name)!r}; this run has "
-                    f"{value!r}. Match `{group}` to the run that wrote it."
-                )
+    saved, ours = (_flat(h) for h in (checkpoints.read(path)["hyper_parameters"], dict(task.hparams)))
+    for name in ours | saved:
+        value = ours.get(name)
+        if saved.get(name) != value and name not in RESUMABLE:
+            section = name.removeprefix("model.").split(".")[0]
+            group = {"spec": "dataset", "pad_len": "dataset", "context_len": "dataset"}.get(section, section)
+            raise ValueError(
+                f"checkpoint {path} was trained with {name.removeprefix('model.')}={saved.get(name)!r}; this run has "
+                f"{value!r}. Match `{group}` to the run that wrote it."
+            )
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields under dotted names; sequences as lists."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
 
 
 def _resume_command(folder: Path) -> str:
@@ -135,7 +148,7 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
-        # A resumed run has its own folder, and its own best checkpoint in it.
-        "The dirpath has changed from.*",
+        # Validation totals are summed over processes before they are logged.
+        ".*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -21,7 +21,7 @@ PathLike = str | os.PathLike[str]
 
 # Names of libsndfile. An 8-bit byte becomes (byte - 128) << 8, exactly.
 _INTEGER = ("PCM_16", "PCM_U8", "PCM_S8")
-_WIDE = ("PCM_24", "PCM_32")
+WIDE = ("PCM_24", "PCM_32")
 _FLOAT = ("FLOAT", "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "ULAW", "ALAW")
 _DOUBLE = ("DOUBLE",)
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
@@ -84,25 +84,31 @@ def read_pcm(
             )
         if info.subtype in _INTEGER:
             return _read(path, file, start, count, "int16"), 0
-        if info.subtype in _WIDE:
-            if not requantize:
-                raise AudioError(
-                    f"{path}: {info.subtype[4:]}-bit samples; 16 bits or fewer are read without loss.\n"
-                    "  Set dataset.requantize=true to round the samples to 16 bits."
-                )
+        check_readable(info, requantize=requantize)
+        if info.subtype in WIDE:
             # libsndfile puts 24 bits at the top of the 32, so one divisor serves both.
             return _clip(np.rint(_read(path, file, start, count, "int32") / 65536.0))
-        if info.subtype in _FLOAT + _DOUBLE:
-            samples = _read(path, file, start, count, "float64" if info.subtype in _DOUBLE else "float32")
-            finite = np.isfinite(samples)
-            if not finite.all():
-                frame = start + int(np.argwhere(~finite)[0][0])
-                raise AudioError(f"{path}: NaN or infinity in frame {frame}; write the file again from its source.")
-            return float_to_pcm(samples)
-    raise AudioError(
-        f"{path}: samples of format {info.subtype}, which is not one of "
-        f"{', '.join(_INTEGER + _WIDE + _FLOAT + _DOUBLE)}.\n  Convert the file to 16-bit WAV or FLAC."
-    )
+        samples = _read(path, file, start, count, "float64" if info.subtype in _DOUBLE else "float32")
+        finite = np.isfinite(samples)
+        if not finite.all():
+            frame = start + int(np.argwhere(~finite)[0][0])
+            raise AudioError(f"{path}: NaN or infinity in frame {frame}; write the file again from its source.")
+        return float_to_pcm(samples)
+
+
+def check_readable(info: AudioInfo, *, requantize: bool = False) -> None:
+    """Raise AudioError for a sample format that `read_pcm` does not take, as 24 or 32 bits without `requantize`."""
+    known = _INTEGER + WIDE + _FLOAT + _DOUBLE
+    if info.subtype not in known:
+        raise AudioError(
+            f"{info.path}: samples of format {info.subtype}, which is not one of {', '.join(known)}.\n"
+            "  Convert the file to 16-bit WAV or FLAC."
+        )
+    if info.subtype in WIDE and not requantize:
+        raise AudioError(
+            f"{info.path}: {info.subtype[4:]}-bit samples; 16 bits or fewer are read without loss.\n"
+            "  Set dataset.requantize=true to round the samples to 16 bits."
+        )
 
 
 def float_to_pcm(x: Float[np.ndarray, "*shape"]) -> tuple[Int16[np.ndarray, "*shape"], int]:

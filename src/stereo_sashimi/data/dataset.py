@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from stereo_sashimi.audio.channels import check_channels, to_channels
-from stereo_sashimi.audio.io import AudioError, AudioInfo, float_to_pcm, probe, read_pcm, write_pcm
+from stereo_sashimi.audio.io import AudioError, AudioInfo, check_readable, float_to_pcm, probe, read_pcm, write_pcm
 from stereo_sashimi.audio.quantize import encode
 from stereo_sashimi.audio.resample import resample, resampled_length
 from stereo_sashimi.data.split import DataError
@@ -84,6 +84,7 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         self._sources = [probe(path) for path in files]
         for source in self._sources:
             check_channels(source.n_channels, spec.n_channels, upmix=upmix, name=source.path.name, dataset=name)
+            check_readable(source, requantize=requantize)
         self._check_rates(rate_from)
         # What is read: the file itself, or its converted copy.
         self._paths = [self._at_rate(source) for source in self._sources]

@@ -30,6 +30,7 @@ class Likelihood(Metric):
     """Sums of negative log-probabilities and hits over everything it was shown, in float64.
 
     - `channel_names`: one name a channel. `bits`: bits of one code, for bits per byte.
+    - `sync_on_compute`: false counts this process only.
     - `metrics`: which numbers `compute` adds to "loss" (nats per sample) and "bits_per_sample".
 
     `compute` pools over channels; with more than one channel each is also given as "<metric>/<channel>".
@@ -41,8 +42,10 @@ class Likelihood(Metric):
     count: Tensor
     hits: Tensor
 
-    def __init__(self, channel_names: Sequence[str], bits: int, metrics: Sequence[str]) -> None:
-        super().__init__()
+    def __init__(
+        self, channel_names: Sequence[str], bits: int, metrics: Sequence[str], *, sync_on_compute: bool = True
+    ) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
         self.channel_names, self.bits, self.metrics = list(channel_names), bits, list(metrics)
         self.ks = check_metrics(metrics)
         channels = len(self.channel_names)

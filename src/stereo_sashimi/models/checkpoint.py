@@ -37,7 +37,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not isinstance(hyper_parameters, dict) or "model" not in hyper_parameters or "state_dict" not in content:
         raise CheckpointError(
             f"{path} is not a stereo-sashimi checkpoint: it has no model description. "
-            "Checkpoints of the original S4 repository load through stereo_sashimi.interop."
+            "For state dicts of the original S4 repository see stereo_sashimi.interop.load_reference."
         )
     return content
 

@@ -18,12 +18,20 @@ HeadConfig = CategoricalHeadConfig | DMLHeadConfig
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """Everything that rebuilds a model: the audio it reads, encoder, backbone and decoder. Saved in checkpoints."""
+    """Everything that rebuilds a model: the audio it reads, encoder, backbone and decoder. Saved in checkpoints.
+
+    `pad_len`: a track begins with 1 + pad_len start codes, in training, scoring and sampling alike.
+    """
 
     spec: AudioSpec
     encoder: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     model: SashimiConfig = field(default_factory=SashimiConfig)
     decoder: HeadConfig = field(default_factory=CategoricalHeadConfig)
+    pad_len: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pad_len < 0:
+            raise ValueError(f"dataset.pad_len must be 0 or more, or null; got {self.pad_len}.")
 
     def build(self, backend: str = "auto") -> "LanguageModel":
         """A freshly initialised model."""
@@ -37,13 +45,14 @@ class LanguageModelConfig:
     @classmethod
     def from_plain(cls, data: Any) -> "LanguageModelConfig":
         """Validate plain fields. Raises ValueError naming the first field that is wrong."""
-        if not isinstance(data, dict) or set(data) != {"spec", "encoder", "model", "decoder"}:
-            raise ValueError("A model description must hold exactly: spec, encoder, model, decoder.")
+        if not isinstance(data, dict) or set(data) != {"spec", "encoder", "model", "decoder", "pad_len"}:
+            raise ValueError("A model description must hold exactly: spec, encoder, model, decoder, pad_len.")
         return cls(
             spec=from_plain(data["spec"], (AudioSpec,), "spec"),
             encoder=from_plain(data["encoder"], (EmbeddingConfig,), "encoder"),
             model=from_plain(data["model"], (SashimiConfig,), "model"),
             decoder=from_plain(data["decoder"], (CategoricalHeadConfig, DMLHeadConfig), "decoder"),
+            pad_len=data["pad_len"],
         )
 
 
@@ -67,10 +76,10 @@ class LanguageModel(nn.Module):
         """The state before the first frame of a track."""
         return self.backbone.initial_state(batch_size)
 
-    def start_codes(self, batch_size: int, length: int = 1) -> Int64[Tensor, "batch length channels"]:
-        """The codes before the first frame of a track."""
+    def start_codes(self, batch_size: int) -> Int64[Tensor, "batch length channels"]:
+        """The 1 + pad_len codes before the first frame of a track."""
         device = next(self.parameters(), torch.empty(0)).device
-        shape = (batch_size, length, self.spec.n_channels)
+        shape = (batch_size, 1 + self.config.pad_len, self.spec.n_channels)
         return torch.full(shape, self.spec.start_code, dtype=torch.int64, device=device)
 
     def forward(
@@ -79,13 +88,11 @@ class LanguageModel(nn.Module):
         """Hidden features that predict the frame after each of `codes`; state as in `Sashimi`."""
         return self.backbone(self.embedding(codes), state)
 
-    def hidden_for(
-        self, codes: Int64[Tensor, "batch length channels"], n_start: int = 1
-    ) -> Float[Tensor, "batch length width"]:
-        """Features that predict each frame of `codes` from the frames before it, after `n_start` start codes."""
-        inputs = torch.cat([self.start_codes(codes.shape[0], n_start), codes[:, :-1]], dim=1)
+    def hidden_for(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
+        """Features that predict each frame of `codes` from the frames before it, from the start of a track."""
+        inputs = torch.cat([self.start_codes(codes.shape[0]), codes[:, :-1]], dim=1)
         hidden, _ = self(inputs)
-        return hidden[:, n_start - 1 :]
+        return hidden[:, self.config.pad_len :]
 
     def log_prob(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length channels"]:
         """Log-probability in nats of each code given everything before it, from the start of a track."""

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stereo_sashimi.distributions import categorical
 from stereo_sashimi.nn.embedding import waveform_rows_
-from stereo_sashimi.nn.heads import Head, Score, by_rows
+from stereo_sashimi.nn.heads import Head, Score, by_rows, full_precision
 
 
 class FrameMixer(nn.Module):
@@ -70,7 +70,7 @@ class CategoricalHead(Head):
         channel: int,
     ) -> Float[Tensor, "batch length n_levels"]:
         """Logits of `channel`, given the codes of the channels before it."""
-        return self.channels[channel](self.channel_features(hidden, codes_before, channel))
+        return full_precision(self.channels[channel], self.channel_features(hidden, codes_before, channel))
 
     def _score_channel(self, hidden: Tensor, codes: Tensor, channel: int, with_rank: bool) -> Score:
         linear = self.channels[channel]
@@ -79,7 +79,7 @@ class CategoricalHead(Head):
         rows = max(1, self.LOGITS_AT_ONCE // self.n_levels)
 
         def score(features: Tensor, true: Tensor) -> tuple[Tensor, ...]:
-            logits = linear(features)
+            logits = full_precision(linear, features)
             log_prob = categorical.log_prob(logits, true)
             # Last, so that the recomputation in the backward pass stops before it.
             return (log_prob, categorical.rank(logits.detach(), true)) if with_rank else (log_prob,)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stereo_sashimi.distributions import categorical, dml
-from stereo_sashimi.nn.heads import Head, Score, by_rows
+from stereo_sashimi.nn.heads import Head, Score, by_rows, full_precision
 
 
 class DMLHead(Head):
@@ -72,7 +72,7 @@ class DMLHead(Head):
         channel: int,
     ) -> Float[Tensor, "batch length parameters"]:
         """Parameters of `channel`, given the codes of the channels before it: the coupling has moved the means."""
-        params = _full_precision(self.channels[channel], hidden)
+        params = full_precision(self.channels[channel], hidden)
         if channel == 0 or self.n_coupled == 0:
             return params
         earlier = self._earlier(codes_before, channel)
@@ -82,7 +82,7 @@ class DMLHead(Head):
 
     def _coefficients_of(self, hidden: Tensor, channel: int) -> Tensor:
         """Coefficients of the `channel` channels before this one, (batch, length, channel, n_mixtures)."""
-        flat = _full_precision(self.couplers[channel - 1], hidden)
+        flat = full_precision(self.couplers[channel - 1], hidden)
         return flat.unflatten(-1, (channel, self.n_mixtures))
 
     def _score_channel(self, hidden: Tensor, codes: Tensor, channel: int, with_rank: bool) -> Score:
@@ -100,23 +100,19 @@ class DMLHead(Head):
         (ranks,) = by_rows(rank, rows, params.flatten(0, 1), true.flatten())
         return ranks.unflatten(0, true.shape)
 
-    def _sample_channel(
-        self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float
-    ) -> tuple[Tensor, Tensor]:
+    def check_sampling(self, top_k: int | None, top_p: float) -> None:
+        """Raise ValueError for top_k and top_p: logistics have no list of codes to cut."""
         if top_k is not None or top_p != 1.0:
             raise ValueError(
                 f"The DML head draws from logistics and can apply neither top_k nor top_p; got top_k={top_k}, "
                 f"top_p={top_p}. Use top_k=null top_p=1.0 and temperature, or a model with decoder=categorical."
             )
+
+    def _sample_channel(
+        self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float
+    ) -> tuple[Tensor, Tensor]:
         codes = dml.sample(params, self.n_levels, uniform=uniform, temperature=temperature)
         return codes, dml.log_prob(params, codes, self.n_levels)
 
     def _log_mass_channel(self, params: Tensor) -> Tensor:
         return dml.log_mass(params, self.n_levels)
-
-
-def _full_precision(linear: nn.Module, hidden: Tensor) -> Tensor:
-    """Apply `linear` in the precision of its weights: a mean in bfloat16 would be rounded to hundreds of LSB."""
-    dtype = next(linear.parameters()).dtype
-    with torch.autocast(device_type=hidden.device.type, enabled=False):
-        return linear(hidden.to(dtype))

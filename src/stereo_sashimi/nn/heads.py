@@ -161,6 +161,7 @@ class Head(nn.Module, ABC):
         `uniform` are numbers in [0, 1) from the caller's generators, best in float64. Returns the codes (int64) and
         their log probability under the model itself, whatever the temperature, top_k and top_p. No gradients.
         """
+        self.check_sampling(top_k, top_p)
         expected = (*hidden.shape[:2], self.n_channels, self.n_uniforms)
         if tuple(uniform.shape) != expected:
             raise ValueError(
@@ -175,6 +176,10 @@ class Head(nn.Module, ABC):
             codes = torch.cat((codes, code.unsqueeze(-1)), dim=-1)
             log_probs.append(log_prob)
         return codes, torch.stack(log_probs, dim=-1)
+
+    def check_sampling(self, top_k: int | None, top_p: float) -> None:
+        """Raise ValueError for a restriction that this head's distributions cannot be sampled under."""
+        return None
 
     def log_mass(
         self,
@@ -231,3 +236,10 @@ def by_rows(function: Callable[..., tuple[Tensor, ...]], rows_at_once: int, *ten
     slices = zip(*(tensor.split(rows_at_once) for tensor in tensors), strict=True)
     results = [function(*part) for part in slices]
     return tuple(torch.cat(column) for column in zip(*results, strict=True))
+
+
+def full_precision(linear: nn.Module, hidden: Tensor) -> Tensor:
+    """Apply `linear` in the precision of its weights: a mean in bfloat16 would be rounded to hundreds of LSB."""
+    dtype = next(linear.parameters()).dtype
+    with torch.autocast(device_type=hidden.device.type, enabled=False):
+        return linear(hidden.to(dtype))

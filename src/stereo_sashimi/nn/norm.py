@@ -22,6 +22,7 @@ class ScalarNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Normalise over the last axis."""
+        x = x.to(self.s.dtype)  # in bfloat16 the subtraction of the mean would cancel
         variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
         return self.s * torch.rsqrt(variance + EPSILON) * (x - mean + self.m)
 

@@ -38,7 +38,8 @@ class DownPool(StatefulModule):
         if remainder is not None:
             x = torch.cat([remainder, x], dim=1)
         whole = x.shape[1] // self.pool * self.pool
-        y = self.linear(rearrange(x[:, :whole], "b (l p) h -> b l (h p)", p=self.pool))
+        # The residual stream keeps its precision under autocast.
+        y = self.linear(rearrange(x[:, :whole], "b (l p) h -> b l (h p)", p=self.pool)).to(x.dtype)
         return y, None if remainder is None else x[:, whole:].clone()
 
 
@@ -68,7 +69,7 @@ class UpPool(StatefulModule):
     ) -> tuple[Float[Tensor, "batch length d_out"], Float[Tensor, "batch waiting2 d_out"] | None]:
         """Return the next `length` frames (default: `pool` for each low-rate frame given)."""
         length = x.shape[1] * self.pool if length is None else length
-        y = rearrange(self.linear(x), "b l (h p) -> b (l p) h", p=self.pool)
+        y = rearrange(self.linear(x).to(x.dtype), "b l (h p) -> b (l p) h", p=self.pool)
         first = y.new_zeros(y.shape[0], self.pool, self.d_out) if pending is None else pending
         y = torch.cat([first.to(y.dtype), y], dim=1)
         if y.shape[1] < length:

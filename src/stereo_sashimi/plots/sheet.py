@@ -3,8 +3,8 @@
 The panels are in `waveform.py`, `spectrogram.py` and `goniometer.py`, the numbers in `metrics/stereo.py`.
 """
 
+import io
 import os
-import secrets
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.metrics.stereo import check_pcm, describe
 from stereo_sashimi.plots.goniometer import goniometer
 from stereo_sashimi.plots.spectrogram import spectrogram
@@ -110,15 +111,11 @@ def numbers_table(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write the figure as a `.png` file; it appears under its name only when it is complete.
 
-    Raises ValueError for another suffix, OSError if the file cannot be written; no partial file is left behind.
+    Raises ValueError for another suffix, AudioError if the file cannot be written; no partial file is left behind.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: pictures are written as .png; got suffix {path.suffix!r}.")
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_whole(path, picture.getvalue())

@@ -16,6 +16,7 @@ from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.metrics import Likelihood
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.schema import from_plain
+from stereo_sashimi.tasks.checkpoints import fitting
 from stereo_sashimi.tasks.optim import AdamWConfig, CosineWarmupConfig, PlateauConfig, SchedulerConfig
 
 SPLITS = ("train", "val", "test")
@@ -27,7 +28,7 @@ class AutoregressiveTask(pl.LightningModule):
     - `model`: plain fields of a `LanguageModelConfig`. `optimizer`, `scheduler`: of the configs in `optim.py`;
       scheduler null for constant rates.
     - `metrics`: what is logged beside loss and bits per sample, see `Likelihood`.
-    - `context_len`: the loss skips the first n frames of a clip. `pad_len`: n start codes come before the inputs.
+    - `context_len`: the loss skips the first n frames of a clip.
     - `monitor`, `mode`: what the plateau scheduler watches.
     - `backend`: kernel backend; it is no part of the model.
     """
@@ -39,7 +40,6 @@ class AutoregressiveTask(pl.LightningModule):
         scheduler: dict[str, Any] | None = None,
         metrics: Sequence[str] = ("bpb",),
         context_len: int | None = None,
-        pad_len: int | None = None,
         monitor: str = "val/loss",
         mode: str = "min",
         backend: str = "auto",
@@ -54,12 +54,14 @@ class AutoregressiveTask(pl.LightningModule):
         self.scheduler_config: SchedulerConfig | None = None
         if scheduler is not None:
             self.scheduler_config = from_plain(scheduler, (PlateauConfig, CosineWarmupConfig), "scheduler")
-        self.context_len, self.pad_len = context_len or 0, pad_len or 0
+        self.context_len = context_len or 0
         if mode not in ("min", "max"):
             raise ValueError(f"train.mode must be min or max; got {mode!r}.")
         self.monitor, self.mode = monitor, mode
         for split in SPLITS:
-            self.add_module(f"{split}_likelihood", Likelihood(self.spec.channel_names, self.spec.bits, metrics))
+            # Numbers of a training step are this process's own: no waiting for the others.
+            meter = Likelihood(self.spec.channel_names, self.spec.bits, metrics, sync_on_compute=split != "train")
+            self.add_module(f"{split}_likelihood", meter)
         if self.meter("train").needs_rank and not self.model.head.can_rank:
             raise ValueError(
                 f"task.metrics has accuracies, but decoder=dml with {self.spec.n_levels} levels has no cheap ranking "
@@ -77,7 +79,7 @@ class AutoregressiveTask(pl.LightningModule):
         return self.model.log_prob(codes)
 
     def _loss(self, batch: Batch, split: str) -> Tensor:
-        hidden = self.model.hidden_for(batch.codes, n_start=1 + self.pad_len)
+        hidden = self.model.hidden_for(batch.codes)
         meter = self.meter(split)
         score = self.model.head.score(hidden, batch.codes, meter.needs_rank)
         frames = torch.arange(batch.codes.shape[1], device=batch.codes.device)
@@ -107,19 +109,30 @@ class AutoregressiveTask(pl.LightningModule):
         self._loss(batch, "test")
 
     def on_validation_epoch_end(self) -> None:
-        """Log totals over totals."""
-        self._log_totals("val")
+        """Log totals over totals; inside a fit, show the monitored one to the plateau scheduler."""
+        numbers = self._log_totals("val")
+        scheduler = self.lr_schedulers()
+        if fitting(self.trainer) and isinstance(scheduler, ReduceLROnPlateau):
+            if self.monitor not in numbers:
+                raise ValueError(f"train.monitor={self.monitor} is not validated; there are {', '.join(numbers)}.")
+            scheduler.step(numbers[self.monitor])
 
     def on_test_epoch_end(self) -> None:
         """Log totals over totals."""
         self._log_totals("test")
 
-    def _log_totals(self, split: str) -> None:
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step by step as Lightning asks, but for plateau: it counts validations, wherever a run was cut in two."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _log_totals(self, split: str) -> dict[str, Tensor]:
         meter = self.meter(split)
         numbers = {f"{split}/{name}": value.float() for name, value in meter.compute().items()}
         meter.reset()
         # The meter has summed over processes already.
         self.log_dict(numbers, sync_dist=False, rank_zero_only=False)
+        return numbers
 
     def configure_optimizers(self) -> Any:
         """AdamW with the S4 groups, and the scheduler if there is one."""
@@ -127,7 +140,5 @@ class AutoregressiveTask(pl.LightningModule):
         if self.scheduler_config is None:
             return optimizer
         scheduler = self.scheduler_config.build(optimizer, "max" if self.mode == "max" else "min")
-        entry: dict[str, Any] = {"scheduler": scheduler, "interval": self.scheduler_config.interval}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            entry["monitor"] = self.monitor
+        entry = {"scheduler": scheduler, "interval": self.scheduler_config.interval, "reduce_on_plateau": False}
         return {"optimizer": optimizer, "lr_scheduler": entry}

@@ -1,4 +1,4 @@
-"""Lightning callbacks of a training run: the last checkpoint, one-line progress, audio samples in the loggers."""
+"""Lightning callbacks of a training run: one-line progress, audio samples in the loggers; see also `checkpoints.py`."""
 
 import resource
 import sys
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
-from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 
 from stereo_sashimi.audio.io import write_pcm
@@ -21,43 +20,7 @@ from stereo_sashimi.generation.sample import Sampler
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
-
-
-class LastCheckpoint(Checkpoint):
-    """Writes `<dirpath>/last.ckpt` every `every_n_train_steps` optimizer steps, at the end, and when interrupted."""
-
-    def __init__(self, dirpath: str, every_n_train_steps: int = 500) -> None:
-        super().__init__()
-        if every_n_train_steps < 1:
-            raise ValueError(f"callbacks.last.every_n_train_steps must be at least 1; got {every_n_train_steps}.")
-        self.path = Path(dirpath) / "last.ckpt"
-        self.every_n_train_steps = every_n_train_steps
-        self._saved_step = 0
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step != self._saved_step:
-            trainer.save_checkpoint(self.path)
-            self._saved_step = trainer.global_step
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing is new at the step that a run starts or resumes from."""
-        self._saved_step = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save at every n-th optimizer step."""
-        if trainer.global_step % self.every_n_train_steps == 0:
-            self._save(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save where training ended."""
-        self._save(trainer)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save when the user stops the run with Ctrl-C."""
-        if isinstance(exception, KeyboardInterrupt) and _fitting(trainer):
-            self._save(trainer)
+from stereo_sashimi.tasks.checkpoints import fitting
 
 
 class StepLines(Callback):
@@ -89,7 +52,8 @@ class StepLines(Callback):
         peak = peak_gib(pl_module.device)
         pl_module.log_dict({"train/samples_per_s": rate, "train/peak_gib": peak}, batch_size=1)
         pl_module.log_dict({"ksamples/s": rate / 1e3, "GiB": peak}, prog_bar=True, logger=False, batch_size=1)
-        if trainer.is_global_zero and not sys.stderr.isatty():
+        # No loss is known before the first batch that has a frame behind context_len.
+        if trainer.is_global_zero and not sys.stderr.isatty() and "train/loss" in trainer.callback_metrics:
             print(step_line(step, trainer.callback_metrics, rate, peak), flush=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -98,11 +62,6 @@ class StepLines(Callback):
         metrics = trainer.callback_metrics
         if trainer.is_global_zero and not trainer.sanity_checking and "val/loss" in metrics:
             print(f"val  step {trainer.global_step}  {_bits(metrics, 'val')}", flush=True)
-
-
-def _fitting(trainer: pl.Trainer) -> bool:
-    """Whether this is a part of `fit` behind the sanity check; `trainer.training` is false while a fit validates."""
-    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def step_line(step: int, metrics: dict[str, torch.Tensor], samples_per_s: float, peak: float) -> str:
@@ -143,7 +102,7 @@ class SampleLogger(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, write and log, on the first process only."""
-        if not _fitting(trainer):
+        if not fitting(trainer):
             return
         self._validations += 1
         if self._validations % self.every_n_validations == 0 and trainer.is_global_zero:

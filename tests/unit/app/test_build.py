@@ -65,7 +65,7 @@ def test_the_data_size_the_model(cfg, is_stereo):
 
 def test_everything_that_the_task_is_given_is_plain(cfg):
     task = task_of(cfg)
-    assert (task.context_len, task.pad_len, task.monitor, task.mode) == (3, 2, "val/bpb", "max")
+    assert (task.context_len, task.model.config.pad_len, task.monitor, task.mode) == (3, 2, "val/bpb", "max")
     assert task.optimizer_config.betas == (0.8, 0.9)
     assert task.scheduler_config == PlateauConfig(patience=4)
 

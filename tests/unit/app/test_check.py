@@ -42,7 +42,7 @@ def test_what_is_missing_or_interpolated_counts_as_a_value():
             r"Unknown key model\.layer\.d_sate\. Did you mean model\.layer\.d_state\?",
         ),
         (
-            {"callbacks": {"last": {"_target_": "stereo_sashimi.tasks.callbacks.LastCheckpoint", "dir": "x"}}},
+            {"callbacks": {"last": {"_target_": "stereo_sashimi.tasks.checkpoints.LastCheckpoint", "dir": "x"}}},
             r"Unknown key callbacks\.last\.dir\. Did you mean callbacks\.last\.dirpath\?",
         ),
     ],

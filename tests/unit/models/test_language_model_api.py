@@ -4,6 +4,7 @@ Named apart from tests/golden/test_language_model.py, because pytest wants each 
 """
 
 import copy
+import dataclasses
 import itertools
 import json
 
@@ -105,12 +106,14 @@ def test_inputs_are_the_codes_one_frame_late_after_the_start_code():
 
 @torch.no_grad()
 def test_n_start_codes_warm_the_state_up():
-    model = describe().build().double().eval()
+    model = dataclasses.replace(describe(), pad_len=4).build().double().eval()
+    plain = describe().build().double().eval()
+    plain.load_state_dict(model.state_dict())
     codes = torch.randint(256, (2, 6, 2))
-    padded, _ = model(torch.cat([model.start_codes(2, 5), codes[:, :-1]], dim=1))
-    assert model.hidden_for(codes, n_start=5).shape == (2, 6, 8)
-    torch.testing.assert_close(model.hidden_for(codes, n_start=5), padded[:, 4:], rtol=0, atol=1e-11)
-    assert not torch.allclose(model.hidden_for(codes, n_start=5), model.hidden_for(codes))
+    padded, _ = model(torch.cat([torch.full((2, 5, 2), 128), codes[:, :-1]], dim=1))
+    assert model.hidden_for(codes).shape == (2, 6, 8)
+    torch.testing.assert_close(model.hidden_for(codes), padded[:, 4:], rtol=0, atol=1e-11)
+    assert not torch.allclose(model.hidden_for(codes), plain.hidden_for(codes))
 
 
 @torch.no_grad()

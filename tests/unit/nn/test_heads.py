@@ -286,3 +286,16 @@ def test_dml_loss_falls_at_once(coupling):
         optimizer.step()
         bits.append(loss.item() / math.log(2))
     assert bits[-1] < bits[0] - 2
+
+
+@torch.no_grad()
+def test_autocast_does_not_touch_the_likelihood():
+    # In bfloat16 neighbours of 65,536 smooth logits are equal, and a tie would count as a hit.
+    torch.manual_seed(0)
+    head = CategoricalHeadConfig().build(8, 1, 65536)
+    hidden, codes = torch.randn(1, 4, 8), torch.randint(65536, (1, 4, 1))
+    plain = head.score(hidden, codes, with_rank=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = head.score(hidden, codes, with_rank=True)
+    assert torch.equal(plain.log_prob, mixed.log_prob)
+    assert torch.equal(plain.rank, mixed.rank)

@@ -45,3 +45,11 @@ def test_make_norm_knows_two_kinds():
     assert layer.eps == 1e-5
     with pytest.raises(ValueError, match="'layer' or 'scalar'; got 'batch'"):
         make_norm("batch", 4)
+
+
+def test_half_precision_inputs_are_normalised_in_full():
+    x = torch.randn(5, 64) + 20
+    norm = ScalarNorm()
+    half = x.bfloat16()
+    torch.testing.assert_close(norm(half), norm(half.float()))
+    assert norm(half).dtype == torch.float32

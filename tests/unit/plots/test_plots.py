@@ -1,6 +1,8 @@
 """The pictures show what is in the audio: envelopes, levels, stereo image, a page without overlaps, atomic files."""
 
+import errno
 import itertools
+import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from stereo_sashimi.audio.io import AudioError
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.plots.goniometer import density, goniometer
 from stereo_sashimi.plots.sheet import numbers_table, save_png, sheet
@@ -283,12 +286,11 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path.write_bytes(b"old")
     figure = Figure()
 
-    def half_a_file(target, **_):
-        target.write_bytes(b"half")
-        raise OSError("disk full")
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr(figure, "savefig", half_a_file)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(AudioError, match=r"sheet\.png: cannot write the file \(disk full\)"):
         save_png(figure, path)
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
     assert path.read_bytes() == b"old"
