@@ -3,6 +3,7 @@
 import json
 import logging
 import shlex
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,20 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerStatus
 
 from stereo_sashimi.app.build import build_datamodule, build_model_config, build_task, build_trainer
 from stereo_sashimi.app.check import check_keys
 from stereo_sashimi.app.header import header
 from stereo_sashimi.app.runs import STATUS_FILE, relative
 from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.models import checkpoint as checkpoints
 from stereo_sashimi.tasks import AutoregressiveTask
 
 # What may differ when a run is resumed: it changes what is reported, not what is trained.
 RESUMABLE = ("metrics",)
+LAST = Path("checkpoints", "last.ckpt")
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -57,9 +61,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     _write(trainer, folder, result)
     if cfg.train.validate_before and cfg.checkpoint is None:
         result["validation_before"] = _validate(trainer, task, datamodule, None)
-    trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.checkpoint, weights_only=True)
+    _fit(trainer, task, datamodule, cfg.checkpoint, folder, result)
     best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / LAST
     result["last"] = relative(last) if last.is_file() else None
     result["best"] = relative(Path(best)) if best else None
     result["run"] = relative(folder)
@@ -76,6 +80,30 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if trainer.is_global_zero:
         print(summary(result), flush=True)
     return result
+
+
+def _fit(
+    trainer: pl.Trainer,
+    task: AutoregressiveTask,
+    datamodule: AudioDataModule,
+    checkpoint: str | None,
+    folder: Path,
+    result: dict[str, Any],
+) -> None:
+    """Train; a run that stops early says so in run.json, and after Ctrl-C how to go on."""
+    try:
+        trainer.fit(task, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    except BaseException as error:
+        # Lightning turns Ctrl-C into SystemExit after its callbacks have saved.
+        interrupted = isinstance(error, SystemExit) and trainer.state.status == TrainerStatus.INTERRUPTED
+        result |= {"status": "interrupted" if interrupted else "failed", "steps": trainer.global_step}
+        _write(trainer, folder, result)
+        if not interrupted:
+            raise
+        if trainer.is_global_zero:
+            go_on = f"Go on with: {_resume_command(folder)}" if (folder / LAST).is_file() else "Nothing was saved yet."
+            print(f"\nInterrupted after {trainer.global_step} steps. {go_on}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -136,7 +164,7 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _resume_command(folder: Path) -> str:
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     overrides = [o for o in overrides if not o.startswith("checkpoint=")]
-    last = relative(folder / "checkpoints" / "last.ckpt")
+    last = relative(folder / LAST)
     return "python train.py " + " ".join(shlex.quote(o) for o in [*overrides, f"checkpoint={last}"])
 
 
