@@ -28,6 +28,15 @@ def test_convolution(name, prefix, dtype):
     torch.testing.assert_close(y.double(), tensors["y_f64"], rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_loaded_in_float32_and_made_double(name):
+    """The plain C that the original does not store keeps the digits that float32 drops."""
+    tensors, config = load(name)
+    module = load_reference(state_of(tensors, "state.", torch.float32), config)
+    torch.testing.assert_close(module(tensors["x"])[0].double(), tensors["y_f64"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(module.double()(tensors["x"].double())[0], tensors["y_f64"], rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_step(name, dtype):

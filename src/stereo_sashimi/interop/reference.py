@@ -16,6 +16,7 @@ from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads import CategoricalHeadConfig
 from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
+from stereo_sashimi.nn.ssm import SSMParameters
 from stereo_sashimi.ops.discretize import bilinear
 from stereo_sashimi.ops.kernels import krylov
 from stereo_sashimi.spec import AudioSpec
@@ -27,7 +28,8 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     """Build our module from a state dict of the original implementation.
 
     - `state_dict`: the original's tensors, float32 or float64; the module gets the same precision. Where C was stored
-      for one length (`l_kernel > 0`), the plain C is recovered in float64: give float64 tensors to keep all of it.
+      for one length (`l_kernel > 0`), the plain C is recovered in float64, and what float32 cannot hold of it is kept
+      beside it, so that `.double()` on the result is exact too.
     - `config`: `type` is one of s4block, sashimi_modular, sashimi_standalone, unet_modular, lm_sashimi_modular, with
       the original's names for the rest: d_model, n_layers, pool, expand, ff, unet, d_state, n_ssm, dt_transform,
       mode, init, disc, bits.
@@ -52,7 +54,14 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
                 f"{tuple(parameter.shape)}; check d_model, n_layers, pool, d_state and n_ssm."
             )
     module = module.to(max((t.dtype for t in renamed.values()), key=lambda dtype: torch.finfo(dtype).bits))
-    module.load_state_dict({name: tensor.detach() for name, tensor in convert(state_dict, config).items()})
+    with torch.no_grad():
+        converted = convert(state_dict, config)
+        module.load_state_dict(converted)
+        exact = convert({k: t.double() if t.is_floating_point() else t for k, t in state_dict.items()}, config)
+        for name, ssm in module.named_modules():
+            if isinstance(ssm, SSMParameters):
+                key = f"{name}.C" if name else "C"
+                ssm.C_remainder = exact[key] - converted[key].double()
     return module.eval()
 
 

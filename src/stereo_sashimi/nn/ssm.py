@@ -37,6 +37,8 @@ class SSMParameters(SSM):
     `C` is the plain output matrix, for every length (docs/adr/0003).
     """
 
+    C_remainder: Tensor | None
+
     def __init__(
         self, d_model: int, lam: Tensor, b: Tensor, n_ssm: int | None, dt_min: float, dt_max: float, dt_transform: str
     ) -> None:
@@ -58,10 +60,17 @@ class SSMParameters(SSM):
         self.A_imag = copies((-lam.imag).clamp_min(FLOOR))
         self.B = copies(torch.view_as_real(b))
         self.C = nn.Parameter(torch.randn(d_model, self.n_modes, 2) * math.sqrt(0.5))
+        # Digits of C below its precision, where interop computed it in float64; without effect until `.double()`.
+        self.register_buffer("C_remainder", None, persistent=False)
 
     def dt(self) -> Tensor:
         """Step sizes (d_model,), in steps of the level's own rate."""
         return self.inv_dt.exp() if self.dt_transform == "exp" else nn.functional.softplus(self.inv_dt)
+
+    def c(self) -> Tensor:
+        """C, complex (d_model, m)."""
+        c = self.C if self.C_remainder is None else self.C + self.C_remainder.to(self.C.dtype)
+        return torch.view_as_complex(c)
 
     def lam(self) -> Tensor:
         """Lambda, complex (d_model, m)."""
@@ -86,7 +95,7 @@ class DPLR(SSMParameters):
     def discretize(self) -> Discrete:
         """The one discretisation that kernel, step and segments use."""
         p, b = self.tile(torch.view_as_complex(self.P)), self.tile(torch.view_as_complex(self.B))
-        return bilinear(self.lam(), p, b, torch.view_as_complex(self.C), self.dt())
+        return bilinear(self.lam(), p, b, self.c(), self.dt())
 
 
 class Diagonal(SSMParameters):
@@ -113,7 +122,7 @@ class Diagonal(SSMParameters):
 
     def discretize(self) -> Discrete:
         """The one discretisation that kernel, step and segments use."""
-        b, c = self.tile(torch.view_as_complex(self.B)), torch.view_as_complex(self.C)
+        b, c = self.tile(torch.view_as_complex(self.B)), self.c()
         if self.discretization == "zoh":
             return zero_order_hold(self.lam(), b, c, self.dt())
         return bilinear(self.lam(), None, b, c, self.dt())
