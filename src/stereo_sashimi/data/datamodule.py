@@ -36,7 +36,7 @@ class AudioDataModule(pl.LightningDataModule):
     - `requantize`: true lets 24 and 32 bit files in, rounded to 16 bits.
     - `batch_size`, `num_workers`, `pin_memory` (only with a CUDA device), `persistent_workers`: as DataLoader's.
     - `train_chunk_size`: clips that one training epoch walks through, over all processes, the next epoch going on
-      where it stopped; `val_chunk_size`, `test_chunk_size`: clips in a fixed draw. None: all.
+      where it stopped; `val_chunk_size`: clips in a fixed draw. None: all. The test split is always whole.
     - `seed`: of the order in training and of the draws.
 
     Raises ValueError, naming the key, for values outside these ranges.
@@ -69,7 +69,6 @@ class AudioDataModule(pl.LightningDataModule):
         persistent_workers: bool = False,
         train_chunk_size: int | None = None,
         val_chunk_size: int | None = None,
-        test_chunk_size: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -81,7 +80,6 @@ class AudioDataModule(pl.LightningDataModule):
             ("loader.num_workers", num_workers, 0),
             ("train.train_chunk_size", train_chunk_size, 1),
             ("train.val_chunk_size", val_chunk_size, 1),
-            ("train.test_chunk_size", test_chunk_size, 1),
             ("train.seed", seed, 0),
         ):
             if value is not None and value < least:
@@ -114,7 +112,6 @@ class AudioDataModule(pl.LightningDataModule):
         self.persistent_workers = persistent_workers
         self.train_chunk_size = train_chunk_size
         self.val_chunk_size = val_chunk_size
-        self.test_chunk_size = test_chunk_size
         self.seed = seed
         self.datasets: dict[str, AudioFolder] = {}
 
@@ -180,8 +177,8 @@ class AudioDataModule(pl.LightningDataModule):
         return self._evaluation_loader("valid", self.val_chunk_size)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Batches of a draw of `test_chunk_size` test clips, the same in every epoch."""
-        return self._evaluation_loader("test", self.test_chunk_size)
+        """Batches of all test clips."""
+        return self._evaluation_loader("test", None)
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands in its data: plain numbers. Empty before `setup("fit")`."""

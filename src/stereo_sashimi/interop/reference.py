@@ -61,7 +61,8 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
         for name, ssm in module.named_modules():
             if isinstance(ssm, SSMParameters):
                 key = f"{name}.C" if name else "C"
-                ssm.C_remainder = exact[key] - converted[key].double()
+                remainder = exact[key] - converted[key].double()
+                ssm.C_remainder = remainder if bool(remainder.any()) else None
     return module.eval()
 
 

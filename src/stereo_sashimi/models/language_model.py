@@ -78,7 +78,7 @@ class LanguageModel(nn.Module):
 
     def start_codes(self, batch_size: int) -> Int64[Tensor, "batch length channels"]:
         """The 1 + pad_len codes before the first frame of a track."""
-        device = next(self.parameters(), torch.empty(0)).device
+        device = next(self.parameters()).device
         shape = (batch_size, 1 + self.config.pad_len, self.spec.n_channels)
         return torch.full(shape, self.spec.start_code, dtype=torch.int64, device=device)
 
