@@ -47,7 +47,7 @@ test: lint ## lint, then the test suite (under 3 minutes on 2 cores)
 
 .PHONY: slow
 slow: install ## the slow tests that CI runs as well
-	$(RUN) -m pytest -n 2 -m "slow and not gpu"
+	$(RUN) -m pytest -n 2 --dist loadgroup -m "slow and not gpu"
 
 .PHONY: gpu
 gpu: install ## the tests that need a CUDA device

@@ -3,6 +3,7 @@
 What may depend on what in time is in `test_causality.py`.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig, SashimiState
-from stereo_sashimi.nn.embedding import EmbeddingConfig
+from stereo_sashimi.nn.embedding import MERGES, EmbeddingConfig
 from stereo_sashimi.nn.heads import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
@@ -158,7 +159,7 @@ def test_sashimi_chunks_equal_one_pass(config, chunks, prefix, batch, dtype, see
 @given(
     config=backbones,
     head=heads,
-    merge=st.sampled_from(["concat", "sum"]),
+    merge=st.sampled_from(MERGES),
     n_channels=st.integers(1, 2),
     chunks=chunkings,
     prefix=prefixes,
@@ -170,6 +171,8 @@ def test_sashimi_chunks_equal_one_pass(config, chunks, prefix, batch, dtype, see
 def test_language_model_chunks_equal_one_pass(config, head, merge, n_channels, chunks, prefix, batch, dtype, seed):
     torch.manual_seed(seed)
     spec, encoder = AudioSpec(16000, n_channels, 8), EmbeddingConfig(d_model=4, merge=merge)
+    if encoder.separate:
+        head = dataclasses.replace(head, coupling="independent")
     model = perturbed(LanguageModelConfig(spec, encoder, SashimiConfig(**config), head).build(), dtype)
     codes = torch.randint(256, (batch, prefix + sum(chunks), n_channels))
     inputs = torch.cat([model.start_codes(batch), codes[:, :-1]], dim=1)

@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from stereo_sashimi.models.sashimi import Sashimi, SashimiConfig, SashimiState
 from stereo_sashimi.nn.embedding import EmbeddingConfig, MultiChannelEmbedding
 from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig, Head
+from stereo_sashimi.nn.shared_head import SharedHead
 from stereo_sashimi.schema import from_plain, to_plain
 from stereo_sashimi.spec import AudioSpec
 
@@ -32,6 +34,11 @@ class LanguageModelConfig:
     def __post_init__(self) -> None:
         if self.pad_len < 0:
             raise ValueError(f"dataset.pad_len must be 0 or more, or null; got {self.pad_len}.")
+        if self.encoder.separate and self.decoder.coupling != "independent":
+            raise ValueError(
+                f"decoder.coupling={self.decoder.coupling} needs channels that know of each other, but "
+                "encoder.merge=none makes each a sequence of its own. Use encoder.merge=concat, sum or mix."
+            )
 
     def build(self, backend: str = "auto") -> "LanguageModel":
         """A freshly initialised model."""
@@ -61,20 +68,26 @@ class LanguageModel(nn.Module):
 
     `forward` gives hidden features from previous codes; the head owns `log_prob(hidden, codes)` and
     `sample(hidden, ..)`, because with `coupling: autoregressive` a channel sees the ones before it in the same frame.
+
+    With `encoder.merge: none` the channels are folded into the batch of the backbone, `n_sequences` to a clip, and
+    their features lie side by side outside it.
     """
 
     def __init__(self, config: LanguageModelConfig, backend: str = "auto") -> None:
         super().__init__()
         self.config = config
         self.spec = spec = config.spec
-        self.embedding: MultiChannelEmbedding = config.encoder.build(spec.n_channels, spec.n_levels)
+        self.n_sequences = spec.n_channels if config.encoder.separate else 1
+        d_input = spec.n_channels // self.n_sequences
+        self.embedding: MultiChannelEmbedding = config.encoder.build(d_input, spec.n_levels)
         width = self.embedding.d_output
         self.backbone: Sashimi = config.model.build(width, backend)
-        self.head: Head = config.decoder.build(width, spec.n_channels, spec.n_levels)
+        head: Head = config.decoder.build(width, d_input, spec.n_levels)
+        self.head: Head = SharedHead(head, spec.n_channels) if self.n_sequences > 1 else head
 
     def initial_state(self, batch_size: int) -> SashimiState:
         """The state before the first frame of a track."""
-        return self.backbone.initial_state(batch_size)
+        return self.backbone.initial_state(batch_size * self.n_sequences)
 
     def start_codes(self, batch_size: int) -> Int64[Tensor, "batch length channels"]:
         """The 1 + pad_len codes before the first frame of a track."""
@@ -86,7 +99,14 @@ class LanguageModel(nn.Module):
         self, codes: Int64[Tensor, "batch length channels"], state: SashimiState | None = None
     ) -> tuple[Float[Tensor, "batch length width"], SashimiState | None]:
         """Hidden features that predict the frame after each of `codes`; state as in `Sashimi`."""
-        return self.backbone(self.embedding(codes), state)
+        if codes.shape[-1] != self.spec.n_channels:
+            raise ValueError(
+                f"This model reads {self.spec.n_channels} channels; got codes with {codes.shape[-1]}, shape "
+                f"{tuple(codes.shape)}. Match `dataset` (is_stereo) to the model."
+            )
+        folded = rearrange(codes, "b l (s c) -> (b s) l c", s=self.n_sequences)
+        hidden, state = self.backbone(self.embedding(folded), state)
+        return rearrange(hidden, "(b s) l w -> b l (s w)", s=self.n_sequences), state
 
     def hidden_for(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
         """Features that predict each frame of `codes` from the frames before it, from the start of a track."""

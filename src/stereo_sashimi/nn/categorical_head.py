@@ -45,7 +45,7 @@ class FrameMixer(nn.Module):
 class CategoricalHead(Head):
     """Categorical distributions; d_output = n_levels logits for each channel."""
 
-    n_uniforms: ClassVar[int] = 1
+    n_uniforms = 1
     LOGITS_AT_ONCE: ClassVar[int] = 2**24  # 64 MiB in float32
 
     def __init__(self, d_model: int, n_channels: int, n_levels: int, coupling: str = "independent") -> None:

@@ -22,7 +22,7 @@ class DMLHead(Head):
     moves by sum over j < c of coefficient_cjk * x_j, x_j in [-1, 1] being the amplitude of channel j in this frame.
     """
 
-    n_uniforms: ClassVar[int] = 2
+    n_uniforms = 2
     MASSES_AT_ONCE: ClassVar[int] = 2**22  # over codes and mixtures, for ranks
     MAX_RANKED_LEVELS: ClassVar[int] = 256
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-MERGES = ("concat", "sum")
+MERGES = ("concat", "sum", "mix", "none")
 INITS = ("normal", "waveform")
 
 
@@ -20,7 +20,9 @@ class EmbeddingConfig:
     """How codes become features.
 
     - `d_model`: features of one channel, at least 1.
-    - `merge`: `"concat"` gives d_input * d_model features in channel order, `"sum"` gives d_model.
+    - `merge`: `"concat"` gives d_input * d_model features in channel order; `"sum"` gives d_model; `"mix"` puts a
+      learned 1x1 convolution over all channels behind concat, and gives d_model. With `"none"` channels are not
+      merged: the language model runs each as a sequence of its own (`separate`).
     - `init`: `"normal"` draws N(0, 1); `"waveform"` makes rows that are smooth in the amplitude.
 
     Raises ValueError, naming the field, for any other value.
@@ -39,25 +41,36 @@ class EmbeddingConfig:
         if self.init not in INITS:
             raise ValueError(f"encoder.init must be one of {', '.join(INITS)}; got {self.init!r}.")
 
+    @property
+    def separate(self) -> bool:
+        """Whether each channel is a sequence of its own, all with the same parameters."""
+        return self.merge == "none"
+
     def build(self, d_input: int, n_levels: int) -> "MultiChannelEmbedding":
         """Make the module for `d_input` channels of `n_levels` codes."""
         return MultiChannelEmbedding(d_input, n_levels, self.d_model, self.merge, self.init)
 
 
 class MultiChannelEmbedding(nn.Module):
-    """One table of (n_levels, d_model) per channel; `d_output` is the number of features it gives."""
+    """One table of (n_levels, d_model) per channel; `d_output` is the number of features it gives.
+
+    `merge="none"` is for one channel: raises ValueError where d_input is more.
+    """
 
     def __init__(self, d_input: int, n_levels: int, d_model: int, merge: str = "concat", init: str = "normal") -> None:
         super().__init__()
         EmbeddingConfig(d_model, merge, init)
         if d_input < 1:
             raise ValueError(f"MultiChannelEmbedding needs d_input of at least 1 channel; got {d_input}.")
+        if merge == "none" and d_input != 1:
+            raise ValueError(f"An embedding with merge='none' takes one channel at a time; got d_input={d_input}.")
         self.d_input, self.n_levels, self.d_model, self.merge = d_input, n_levels, d_model, merge
         self.d_output = d_input * d_model if merge == "concat" else d_model
         self.tables = nn.ModuleList(nn.Embedding(n_levels, d_model) for _ in range(d_input))
         if init == "waveform":
             for table in self.tables.parameters():
                 waveform_rows_(table)
+        self.mix = nn.Linear(d_input * d_model, d_model) if merge == "mix" else nn.Identity()
 
     def forward(self, codes: Int[Tensor, "batch length channels"]) -> Float[Tensor, "batch length d_output"]:
         """Look up every channel in its own table and merge; raises ValueError for a wrong number of channels."""
@@ -67,7 +80,10 @@ class MultiChannelEmbedding(nn.Module):
                 f"shape {tuple(codes.shape)}. Match `dataset` (is_stereo) to the model."
             )
         rows = [table(codes[..., channel]) for channel, table in enumerate(self.tables)]
-        return torch.cat(rows, dim=-1) if self.merge == "concat" else torch.stack(rows).sum(0)
+        if self.merge == "sum":
+            return torch.stack(rows).sum(0)
+        features: Tensor = self.mix(torch.cat(rows, dim=-1))
+        return features
 
 
 @torch.no_grad()

@@ -80,7 +80,7 @@ class Head(nn.Module, ABC):
     The methods here walk the channels in order; a subclass says what happens in one channel.
     """
 
-    n_uniforms: ClassVar[int]
+    n_uniforms: int
 
     def __init__(self, d_model: int, n_channels: int, n_levels: int, d_output: int, coupling: str) -> None:
         super().__init__()

@@ -140,6 +140,26 @@ def test_every_parameter_has_a_gradient(head):
         assert parameter.grad.isfinite().all(), name
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("head", [CategoricalHeadConfig(), DMLHeadConfig(n_mixtures=2)], ids=lambda head: head.kind)
+def test_without_merge_every_channel_is_a_mono_sequence(head):
+    stereo, mono = describe(2, "none", head).build().double().eval(), describe(1, "none", head).build().double().eval()
+    mono.load_state_dict({name.replace("head.mono.", "head."): t for name, t in stereo.state_dict().items()})
+    codes = torch.randint(256, (3, 11, 2))
+    score = stereo.head.score(stereo.hidden_for(codes), codes, with_rank=True)
+    for c in (0, 1):
+        alone = mono.head.score(mono.hidden_for(codes[..., c : c + 1]), codes[..., c : c + 1], with_rank=True)
+        torch.testing.assert_close(score.log_prob[..., c : c + 1], alone.log_prob, rtol=0, atol=1e-9)
+        assert torch.equal(score.rank[..., c : c + 1], alone.rank)
+    mass = stereo.head.log_mass(stereo.hidden_for(codes), None, 1).exp().sum(-1)
+    torch.testing.assert_close(mass, torch.ones_like(mass), rtol=0, atol=1e-9)
+
+
+def test_channels_of_their_own_cannot_be_coupled():
+    with pytest.raises(ValueError, match=r"decoder\.coupling=autoregressive.*encoder\.merge=none"):
+        describe(2, "none", CategoricalHeadConfig("autoregressive"))
+
+
 def test_codes_with_another_number_of_channels_are_refused():
     with pytest.raises(ValueError, match="is_stereo"):
         describe(n_channels=2).build()(torch.zeros(1, 3, 1, dtype=torch.int64))

@@ -28,6 +28,25 @@ def test_sum_keeps_the_width(d_input):
     assert torch.allclose(embedding(codes), expected)
 
 
+@pytest.mark.parametrize("d_input", [1, 2])
+def test_mix_is_a_linear_map_of_concat(d_input):
+    embedding = EmbeddingConfig(d_model=6, merge="mix").build(d_input, 256)
+    codes = torch.randint(256, (3, 5, d_input))
+    rows = torch.cat([embedding.tables[c].weight[codes[..., c]] for c in range(d_input)], dim=-1)
+    assert embedding.d_output == 6
+    assert torch.allclose(embedding(codes), rows @ embedding.mix.weight.T + embedding.mix.bias, atol=1e-6)
+
+
+def test_without_merge_one_channel_is_embedded_at_a_time():
+    config = EmbeddingConfig(d_model=6, merge="none")
+    assert config.separate
+    assert not any(EmbeddingConfig(merge=merge).separate for merge in ("concat", "sum", "mix"))
+    embedding, codes = config.build(1, 256), torch.randint(256, (3, 5, 1))
+    assert torch.equal(embedding(codes), embedding.tables[0].weight[codes[..., 0]])
+    with pytest.raises(ValueError, match="one channel at a time; got d_input=2"):
+        config.build(2, 256)
+
+
 def test_each_channel_has_its_own_table_and_gradient():
     embedding = MultiChannelEmbedding(2, 256, 4)
     assert len(list(embedding.parameters())) == 2
