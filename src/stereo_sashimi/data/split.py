@@ -9,6 +9,8 @@ from natsort import natsorted
 from stereo_sashimi.audio.io import AUDIO_SUFFIXES
 
 SPLITS = ("train", "valid", "test")
+# Speech Commands (Warden 2018), and with it SC09, ships its split as two lists of paths relative to the folder.
+LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 
 
 class DataError(ValueError):
@@ -35,13 +37,21 @@ def find_audio(folder: str | Path) -> list[Path]:
 def split_folder(folder: str | Path, train_percentage: float, dataset: str = "dataset") -> dict[str, list[Path]]:
     """Files of each split: {"train": [...], "valid": [...], "test": [...]}.
 
-    A folder with a subfolder `train` is split by its subfolders train, valid (or val) and test. Any other folder is
-    split by the natural order of all files: the first `train_percentage` (0 to 1) of them train, the rest is halved
-    into valid and test, at least one file each.
+    A folder with a subfolder `train` is split by its subfolders train, valid (or val) and test. A folder with
+    validation_list.txt and testing_list.txt, as SC09 ships them, is split by these: one path a line, relative to the
+    folder; what neither names is for training, names of files that are not there count for nothing. Any other folder
+    is split by the natural order of all files: the first `train_percentage` (0 to 1) of them train, the rest is
+    halved into valid and test, at least one file each.
 
-    Raises DataError for a missing folder, a missing or empty subfolder, or fewer than 3 files.
+    Raises DataError for a missing folder, a missing or empty subfolder, lists that leave a split empty, name a file
+    twice or lack their twin, or fewer than 3 files.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise DataError(
+            f"dataset {dataset!r}: {folder} is a file; dataset.path names a folder with audio files.\n"
+            f"  Set dataset.path={folder.parent}, or another folder."
+        )
     if not folder.is_dir():
         raise DataError(
             f"dataset {dataset!r}: there is no folder {folder}.\n"
@@ -51,6 +61,8 @@ def split_folder(folder: str | Path, train_percentage: float, dataset: str = "da
     if (folder / "train").is_dir():
         return {split: _subfolder(folder, split, dataset) for split in SPLITS}
     files = find_audio(folder)
+    if any((folder / name).is_file() for name in LISTS.values()):
+        return _by_lists(folder, files, dataset)
     if len(files) < 3:
         raise DataError(
             f"dataset {dataset!r}: {folder} holds {len(files)} audio files ({', '.join(AUDIO_SUFFIXES)}); a split by "
@@ -68,6 +80,34 @@ def split_points(n_files: int, train_percentage: float) -> tuple[int, int]:
     valid = int(n_files * (1 + train_percentage) / 2 + 1e-9)
     train = min(max(train, 1), n_files - 2)
     return train, min(max(valid, train + 1), n_files - 1)
+
+
+def _by_lists(folder: Path, files: Sequence[Path], dataset: str) -> dict[str, list[Path]]:
+    listed: dict[str, str] = {}
+    for split, name in LISTS.items():
+        if not (folder / name).is_file():
+            raise DataError(
+                f"dataset {dataset!r}: {folder} has a list of files, but {name} is missing.\n"
+                f"  A split by lists needs {' and '.join(LISTS.values())}; add it, or take the other one away."
+            )
+        for line in (folder / name).read_text(encoding="utf-8").splitlines():
+            path = line.strip()
+            if path and listed.setdefault(path, split) != split:
+                raise DataError(
+                    f"dataset {dataset!r}: {path} is in both {' and '.join(LISTS.values())} of {folder}.\n"
+                    "  A file belongs to one split only; take it out of one list."
+                )
+    found: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    for file in files:
+        found[listed.get(file.relative_to(folder).as_posix(), "train")].append(file)
+    for split, members in found.items():
+        if not members:
+            raise DataError(
+                f"dataset {dataset!r}: the lists in {folder} leave no audio file ({', '.join(AUDIO_SUFFIXES)}) for "
+                f"{split}, of {len(files)} in all.\n"
+                f"  Their lines are paths relative to {folder}, as in `zero/0a7c2a8d_nohash_0.wav`."
+            )
+    return found
 
 
 def _subfolder(folder: Path, split: str, dataset: str) -> list[Path]:

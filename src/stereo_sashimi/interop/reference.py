@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stereo_sashimi.interop.reference_keys import rename
+from stereo_sashimi.interop.reference_versions import modernise
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
@@ -21,7 +22,8 @@ from stereo_sashimi.ops.discretize import bilinear
 from stereo_sashimi.ops.kernels import krylov
 from stereo_sashimi.spec import AudioSpec
 
-KINDS = ("s4block", "sashimi_modular", "sashimi_standalone", "unet_modular", "lm_sashimi_modular")
+BACKBONES = ("sashimi_modular", "sashimi_standalone", "unet_modular")
+KINDS = ("s4block", *BACKBONES, *(f"lm_{kind}" for kind in BACKBONES))
 
 
 def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> nn.Module:
@@ -30,14 +32,17 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     - `state_dict`: the original's tensors, float32 or float64; the module gets the same precision. Where C was stored
       for one length (`l_kernel > 0`), the plain C is recovered in float64, and what float32 cannot hold of it is kept
       beside it, so that `.double()` on the result is exact too.
-    - `config`: `type` is one of s4block, sashimi_modular, sashimi_standalone, unet_modular, lm_sashimi_modular, with
-      the original's names for the rest: d_model, n_layers, pool, expand, ff, unet, d_state, n_ssm, dt_transform,
-      mode, init, disc, bits.
+      Backbones and language models may have the names of version 4 or of those before (`reference_versions.py`).
+    - `config`: `type` is one of s4block, sashimi_modular, sashimi_standalone, unet_modular, or one of these three after
+      "lm_" for a whole language model, with the original's names for the rest: d_model, n_layers, pool, expand, ff,
+      unet, d_state, n_ssm, dt_transform, real_transform, mode, init, disc, bits, quantization, sample_rate, pad_len.
 
     Returns S4, Sashimi or LanguageModel in eval mode, called as `y, state = module(u, state)` on (batch, length, ..).
     Raises ValueError for an unknown type, a config field that is missing, and keys that are missing, left over or of
     another shape.
     """
+    if config.get("type") in KINDS[1:]:
+        state_dict, config = modernise(state_dict, config)
     module = build(config)
     renamed, _ = _rename(state_dict, config)
     expected = dict(module.named_parameters())
@@ -72,25 +77,27 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     if kind not in KINDS:
         raise ValueError(f"config['type'] must be one of {', '.join(KINDS)}; got {kind!r}.")
     required = ("d_model", "d_state") if kind == "s4block" else ("d_model", "d_state", "n_layers", "pool")
-    for field in (*required, "bits") if kind == "lm_sashimi_modular" else required:
+    language_model = kind.startswith("lm_")
+    for field in (*required, "bits") if language_model else required:
         if field not in config:
             raise ValueError(f"The config of a {kind!r} lacks {field!r}.")
     layer = _layer(config)
     if kind == "s4block":
         return S4(config["d_model"], layer)
-    standalone = kind == "sashimi_standalone"
+    body = kind.removeprefix("lm_")
+    standalone = body == "sashimi_standalone"
     backbone = SashimiConfig(
         d_model=config["d_model"],
         n_layers=config["n_layers"],
         pool=tuple(config["pool"]),
         expand=config.get("expand", 2),
         ff=config.get("ff", 2),
-        unet=kind == "unet_modular" or bool(config.get("unet", False)),
+        unet=body == "unet_modular" or bool(config.get("unet", False)),
         norm="layer" if standalone else "scalar",
-        pool_weight_norm=kind in ("sashimi_modular", "lm_sashimi_modular"),
+        pool_weight_norm=body == "sashimi_modular",
         layer=layer,
     )
-    if kind != "lm_sashimi_modular":
+    if not language_model:
         return backbone.build()
     # The original scales every clip by its own minimum and maximum and keeps neither: only mu-law 16 kHz is known.
     spec = AudioSpec(
@@ -101,7 +108,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         normalize="minmax",
     )
     encoder, decoder = EmbeddingConfig(d_model=config["d_model"]), CategoricalHeadConfig()
-    return LanguageModelConfig(spec=spec, encoder=encoder, model=backbone, decoder=decoder).build()
+    pad_len = config.get("pad_len") or 0
+    return LanguageModelConfig(spec=spec, encoder=encoder, model=backbone, decoder=decoder, pad_len=pad_len).build()
 
 
 def convert(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -126,8 +134,9 @@ def _rename(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> tupl
 
 
 def _layer(config: Mapping[str, Any]) -> LayerConfig:
-    standalone = config["type"] == "sashimi_standalone"
-    n_ssm = config.get("n_ssm", None if config["type"] in ("sashimi_standalone", "unet_modular") else 1)
+    body = config["type"].removeprefix("lm_")
+    standalone = body == "sashimi_standalone"
+    n_ssm = config.get("n_ssm", None if body in ("sashimi_standalone", "unet_modular") else 1)
     dt_transform = config.get("dt_transform", "exp" if standalone else "softplus")
     if config.get("mode", "dplr") == "diag":
         return S4DConfig(

@@ -21,7 +21,8 @@ S4_BLOCK = (
     (r"^output_linear\.0\.(\w+)$", r"output.\1"),
 )
 LANGUAGE_MODEL = (
-    (r"^encoder\.0\.weight$", "embedding.tables.0.weight"),
+    # The stereo fork has one level more.
+    (r"^encoder\.0\.(?:embedding\.)?weight$", "embedding.tables.0.weight"),
     (r"^decoder\.0\.output_transform\.(\w+)$", r"head.channels.0.\1"),
 )
 
@@ -32,19 +33,19 @@ def rename(key: str, config: Mapping[str, Any]) -> str:
     name = None
     if kind == "s4block":
         name = _substitute(key, S4_BLOCK)
-    elif kind == "lm_sashimi_modular":
+    elif kind.startswith("lm_"):
         name = _substitute(key, LANGUAGE_MODEL)
         if name is None and key.startswith("model."):
-            backbone = _backbone(key.removeprefix("model."), config)
+            backbone = _backbone(key.removeprefix("model."), kind.removeprefix("lm_"), config)
             name = backbone and f"backbone.{backbone}"
     else:
-        name = _backbone(key, config)
+        name = _backbone(key, kind, config)
     if name is None:
         raise ValueError(f"Key {key!r} is not part of a {kind!r} checkpoint of the original implementation.")
     return name
 
 
-def _backbone(key: str, config: Mapping[str, Any]) -> str | None:
+def _backbone(key: str, kind: str, config: Mapping[str, Any]) -> str | None:
     if key in ("norm.weight", "norm.bias"):
         return key
     match = re.match(r"^([dcu])_layers\.(\d+)\.(.+)$", key)
@@ -52,12 +53,12 @@ def _backbone(key: str, config: Mapping[str, Any]) -> str | None:
         return None
     part, index, rest = match[1], int(match[2]), match[3]
     per_level = 2 * config["n_layers"] + 1
-    flat_down = config["type"] == "unet_modular" or bool(config.get("unet", False))
+    flat_down = kind == "unet_modular" or bool(config.get("unet", False))
     if part == "c":
         place = f"center.{index}"
     elif part == "d":
         place = f"down.{index // per_level}.{index % per_level}" if flat_down else f"down.{index}.0"
-    elif config["type"] == "unet_modular":
+    elif kind == "unet_modular":
         place = f"up.{index // per_level}.{index % per_level}"
     else:
         inner, _, rest = rest.partition(".")
