@@ -1,10 +1,14 @@
 """SaShiMi for raw stereo audio: exact likelihoods, convolution = recurrence, sample by sample.
 
-Public API:
+Public API (docs/python.md):
+  load, save           a LanguageModel from a run, a checkpoint or an exported model; an exported model
+  read, write          16-bit PCM of an audio file in the model's format; a file from PCM
+  score, generate      the bits that a model needs for a recording; a recording that it makes or continues
   AudioSpec            the audio a model reads: rate, channels, bits
   LanguageModelConfig  describes a model; `.build()` makes a LanguageModel
-  load                 a LanguageModel from a training checkpoint; CheckpointError
   Stream, Sampler      sampling frame by frame
+  TrackScore           what `score` returns
+  CheckpointError      a file that holds no model
   interop              checkpoints of the original S4 repository
 
 Names are imported when first used, so that preparing data starts without torch.
@@ -13,26 +17,38 @@ Names are imported when first used, so that preparing data starts without torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stereo_sashimi.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from stereo_sashimi import interop as interop
+    from stereo_sashimi.generation.files import read as read
+    from stereo_sashimi.generation.files import write as write
     from stereo_sashimi.generation.sample import Sampler as Sampler
     from stereo_sashimi.generation.stream import Stream as Stream
-    from stereo_sashimi.models.checkpoint import CheckpointError as CheckpointError
+    from stereo_sashimi.generation.whole import TrackScore as TrackScore
+    from stereo_sashimi.generation.whole import generate as generate
+    from stereo_sashimi.generation.whole import score as score
     from stereo_sashimi.models.checkpoint import load as load
+    from stereo_sashimi.models.export import save as save
     from stereo_sashimi.models.language_model import LanguageModel as LanguageModel
     from stereo_sashimi.models.language_model import LanguageModelConfig as LanguageModelConfig
+    from stereo_sashimi.models.weights import CheckpointError as CheckpointError
     from stereo_sashimi.spec import AudioSpec as AudioSpec
-
-__version__ = "0.1.0"
 
 _HOME = {
     "AudioSpec": "spec",
-    "CheckpointError": "models.checkpoint",
+    "CheckpointError": "models.weights",
     "LanguageModel": "models.language_model",
     "LanguageModelConfig": "models.language_model",
     "Sampler": "generation.sample",
     "Stream": "generation.stream",
+    "TrackScore": "generation.whole",
+    "generate": "generation.whole",
     "load": "models.checkpoint",
+    "read": "generation.files",
+    "save": "models.export",
+    "score": "generation.whole",
+    "write": "generation.files",
 }
 __all__ = [
     "AudioSpec",
@@ -41,9 +57,15 @@ __all__ = [
     "LanguageModelConfig",
     "Sampler",
     "Stream",
+    "TrackScore",
     "__version__",
+    "generate",
     "interop",
     "load",
+    "read",
+    "save",
+    "score",
+    "write",
 ]
 
 

@@ -1,7 +1,6 @@
 """`generate.py`: sample audio from a checkpoint; leaves <name>.wav, .png and .json for every sample."""
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,15 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from stereo_sashimi.app.check import check_keys
+from stereo_sashimi.app.check_values import make_folder
+from stereo_sashimi.app.recover import offering
 from stereo_sashimi.app.runs import find_checkpoint, relative, run_folder
 from stereo_sashimi.audio import io
-from stereo_sashimi.audio.quantize import decode, encode
+from stereo_sashimi.generation.files import read
 from stereo_sashimi.generation.sample import Sampler
-from stereo_sashimi.generation.stream import Stream
+from stereo_sashimi.generation.whole import Drawn, TrackScore, draw, frames_in
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
@@ -39,7 +39,8 @@ def run(cfg: DictConfig) -> list[Path]:
     sampler = Sampler(_number(cfg.temperature, "temperature"), top_k, _number(cfg.top_p, "top_p"))
     path = find_checkpoint(cfg.checkpoint, cfg.paths.runs)
     device = _device(cfg.device)
-    model = load(path, cfg.backend.name).to(device)
+    with offering(path):
+        model = load(path, cfg.backend.name).to(device)
     n_frames = _frames(cfg.seconds, model.spec, "seconds")
     prompt = _prompt(cfg, model.spec)
     print(
@@ -49,9 +50,8 @@ def run(cfg: DictConfig) -> list[Path]:
     n_samples, first_seed = _integer(cfg.n_samples, "n_samples", 1), _integer(cfg.seed, "seed", 0)
     seeds = list(range(first_seed, first_seed + n_samples))
     stem = _stem(cfg, sampler)
-    out = Path(cfg.out) if cfg.out else run_folder(path) / "samples"
-    out.mkdir(parents=True, exist_ok=True)
-    pcm, prompt_nats, nats = _draw(model, n_frames, prompt, sampler, seeds)
+    out = make_folder(cfg.out or run_folder(path) / "samples", "out")
+    pcm, scores, prompt_scores = _draw(model, n_frames, prompt, sampler, seeds)
     files = []
     for i, seed in enumerate(seeds):
         name = stem if cfg.name and n_samples == 1 else f"{stem}-seed{seed}"
@@ -67,26 +67,16 @@ def run(cfg: DictConfig) -> list[Path]:
             "prompt_frames": 0 if prompt is None else len(prompt),
             "spec": model.spec.to_dict(),
             "model": model.config.to_plain(),
-            "bits_per_sample": _bits(nats[i], model.spec),
-            "prompt_bits_per_sample": None if prompt_nats is None else _bits(prompt_nats[i], model.spec),
+            "bits_per_sample": _bits(scores[i]),
+            "prompt_bits_per_sample": None if prompt_scores is None else _bits(prompt_scores[i]),
             "audio": describe(pcm[i], model.spec.sample_rate),
         }
         files.append(_save(out, name, pcm[i], settings))
     return files
 
 
-def _draw(
-    model: LanguageModel, n_frames: int, prompt: np.ndarray | None, sampler: Sampler, seeds: list[int]
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """PCM (samples, frames, channels) with the prompt in front, and nats (samples, frames, channels) of both parts."""
-    stream = Stream(model, len(seeds))
-    codes: list[Tensor] = []
-    prompt_nats = None
-    if prompt is not None:
-        given = torch.from_numpy(encode(prompt, model.spec)).expand(len(seeds), -1, -1)
-        prompt_nats = -stream.prefill(given.to(stream.device)).double().cpu().numpy()
-        codes.append(given)
-    nats = []
+def _draw(model: LanguageModel, n_frames: int, prompt: np.ndarray | None, sampler: Sampler, seeds: list[int]) -> Drawn:
+    """`draw` with a progress bar."""
     with Progress(
         TextColumn("sampling"),
         BarColumn(),
@@ -96,13 +86,12 @@ def _draw(
         disable=not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task("sampling", total=n_frames, rate="")
-        for frame in stream.generate(n_frames, sampler, seeds):
-            codes.append(frame.codes.cpu())
-            nats.append(-frame.log_prob.double().cpu())
+
+        def on_frame() -> None:
             speed = progress.tasks[task].speed
             progress.update(task, advance=1, rate=f"{speed:.0f} frames/s" if speed else "")
-    drawn = torch.cat(codes, dim=1).numpy()
-    return np.stack([decode(row, model.spec) for row in drawn]), prompt_nats, torch.cat(nats, dim=1).numpy()
+
+        return draw(model, n_frames, seeds, prompt=prompt, sampler=sampler, on_frame=on_frame)
 
 
 def _save(out: Path, name: str, pcm: np.ndarray, settings: dict[str, Any]) -> Path:
@@ -115,12 +104,9 @@ def _save(out: Path, name: str, pcm: np.ndarray, settings: dict[str, Any]) -> Pa
     return wav
 
 
-def _bits(nats: np.ndarray, spec: AudioSpec) -> dict[str, float]:
+def _bits(score: TrackScore) -> dict[str, float]:
     """Negative log-probability in bits per sample: pooled, and for each channel."""
-    bits = nats / math.log(2)
-    return {"pooled": float(bits.mean())} | {
-        name: float(bits[:, c].mean()) for c, name in enumerate(spec.channel_names)
-    }
+    return {"pooled": score.bits_per_sample} | score.channel_bits_per_sample
 
 
 def _prompt(cfg: DictConfig, spec: AudioSpec) -> np.ndarray | None:
@@ -129,27 +115,16 @@ def _prompt(cfg: DictConfig, spec: AudioSpec) -> np.ndarray | None:
         if cfg.prompt_seconds is not None:
             raise ValueError("prompt_seconds needs a prompt: prompt=file.wav.")
         return None
-    info = io.probe(cfg.prompt)
-    if info.sample_rate != spec.sample_rate:
-        raise ValueError(
-            f"prompt {cfg.prompt} has {info.sample_rate} Hz, the model {spec.sample_rate} Hz. Resample the file first."
-        )
-    if info.n_channels != spec.n_channels:
-        raise ValueError(
-            f"prompt {cfg.prompt} has {info.n_channels} channels, the model {spec.n_channels}. "
-            "Give a file with the model's channels."
-        )
-    frames = None if cfg.prompt_seconds is None else _frames(cfg.prompt_seconds, spec, "prompt_seconds")
-    if frames is not None and frames > info.frames:
-        raise ValueError(
-            f"prompt_seconds={cfg.prompt_seconds} is longer than {cfg.prompt} ({info.frames / info.sample_rate:.2f} s)."
-        )
-    if info.frames == 0:
-        raise ValueError(f"prompt {cfg.prompt} has no frames. Give a file with audio, or no prompt.")
-    if info.subtype in io.WIDE:
-        raise ValueError(f"prompt {cfg.prompt} has {info.subtype[4:]}-bit samples. Convert it to 16 bits first.")
-    pcm, _ = io.read_pcm(cfg.prompt, 0, frames)
-    return pcm
+    frames = None
+    if cfg.prompt_seconds is not None:
+        frames = _frames(cfg.prompt_seconds, spec, "prompt_seconds")
+        info = io.probe(cfg.prompt)
+        if info.sample_rate == spec.sample_rate and frames > info.frames:
+            raise ValueError(
+                f"prompt_seconds={cfg.prompt_seconds} is longer than {cfg.prompt} "
+                f"({info.frames / info.sample_rate:.2f} s)."
+            )
+    return read(cfg.prompt, spec, frames)
 
 
 def _stem(cfg: DictConfig, sampler: Sampler) -> str:
@@ -183,11 +158,7 @@ def _number(value: Any, key: str) -> float:
 
 
 def _frames(value: Any, spec: AudioSpec, key: str) -> int:
-    seconds = _number(value, key)
-    frames = round(seconds * spec.sample_rate) if math.isfinite(seconds) else 0
-    if frames < 1:
-        raise ValueError(f"{key} must give at least one frame at {spec.sample_rate} Hz; got {value}.")
-    return frames
+    return frames_in(_number(value, key), spec, key)
 
 
 def _device(name: str) -> torch.device:

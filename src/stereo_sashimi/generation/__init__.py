@@ -1,4 +1,12 @@
-"""Sampling: `stream.py` runs a model frame by frame, `sample.py` decides what is drawn."""
+"""Making and scoring audio: `stream.py` runs a model frame by frame, `sample.py` decides what is drawn,
+`whole.py` scores and makes whole recordings, `files.py` reads and writes them.
+"""
 
+from stereo_sashimi.generation.files import read as read
+from stereo_sashimi.generation.files import write as write
 from stereo_sashimi.generation.sample import Sampler as Sampler
 from stereo_sashimi.generation.stream import Stream as Stream
+from stereo_sashimi.generation.whole import TrackScore as TrackScore
+from stereo_sashimi.generation.whole import draw as draw
+from stereo_sashimi.generation.whole import generate as generate
+from stereo_sashimi.generation.whole import score as score

@@ -38,6 +38,9 @@ class UniformStreams:
     BLOCK_FRAMES = 1024
 
     def __init__(self, seeds: Sequence[int], n_channels: int, n_uniforms: int, device: torch.device) -> None:
+        for seed in seeds:
+            if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+                raise ValueError(f"seed must be an integer of at least 0 and below 2**63; got {seed!r}.")
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.shape, self.device = (self.BLOCK_FRAMES, n_channels, n_uniforms), device
         self.block: Tensor | None = None

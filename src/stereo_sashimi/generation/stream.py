@@ -42,7 +42,8 @@ class Stream:
         assert isinstance(frozen, LanguageModel)
         self.model, self.batch_size, self.spec = frozen, batch_size, frozen.spec
         self._state = frozen.initial_state(batch_size)
-        self._hidden = self.step(frozen.start_codes(batch_size))[:, -1:]
+        for segment in frozen.start_codes(batch_size).split(PREFILL_FRAMES, dim=1):
+            self.step(segment)
 
     @property
     def device(self) -> torch.device:

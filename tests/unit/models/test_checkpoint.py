@@ -1,6 +1,7 @@
 """Reading checkpoints: what was saved comes back, and any other file is refused by name, never executed."""
 
 import contextlib
+import copy
 import pickle
 from pathlib import Path
 
@@ -86,8 +87,11 @@ class Harmless:
 def test_an_instance_of_any_class_is_refused(model, tmp_path):
     path = tmp_path / "object.ckpt"
     torch.save(content_of(model) | {"extra": Harmless()}, path)
-    with pytest.raises(CheckpointError, match=r"object\.ckpt needs pickled code and is refused"):
+    with pytest.raises(CheckpointError, match=r"object\.ckpt needs pickled code and is refused") as caught:
         read(path)
+    assert "test_checkpoint.Harmless" in str(caught.value)
+    # torch's own message advises to run the code.
+    assert "weights_only" not in str(caught.value)
 
 
 @given(share=st.floats(0, 0.999))
@@ -141,6 +145,46 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path, foreign):
         read(path)
 
 
+ORIGINAL = {
+    "hyper_parameters": {"model": {"_name_": "sashimi", "d_model": 64}, "encoder": "embedding"},
+    "state_dict": {"model.norm.weight": torch.zeros(64), "encoder.0.weight": torch.zeros(256, 64)},
+    "pytorch-lightning_version": "1.5.10",
+}
+
+
+@pytest.mark.parametrize("with_pickle", [False, True])
+def test_a_checkpoint_of_the_original_repository_is_sent_to_interop(tmp_path, with_pickle):
+    path = tmp_path / "original.ckpt"
+    torch.save(ORIGINAL | ({"config": Harmless()} if with_pickle else {}), path)
+    with pytest.raises(CheckpointError, match=r"original\.ckpt.*interop\.load_lightning.*interop\.load_reference"):
+        load(path)
+
+
+def test_further_entries_of_a_checkpoint_are_not_read(model, tmp_path):
+    """Lightning's weight averaging keeps the raw weights beside the averaged ones, which are the model."""
+    path, content = tmp_path / "averaged.ckpt", content_of(model)
+    raw = {name: tensor + 1 for name, tensor in content["state_dict"].items()}
+    torch.save(content | {"current_model_state": raw, "averaging_state": {"n_averaged": torch.tensor(3)}}, path)
+    codes = torch.randint(256, (1, 9, 2))
+    assert torch.equal(load(path).log_prob(codes), model.eval().log_prob(codes))
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_a_run_folder_gives_its_best_or_last_weights(model, tmp_path, name):
+    (tmp_path / "checkpoints").mkdir()
+    other = copy.deepcopy(model)
+    torch.nn.init.zeros_(other.backbone.norm.weight)
+    torch.save(content_of(other), tmp_path / "checkpoints" / "last.ckpt")
+    if name == "best":
+        torch.save(content_of(model), tmp_path / "checkpoints" / "best.ckpt")
+    assert bool(load(tmp_path).backbone.norm.weight.any()) == (name == "best")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no model: no config\.json, .*best\.ckpt, .*last\.ckpt.* run"):
+        load(tmp_path)
+
+
 def test_a_description_with_an_unknown_field_is_refused(model, tmp_path):
     path, content = tmp_path / "newer.ckpt", content_of(model)
     content["hyper_parameters"]["model"]["model"]["_target_"] = "os.system"
@@ -162,3 +206,51 @@ def test_weights_that_do_not_fit_the_description_are_refused(model, tmp_path, ch
     torch.save(content, path)
     with pytest.raises(CheckpointError, match=r"other\.ckpt: weights and model description disagree"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("model", "n_layers"), torch.tensor(1), r"model\.n_layers must be an integer; got Tensor"),
+        (("model", "n_layers"), 10**500, r"model\.n_layers must be an integer; got an integer of 1661 bits"),
+        (("model", "dropout"), float("nan"), r"model\.dropout must be a finite number; got nan"),
+        (("spec", "sample_rate"), "44100", r"spec\.sample_rate must be an integer; got '44100'"),
+        (("encoder", 3), 4, r"Unknown key encoder\.3"),
+    ],
+    ids=["tensor", "huge", "nan", "text", "number"],
+)
+def test_a_description_of_wrong_values_is_refused_by_name(model, tmp_path, place, value, message):
+    path, content = tmp_path / "edited.ckpt", content_of(model)
+    content["hyper_parameters"]["model"][place[0]][place[1]] = value
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"edited\.ckpt: its model description is not valid: {message}"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(()).expand(10**6, 10**6),
+        torch.zeros(8, device="meta"),
+        torch.zeros(8).to_sparse(),
+        [0.0] * 8,
+        None,
+    ],
+    ids=["expanded", "meta", "sparse", "list", "none"],
+)
+def test_a_weight_without_values_of_its_own_is_refused(model, tmp_path, value):
+    """An expanded tensor takes four bytes in a file and, with its shape, terabytes in memory."""
+    path, content = tmp_path / "bomb.ckpt", content_of(model)
+    content["state_dict"]["model.backbone.norm.weight"] = value
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"bomb\.ckpt.*norm\.weight is no tensor with values of its own"):
+        load(path)
+
+
+def test_the_precision_is_that_of_the_weights(model, tmp_path):
+    path = tmp_path / "double.ckpt"
+    torch.save(content_of(model.double()), path)
+    loaded = load(path)
+    assert next(loaded.parameters()).dtype == torch.float64
+    codes = torch.randint(256, (1, 9, 2))
+    assert torch.equal(loaded.log_prob(codes), model.eval().log_prob(codes))

@@ -1,0 +1,131 @@
+"""A description and its weights -> a LanguageModel, for any file that holds both. Nothing in a file is trusted.
+
+The two are compared on torch's meta device, without memory, before anything of the described size is made: a
+description can name sizes that no machine holds.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.nn.ssm import SSMParameters
+from stereo_sashimi.schema import check_type, refuse_unknown
+
+# Start codes are no weights, so no file bounds them; these are six minutes at 44.1 kHz.
+MAX_PAD_LEN = 1 << 24
+DTYPES = (torch.float32, torch.float64)
+# Digits of C below its precision (`nn/ssm.py`); no parameter, and not always there.
+REMAINDER = "C_remainder"
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint or exported model of this package, or a damaged one. The message names the file."""
+
+
+def describe(plain: Any, where: str) -> LanguageModelConfig:
+    """The model that the plain fields of a file describe; `where` names the file. Raises CheckpointError."""
+    try:
+        if isinstance(plain, dict):
+            refuse_unknown(plain, [f.name for f in dataclasses.fields(LanguageModelConfig)], "model")
+            pad_len = check_type(plain.get("pad_len", 0), int, "pad_len")
+            if pad_len > MAX_PAD_LEN:
+                raise ValueError(f"pad_len must be at most {MAX_PAD_LEN}; got {pad_len}.")
+        return LanguageModelConfig.from_plain(plain)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{where}: its model description is not valid: {error}") from error
+
+
+def build(config: LanguageModelConfig, weights: Mapping[str, Any], where: str, backend: str) -> LanguageModel:
+    """The described model with these weights, in their precision and in eval mode.
+
+    - `weights`: named as in `state_dict`, all float32 or all float64; the remainders of C may be among them.
+    - `where`: names the file. `backend`: see `ops/backend.py`.
+
+    Raises CheckpointError for weights that are missing, left over, or of another shape or type than described.
+    """
+    check(config, weights, where)
+    dtype = next(tensor.dtype for name, tensor in weights.items() if not _is_remainder(name))
+    # The initial values are overwritten: loading must not move the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        model = config.build(backend).to(dtype)
+    model.load_state_dict({name: tensor for name, tensor in weights.items() if not _is_remainder(name)})
+    for name, tensor in weights.items():
+        if _is_remainder(name):
+            model.get_submodule(name.rpartition(".")[0]).C_remainder = tensor.clone()
+    return model.eval()
+
+
+def collect(model: nn.Module) -> dict[str, Tensor]:
+    """All weights of a model, also the remainders of C, as `build` takes them: contiguous copies on the CPU."""
+    named = dict(model.state_dict())
+    for prefix, module in model.named_modules():
+        if isinstance(module, SSMParameters) and module.C_remainder is not None:
+            named[f"{prefix}.{REMAINDER}"] = module.C_remainder
+    # Parameters that share memory are written twice, and shared again by the model that is built.
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named.items()}
+
+
+def check(config: LanguageModelConfig, weights: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError unless `weights` are those of the described model; costs no memory."""
+
+    def disagree(text: str) -> CheckpointError:
+        return CheckpointError(f"{where}: weights and model description disagree: {text}.")
+
+    # Modules are made one by one, on the meta device too: more of them than the file has weights are not its own.
+    if config.model.n_layers * (1 + len(config.model.pool)) > len(weights):
+        raise disagree(
+            f"model.n_layers={config.model.n_layers} with {1 + len(config.model.pool)} levels, but there are only "
+            f"{len(weights)} weights"
+        )
+    try:
+        with torch.device("meta"):
+            blank = config.build()
+    except (ValueError, RuntimeError, OverflowError) as error:
+        # torch refuses sizes beyond 64 bits with a RuntimeError.
+        raise CheckpointError(f"{where}: the model that it describes cannot be made: {error}") from error
+    expected = dict(blank.state_dict())
+    for name, module in blank.named_modules():
+        if isinstance(module, SSMParameters) and f"{name}.{REMAINDER}" in weights:
+            expected[f"{name}.{REMAINDER}"] = module.C
+    for problem, names in (
+        ("is missing", expected.keys() - weights.keys()),
+        ("is left over", weights.keys() - expected.keys()),
+    ):
+        if names:
+            others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise disagree(f"{min(map(str, names))} {problem}{others}")
+    dtypes: set[torch.dtype] = set()
+    for name, blank_tensor in expected.items():
+        tensor = weights[name]
+        if not _is_whole(tensor):
+            raise disagree(f"{name} is no tensor with values of its own")
+        if tensor.shape != blank_tensor.shape:
+            raise disagree(f"{name} has shape {tuple(tensor.shape)}, described is {tuple(blank_tensor.shape)}")
+        if not _is_remainder(name):
+            dtypes.add(tensor.dtype)
+        if tensor.dtype not in DTYPES or len(dtypes) > 1:
+            kinds = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes | {tensor.dtype}))
+            raise disagree(f"{name} has another type than the rest ({kinds}); all must be float32, or all float64")
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"{where}: the weight {name} holds NaN or infinity: the run that wrote it broke down. Use an earlier "
+                "checkpoint."
+            )
+
+
+def _is_remainder(name: str) -> bool:
+    return name.endswith(f".{REMAINDER}")
+
+
+def _is_whole(value: object) -> bool:
+    """Whether this is a plain tensor that holds every value it shows: an expanded one can be larger than its file."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )

@@ -1,0 +1,72 @@
+"""Files in a model's format: PCM goes in and out unchanged, anything else is refused with what to change."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from stereo_sashimi.audio.io import AudioError, write_pcm
+from stereo_sashimi.generation.files import read, write
+from stereo_sashimi.spec import AudioSpec
+
+SPEC = AudioSpec(44100, 2, 16)
+
+
+def noise(channels: int = 2) -> np.ndarray:
+    return np.random.default_rng(1).integers(-32768, 32767, (40, channels)).astype(np.int16)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_what_was_written_is_read(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    write(path, noise(), SPEC)
+    assert soundfile.info(path).samplerate == 44100
+    assert np.array_equal(read(path, SPEC), noise())
+    assert np.array_equal(read(str(path), SPEC, 7), noise()[:7])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("slow.wav", r"slow\.wav has 8000 Hz, the model 44100 Hz\. Resample"),
+        ("mono.wav", r"mono\.wav has 1 channels, the model 2\. Give a file"),
+        ("surround.wav", r"surround\.wav has 6 channels, the model 2"),
+        ("empty.wav", r"empty\.wav has no frames"),
+        ("wide.wav", r"wide\.wav has 24-bit samples\. Convert it to 16 bits"),
+        ("nan.wav", r"nan\.wav: NaN or infinity in frame 3"),
+        ("text.wav", r"text\.wav: not an audio file"),
+        ("absent.wav", r"absent\.wav: there is no such file"),
+    ],
+)
+def test_a_file_in_another_format_is_refused(tmp_path, name, message):
+    write_pcm(tmp_path / "slow.wav", noise(), 8000)
+    write_pcm(tmp_path / "mono.wav", noise(1), 44100)
+    write_pcm(tmp_path / "surround.wav", noise(6), 44100)
+    write_pcm(tmp_path / "empty.wav", noise()[:0], 44100)
+    soundfile.write(tmp_path / "wide.wav", noise(), 44100, subtype="PCM_24")
+    samples = noise() / 32768
+    samples[3, 1] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, 44100, subtype="FLOAT")
+    (tmp_path / "text.wav").write_text("no audio, only text")
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / name, SPEC)
+
+
+def test_more_frames_than_there_are_is_refused(tmp_path):
+    write(tmp_path / "a.wav", noise(), SPEC)
+    with pytest.raises(AudioError, match=r"a\.wav: frames 0 to 41 were asked for, but the file has 40"):
+        read(tmp_path / "a.wav", SPEC, 41)
+
+
+@pytest.mark.parametrize(
+    ("pcm", "message"),
+    [
+        (noise(1), r"shape \(frames, 2\); got \(40, 1\)"),
+        (noise() / 32768, r"numpy array of int16; got float64"),
+        (noise()[:0], r"no frames"),
+    ],
+    ids=["mono", "float", "empty"],
+)
+def test_an_array_in_another_format_is_not_written(tmp_path, pcm, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "a.wav", pcm, SPEC)
+    assert list(tmp_path.iterdir()) == []

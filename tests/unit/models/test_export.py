@@ -1,0 +1,442 @@
+"""Exported models: what was saved comes back to the bit; whatever else is in a file is refused by name."""
+
+import contextlib
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import stereo_sashimi
+from stereo_sashimi.app.runs import EXPORTED
+from stereo_sashimi.models import export
+from stereo_sashimi.models.checkpoint import load
+from stereo_sashimi.models.export import Training, read_header, save
+from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.sashimi import SashimiConfig
+from stereo_sashimi.models.weights import MAX_PAD_LEN, CheckpointError
+from stereo_sashimi.nn.embedding import MERGES, EmbeddingConfig
+from stereo_sashimi.nn.freeze import freeze
+from stereo_sashimi.nn.heads import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.s4 import S4Config, S4DConfig
+from stereo_sashimi.nn.ssm import SSMParameters
+from stereo_sashimi.spec import AudioSpec
+
+many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def make(n_channels=2, merge="concat", decoder=None, layer=None, unet=False) -> LanguageModel:
+    torch.manual_seed(1)
+    backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2,), unet=unet, layer=layer or S4DConfig(d_state=4))
+    decoder = decoder or DMLHeadConfig("independent", n_mixtures=2)
+    config = LanguageModelConfig(AudioSpec(44100, n_channels, 8), EmbeddingConfig(4, merge), backbone, decoder, 2)
+    return config.build().eval()
+
+
+@pytest.fixture
+def model() -> LanguageModel:
+    return make()
+
+
+@pytest.fixture
+def folder(model, tmp_path) -> Path:
+    return save(model, tmp_path / "model")
+
+
+def same_bits(first: LanguageModel, second: LanguageModel) -> bool:
+    codes = torch.randint(256, (2, 11, first.spec.n_channels))
+    with torch.no_grad():
+        return torch.equal(first.log_prob(codes), second.log_prob(codes))
+
+
+@pytest.mark.parametrize("layer", [S4Config(d_state=4), S4DConfig(d_state=4, n_ssm=None)], ids=lambda c: c.kind)
+@pytest.mark.parametrize(
+    "decoder",
+    [*(CategoricalHeadConfig(c) for c in COUPLINGS), *(DMLHeadConfig(c, n_mixtures=2) for c in COUPLINGS)],
+    ids=lambda c: f"{c.kind}-{c.coupling}",
+)
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_what_was_saved_comes_back_to_the_bit(tmp_path, n_channels, decoder, layer):
+    model = make(n_channels, decoder=decoder, layer=layer)
+    loaded = load(save(model, tmp_path / "model"))
+    assert loaded.config == model.config
+    assert not loaded.training
+    assert same_bits(loaded, model)
+
+
+@pytest.mark.parametrize("unet", [False, True])
+@pytest.mark.parametrize("merge", MERGES)
+def test_every_embedding_comes_back_to_the_bit(tmp_path, merge, unet):
+    model = make(merge=merge, unet=unet)
+    assert same_bits(load(save(model, tmp_path / "model")), model)
+
+
+def test_the_folder_its_json_and_its_weights_all_name_the_model(model, folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"] == sorted(EXPORTED)
+    for path in (folder, str(folder), folder / "config.json", folder / "model.safetensors"):
+        assert same_bits(load(path), model)
+    (folder / "model.safetensors").rename(folder / "renamed.safetensors")
+    assert same_bits(load(folder / "renamed.safetensors"), model)
+
+
+def test_config_json_holds_what_the_guide_says(model, tmp_path):
+    folder = save(model, tmp_path / "a" / "b", training=Training(300, 11.5, "best.ckpt"))
+    data = json.loads((folder / "config.json").read_text())
+    assert data == {
+        "format": "stereo-sashimi model",
+        "format_version": 1,
+        "package_version": stereo_sashimi.__version__,
+        "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "model": model.config.to_plain(),
+        "training": {"steps": 300, "validation_bits_per_sample": 11.5, "checkpoint": "best.ckpt"},
+    }
+    assert read_header(folder / "config.json").training == Training(300, 11.5, "best.ckpt")
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "python.md").read_text()
+    for name in (*data, *data["model"], *data["model"]["spec"], *data["training"]):
+        assert f"`{name}`" in guide or f"{name}" in guide.split("| `model` |")[1].split("\n")[0], name
+
+
+def test_both_files_can_be_read_by_whom_the_umask_allows(model, tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = save(model, tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o640, 0o640]
+
+
+def test_the_precision_is_that_of_the_weights(model, tmp_path):
+    double = copy.deepcopy(model).double()
+    loaded = load(save(double, tmp_path / "double"))
+    assert next(loaded.parameters()).dtype == torch.float64
+    assert same_bits(loaded, double)
+    assert next(load(save(model, tmp_path / "single")).parameters()).dtype == torch.float32
+
+
+def test_the_remainder_of_c_survives_so_double_is_as_exact_as_before(model, tmp_path):
+    ssm = [module for module in model.modules() if isinstance(module, SSMParameters)]
+    for module in ssm:
+        module.C_remainder = 1e-9 * torch.rand_like(module.C, dtype=torch.float64)
+    loaded = load(save(model, tmp_path / "model"))
+    kept = [module for module in loaded.modules() if isinstance(module, SSMParameters)]
+    for before, after in zip(ssm, kept, strict=True):
+        assert torch.equal(before.C_remainder, after.C_remainder)
+        assert after.C_remainder.dtype == torch.float64
+    assert same_bits(loaded, model)
+    exact, again = copy.deepcopy(model).double(), loaded.double()
+    assert same_bits(again, exact)
+    for module in again.modules():
+        if isinstance(module, SSMParameters):
+            module.C_remainder = None
+    assert not same_bits(again, exact)
+
+
+def test_shared_and_strided_weights_are_saved(model, tmp_path):
+    model.embedding.tables[1].weight = model.embedding.tables[0].weight
+    linear = model.head.channels[0]
+    linear.weight = torch.nn.Parameter(linear.weight.detach().t().contiguous().t())
+    assert not linear.weight.is_contiguous()
+    loaded = load(save(model, tmp_path / "model"))
+    assert torch.equal(loaded.embedding.tables[0].weight, loaded.embedding.tables[1].weight)
+    assert same_bits(loaded, model)
+    # The caller's model is as it was.
+    assert model.embedding.tables[1].weight is model.embedding.tables[0].weight
+    assert not linear.weight.is_contiguous()
+
+
+def test_loading_leaves_the_random_numbers_alone(folder):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load(folder)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: model.half(), r"cannot be exported.*float16.*must be float32, or all float64"),
+        (lambda model: freeze(model), r"cannot be exported.*is missing"),
+        (
+            lambda model: model.register_buffer("extra", torch.zeros(1)) or model,
+            r"cannot be exported.*extra is left over",
+        ),
+    ],
+    ids=["half", "frozen", "another"],
+)
+def test_a_model_that_could_not_be_loaded_is_not_saved(model, tmp_path, change, message):
+    with pytest.raises(CheckpointError, match=message):
+        save(change(model), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_refused(model, folder):
+    (folder / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    other = make(n_channels=1)
+    with pytest.raises(CheckpointError, match=r"model is not empty.*out=<folder>.*overwrite=true"):
+        save(other, folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert same_bits(load(save(other, folder, overwrite=True)), other)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_what_a_killed_export_left_is_no_obstacle(model, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / ".model.safetensors.part").write_bytes(b"half")
+    folder = save(model, tmp_path / "model")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert same_bits(load(folder), model)
+
+
+@pytest.mark.parametrize("failing", ["model.safetensors", "config.json"])
+def test_a_full_disk_leaves_no_half_model(model, folder, tmp_path, monkeypatch, failing):
+    def no_space(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    place = (safetensors.torch, "save_file") if failing == "model.safetensors" else (Path, "write_text")
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, no_space)
+        with pytest.raises(CheckpointError, match=r"cannot write the model \(.*No space left"):
+            save(make(n_channels=1), folder, overwrite=True)
+        with pytest.raises(CheckpointError, match="cannot write"):
+            save(model, tmp_path / "new")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_stop_between_the_two_files_is_found(folder, monkeypatch):
+    """Old description, new weights: the names are exchanged one after the other."""
+    replace = os.replace
+
+    def stop_at_config(source: Path, target: Path) -> None:
+        if target.name == "config.json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", stop_at_config)
+    with pytest.raises(KeyboardInterrupt):
+        save(make(n_channels=1), folder, overwrite=True)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not the file .*config\.json was written with"):
+        load(folder)
+
+
+@given(place=st.floats(0, 0.999), byte=st.integers(1, 255))
+@many
+def test_a_flipped_byte_of_the_weights_is_found(folder, place, byte):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    changed = bytearray(data)
+    changed[int(len(data) * place)] ^= byte
+    path.write_bytes(changed)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not the file .*SHA-256 differs"):
+        load(folder)
+    path.write_bytes(data)
+
+
+@given(share=st.floats(0, 0.999))
+@many
+def test_a_truncated_file_is_found(folder, share):
+    for path in (folder / "model.safetensors", folder / "config.json"):
+        data = path.read_bytes()
+        # The last byte of config.json is a line end, and no loss.
+        path.write_bytes(data[: int((len(data) - 1) * share)])
+        with pytest.raises(CheckpointError, match=path.name):
+            load(folder)
+        path.write_bytes(data)
+
+
+@given(place=st.floats(0, 0.999), byte=st.integers(1, 255))
+@many
+def test_a_flipped_byte_of_the_description_gives_a_model_or_a_named_error(folder, place, byte):
+    path = folder / "config.json"
+    data = path.read_bytes()
+    changed = bytearray(data)
+    changed[int(len(data) * place)] ^= byte
+    path.write_bytes(changed)
+    # A digit of `steps` may change unseen; any other error than this one fails the test.
+    with contextlib.suppress(CheckpointError):
+        assert isinstance(load(folder), LanguageModel)
+    path.write_bytes(data)
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    path = folder / "config.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    return folder
+
+
+def put(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(data: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        data[keys[-1]] = value
+
+    return change
+
+
+def drop(*keys: str) -> Callable[[dict[str, Any]], None]:
+    def change(data: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        del data[keys[-1]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("_target_", value="os.system"), r"Unknown key config\._target_"),
+        (put("model", "_target_", value="os.system"), r"Unknown key model\._target_"),
+        (put("model", "model", "_target_", value="os.system"), r"Unknown key model\._target_"),
+        (put("model", "decoder", "_target_", value="os.system"), r"Unknown key decoder\._target_"),
+        (put("model", "model", "layer", "_target_", value="x"), r"Unknown key model\.layer\._target_"),
+        (put("training", "_target_", value="os.system"), r"Unknown key config\.training\._target_"),
+        (put("model", "spec", "bit", value=8), r"Unknown key spec\.bit\. Did you mean spec\.bits\?"),
+        (drop("model"), r"config lacks the field 'model'"),
+        (drop("sha256"), r"config lacks the field 'sha256'"),
+        (drop("model", "spec"), r"must hold exactly: spec, encoder"),
+        (drop("model", "spec", "bits"), r"spec lacks the field 'bits'"),
+        (put("model", value=[1]), r"config\.model must be a mapping; got list"),
+        (put("model", "spec", value=None), r"spec must be a mapping of fields; got NoneType"),
+        (put("model", "spec", "bits", value="8"), r"spec\.bits must be an integer; got '8'"),
+        (put("model", "spec", "bits", value=8.0), r"spec\.bits must be an integer; got 8\.0"),
+        (put("model", "spec", "bits", value=10**30), r"spec\.bits must be an integer; got an integer of 100 bits"),
+        (put("model", "spec", "n_channels", value=True), r"spec\.n_channels must be an integer; got True"),
+        (put("model", "spec", "quantization", value=1), r"spec\.quantization must be text; got 1"),
+        (put("model", "model", "n_layers", value=2.5), r"model\.n_layers must be an integer; got 2\.5"),
+        (put("model", "model", "unet", value=1), r"model\.unet must be true or false; got 1"),
+        (put("model", "model", "dropout", value=1e999), r"damaged or not JSON \(Infinity is no JSON number"),
+        (put("model", "model", "dropout", value=float("nan")), r"damaged or not JSON \(NaN is no JSON number"),
+        (put("model", "model", "pool", value=[2, "2"]), r"model\.pool must hold integers; got '2' in it"),
+        (put("model", "model", "pool", value="22"), r"model\.pool must be a list of integers; got '22'"),
+        (put("model", "model", "layer", "dt_min", value="small"), r"model\.layer\.dt_min must be a finite number"),
+        (put("model", "model", "layer", "n_ssm", value=True), r"n_ssm must be an integer or null; got True"),
+        (put("model", "model", "layer", "kind", value=["s4"]), r"model\.layer\.kind must be one of s4, s4d; got list"),
+        (put("model", "decoder", "kind", value="lstm"), r"decoder\.kind must be one of categorical, dml; got 'lstm'"),
+        (put("model", "pad_len", value="2"), r"pad_len must be an integer; got '2'"),
+        (put("model", "pad_len", value=-1), r"pad_len must be 0 or more"),
+        (put("model", "pad_len", value=MAX_PAD_LEN + 1), r"pad_len must be at most"),
+        (put("training", "steps", value="many"), r"config\.training\.steps must be an integer or null; got 'many'"),
+        (put("format", value="other"), r"its 'format' must be 'stereo-sashimi model'"),
+        (put("format_version", value=2), r"format_version 2; stereo-sashimi .* reads up to 1.*Update"),
+        (put("format_version", value="1"), r"config\.format_version must be an integer; got '1'"),
+        (put("sha256", value="0" * 64), r"SHA-256 differs"),
+        # Sizes that no memory holds, and sizes that are only not those of the weights.
+        (put("model", "encoder", "d_model", value=10**15), r"cannot be made|disagree"),
+        (put("model", "encoder", "d_model", value=65536), r"disagree: .* has shape"),
+        (put("model", "model", "n_layers", value=10**9), r"disagree: model\.n_layers=1000000000"),
+        (put("model", "model", "n_layers", value=2), r"disagree: .* is missing \(and \d+ more\)"),
+        (put("model", "model", "pool", value=[2] * 100_000), r"disagree: model\.n_layers=1 with 100001 levels"),
+        (put("model", "model", "expand", value=10**12), r"cannot be made|disagree"),
+        (put("model", "model", "layer", "d_state", value=10**8), r"cannot be made|disagree"),
+        (put("model", "decoder", "n_mixtures", value=10**12), r"cannot be made|disagree"),
+        (
+            put("model", "spec", "bits", value=16),
+            r"disagree: .*tables.* has shape \(256, 4\), described is \(65536, 4\)",
+        ),
+        (put("model", "spec", "n_channels", value=1), r"disagree: .* is left over"),
+    ],
+)
+def test_an_edited_description_is_refused_by_name(folder, change, message):
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(edited(folder, change))
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "'format' must be"),
+        ("null", "'format' must be"),
+        ('{"format": "stereo-sashimi model", "format": "x"}', "a field occurs twice"),
+        ('{"format": "stereo-sashimi model", "format_version": -Infinity}', "-Infinity is no JSON number"),
+        ('{"format": "stereo-sashimi model", "format_version": ' + "9" * 5000 + "}", "not JSON"),
+        (" " * (export._MAX_CONFIG_BYTES + 1), "no description of a model"),
+        ('{"architectures": ["Other"], "model_type": "other"}', "'format' must be"),
+        ("\xff\xfe", "not JSON"),
+    ],
+    ids=range(10),
+)
+def test_other_text_is_refused(folder, text, message):
+    (folder / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=rf"config\.json.*{message}"):
+        load(folder)
+
+
+def test_a_number_too_large_for_json_is_refused(folder):
+    text = (folder / "config.json").read_text()
+    assert '"dropout": 0.0' in text
+    (folder / "config.json").write_text(text.replace('"dropout": 0.0', '"dropout": 1e999'))
+    with pytest.raises(CheckpointError, match=r"config\.json.*model\.dropout must be a finite number; got inf"):
+        load(folder)
+
+
+def with_weights(folder: Path, content: bytes) -> Path:
+    """Other weights whose SHA-256 is right: edited on purpose."""
+    (folder / "model.safetensors").write_bytes(content)
+    return edited(folder, put("sha256", value=hashlib.sha256(content).hexdigest()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("backbone.norm.weight"), r"backbone\.norm\.weight is missing"),
+        (lambda w: w.update(extra=torch.zeros(1)), r"extra is left over"),
+        (lambda w: w.update({"backbone.norm.weight": torch.zeros(3)}), r"norm\.weight has shape \(3,\), described is"),
+        (
+            lambda w: w.update({"backbone.norm.weight": torch.zeros(8).half()}),
+            r"norm\.weight has another type.*float16",
+        ),
+        (lambda w: w.update({"backbone.norm.weight": torch.zeros(8).int()}), r"norm\.weight has another type.*int32"),
+        (lambda w: w.update({"backbone.norm.weight": torch.zeros(8).double()}), r"has another type.*float32, float64"),
+        (lambda w: w.update({"head.C_remainder": torch.zeros(8)}), r"head\.C_remainder is left over"),
+        (
+            lambda w: w.update({"backbone.center.0.layer.ssm.C_remainder": torch.zeros(1)}),
+            r"C_remainder has shape \(1,\)",
+        ),
+        (lambda w: w.clear(), r"there are only 0 weights"),
+    ],
+)
+def test_weights_of_another_model_are_refused_by_name(model, folder, change, message):
+    weights = dict(model.state_dict())
+    change(weights)
+    with pytest.raises(
+        CheckpointError, match=rf"model\.safetensors: weights and model description disagree: .*{message}"
+    ):
+        load(with_weights(folder, safetensors.torch.save(weights)))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 7, b"\xff" * 64, b"PK\x03\x04" + b"x" * 60], ids=len)
+def test_weights_that_are_no_safetensors_are_refused(folder, content):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or not a safetensors file"):
+        load(with_weights(folder, content))
+
+
+def test_one_file_without_the_other_is_refused(folder, tmp_path):
+    lonely = tmp_path / "other.safetensors"
+    lonely.write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"There is no .*config\.json.*folder of config\.json and"):
+        load(lonely)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"config\.json has no model\.safetensors beside it"):
+        load(folder)
+    with pytest.raises(CheckpointError, match=r"There is no .*absent\.json"):
+        load(tmp_path / "absent.json")
+    with pytest.raises(CheckpointError, match=r"There is no .*absent"):
+        load(tmp_path / "absent.safetensors")
