@@ -1,9 +1,12 @@
 """Sample audio from a trained model: `python generate.py checkpoint=.. seconds=..`. See stereo_sashimi.app.generate."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
 from stereo_sashimi.app.errors import speak
+from stereo_sashimi.app.overrides import check_overrides
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="generate")
@@ -16,4 +19,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    speak(check_overrides)(sys.argv[1:])
     main()

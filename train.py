@@ -1,19 +1,27 @@
 """Train SaShiMi: `python train.py experiment=audio/sashimi-sample`. The work is in stereo_sashimi.app.train."""
 
+import sys
+from pathlib import Path
+
 import hydra
 from omegaconf import DictConfig
 
 from stereo_sashimi.app.errors import speak
+from stereo_sashimi.app.overrides import check_overrides
+from stereo_sashimi.app.seed_config import refuse_files
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 @speak
-def main(cfg: DictConfig) -> None:
-    """Hand the composed config on."""
+def main(cfg: DictConfig) -> float | None:
+    """Hand the composed config on; the best validation number goes back to Hydra, for sweeps."""
+    from stereo_sashimi.app.sweep import objective
     from stereo_sashimi.app.train import run
 
-    run(cfg)
+    return objective(run(cfg))
 
 
 if __name__ == "__main__":
+    speak(check_overrides)(sys.argv[1:])
+    speak(refuse_files)(Path(__file__).parent / "configs", sys.argv[1:])
     main()

@@ -1,5 +1,6 @@
 """Fixtures of the end-to-end tests: small stereo and mono folders, composed configs, runs of the real `app.train`."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from stereo_sashimi.app import generate as app_generate
 from stereo_sashimi.app import train as app_train
+from stereo_sashimi.app.errors import speak
 from stereo_sashimi.audio.io import write_pcm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +111,51 @@ def train(composed: Callable[..., DictConfig], stereo_folder: Path, tmp_path: Pa
         base: Sequence[str] = TINY,
     ) -> dict[str, Any]:
         return start(composed, run, data, (*base, *overrides), watchers)
+
+    return go
+
+
+def contents(folder: Path) -> dict[Path, str]:
+    """Every file under a folder and the digest of what it holds."""
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+@pytest.fixture
+def refusal(
+    composed: Callable[..., DictConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
+    """`refusal("train", *overrides)`: what a command says when it refuses its input, as a user sees it.
+
+    Checks that it ends with code 1 and a few lines without a traceback, that no file under `tmp_path` was lost or
+    changed, and that nothing half-written is left.
+    """
+    monkeypatch.delenv("STEREO_SASHIMI_TRACEBACK", raising=False)
+    # seed_everything leaves its seed in the environment of later tests.
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.setenv(name, "0")
+
+    def go(command: str, *overrides: str) -> str:
+        cfg = composed(command, *overrides)
+        before = contents(tmp_path)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            speak({"train": app_train.run, "generate": app_generate.run}[command])(cfg)
+        error = capsys.readouterr().err
+        assert stopped.value.code == 1
+        assert "Traceback" not in error
+        assert not error.startswith("Instantiation")
+        assert 0 < len(error.strip().splitlines()) <= 4, error
+        after = contents(tmp_path)
+        assert {path: after.get(path) for path in before} == before
+        assert not [path for path in after if path.name.endswith((".part", ".tmp"))]
+        return error
 
     return go
 

@@ -1,158 +1,202 @@
-"""Bad folders, files and options: one message that names the culprit and the remedy, and no traceback."""
+"""Bad folders, files and options of training: one message that names the culprit and the remedy, nothing lost.
 
+Bad checkpoints, prompts and options of sampling are in `test_bad_checkpoints.py`.
+"""
+
+import builtins
+import json
 import re
-import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import bad_folders as bad
 import pytest
-import soundfile
 
-from stereo_sashimi.app.errors import speak
 from stereo_sashimi.app.train import run
+from stereo_sashimi.audio import io
 from stereo_sashimi.audio.io import write_pcm
 
-
-def noise(channels: int = 2, frames: int = 200) -> np.ndarray:
-    return np.random.default_rng(frames).integers(-2000, 2000, (frames, channels)).astype(np.int16)
-
-
-def good(folder: Path) -> None:
-    for split in ("train", "valid", "test"):
-        (folder / split).mkdir(parents=True)
-        write_pcm(folder / split / f"{split}.wav", noise(), 44100)
-
-
-def missing(folder: Path) -> None:
-    assert not folder.exists()
-
-
-def empty(folder: Path) -> None:
-    folder.mkdir()
-
-
-def two_files(folder: Path) -> None:
-    folder.mkdir()
-    for name in "ab":
-        write_pcm(folder / f"{name}.wav", noise(), 44100)
-
-
-def without_valid(folder: Path) -> None:
-    good(folder)
-    (folder / "valid" / "valid.wav").unlink()
-
-
-def mono(folder: Path) -> None:
-    good(folder)
-    write_pcm(folder / "train" / "voice.wav", noise(channels=1), 44100)
-
-
-def six_channels(folder: Path) -> None:
-    good(folder)
-    soundfile.write(folder / "train" / "surround.wav", noise(channels=6), 44100)
-
-
-def not_a_number(folder: Path) -> None:
-    good(folder)
-    samples = noise().astype(np.float32) / 32768
-    samples[70, 1] = np.nan
-    soundfile.write(folder / "train" / "train.wav", samples, 44100, subtype="FLOAT")
-
-
-def wide(folder: Path) -> None:
-    good(folder)
-    soundfile.write(folder / "train" / "train.wav", noise(), 44100, subtype="PCM_24")
-
-
-def truncated(folder: Path) -> None:
-    good(folder)
-    path = folder / "train" / "train.wav"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def zero_bytes(folder: Path) -> None:
-    good(folder)
-    (folder / "train" / "train.wav").write_bytes(b"")
-
-
-def not_audio(folder: Path) -> None:
-    good(folder)
-    (folder / "train" / "train.wav").write_bytes(b"hello" + struct.pack("<20I", *range(20)))
-
-
-def mixed_rates(folder: Path) -> None:
-    good(folder)
-    write_pcm(folder / "train" / "other.wav", noise(), 48000)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 CASES: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
-    (missing, (), r"there is no folder .*data.*\n.*dataset\.path.*preprocess/musdb18stereo_wav\.py"),
-    (empty, (), r"holds 0 audio files .*at least 3.*\n.*train/, valid/ and test/"),
-    (two_files, (), r"holds 2 audio files"),
-    (without_valid, (), r"valid/ is empty.*\n.*Put audio files"),
-    (mono, (), r"is_stereo=true but clip voice\.wav has 1 channel.*\n.*dataset\.is_stereo=false.*dataset\.upmix=true"),
-    (six_channels, (), r"clip surround\.wav has 6 channels.*\n.*Convert"),
-    (not_a_number, (), r"train\.wav: NaN or infinity in frame 70"),
-    (wide, (), r"train\.wav: 24-bit samples.*\n.*dataset\.requantize=true"),
-    (truncated, (), r"train\.wav: the file ends early.*100 bytes.*\n.*fetch or make it again"),
-    (zero_bytes, (), r"train\.wav: the file is empty"),
-    (not_audio, (), r"train\.wav: not an audio file"),
-    (mixed_rates, (), r"other\.wav has 48000 Hz|has 44100 Hz, but .*48000 Hz"),
-    (good, ("dataset.sample_len=201",), r"none of 1 files has sample_len=201.*has 200.*\n.*dataset\.sample_len to 200"),
-    (good, ("dataset.bits=12",), r"bits must be 8 or 16; got 12"),
-    (good, ("dataset.quantization=ulaw",), r"quantization must be one of linear, mu-law; got 'ulaw'"),
-    (good, ("dataset.normalize=loud",), r"normalize must be one of none, peak, minmax; got 'loud'"),
-    (good, ("dataset.context_len=64",), r"dataset\.context_len must be below dataset\.sample_len=64"),
-    (good, ("decoder.coupling=both",), r"decoder\.coupling must be one of independent, autoregressive; got 'both'"),
-    (good, ("decoder.n_mixtures=0",), r"decoder\.n_mixtures must be an integer of at least 1; got 0"),
-    (good, ("task.metrics=[bpb,accuracy]",), r"task\.metrics has accuracies, but decoder=dml .*task\.metrics=\[bpb\]"),
-    (good, ("task.metrics=[acuracy]",), r"task\.metrics has no 'acuracy'; allowed: bpb"),
-    (good, ("model.norm=batch",), r"model\.norm must be .*'batch'"),
-    (good, ("model.layer.d_state=5",), r"d_state must be even.*got 5"),
-    (good, ("model.layer.dt_transform=log",), r"dt_transform must be softplus or exp; got 'log'"),
-    (good, ("encoder.merge=mean",), r"encoder\.merge must be one of concat, sum; got 'mean'"),
-    (good, ("optimizer.lr=-1.0",), r"optimizer\.lr .*must be positive; got -1"),
-    (good, ("scheduler.warmup_steps=9",), r"warmup_steps < total_steps; got 9 and 3"),
-    (good, ("train.mode=least",), r"train\.mode must be min or max; got 'least'"),
-    (good, ("train.seed=-1",), r"train\.seed must be 0 or more; got -1"),
-    (good, ("backend.name=cuda",), r"backend must be one of auto, .*; got 'cuda'"),
-    (good, ("checkpoint=absent.ckpt",), r"There is no checkpoint absent\.ckpt"),
-    (good, ("+model.layer.d_sate=4",), r"Unknown key model\.layer\.d_sate\. Did you mean model\.layer\.d_state\?"),
-]
+    (bad.missing, (), r"there is no folder .*data.*\n.*dataset\.path.*preprocess/musdb18stereo_wav\.py"),
+    (bad.a_file, (), r"data is a file; dataset\.path names a folder.*\n.*Set dataset\.path="),
+    (bad.empty, (), r"holds 0 audio files .*at least 3.*\n.*train/, valid/ and test/"),
+    (bad.two_files, (), r"holds 2 audio files"),
+    (bad.without_valid, (), r"valid/ is empty.*\n.*Put audio files"),
+    (bad.two_valids, (), r"has both valid/ and val/; keep one"),
+    (bad.folder_with_a_file_name, (), r"train/ is empty.*\n.*Put audio files \(\.wav, \.flac, \.ogg\) into"),
+    (bad.dangling_link, (), r"link\.wav: there is no such file"),
+    (bad.mono, (),
+     r"is_stereo=true but clip voice\.wav has 1 channel.*\n.*dataset\.is_stereo=false.*dataset\.upmix=true"),
+    (bad.three_channels, (), r"clip lcr\.wav has 3 channels; 1 \(mono\) and 2 .*\n.*Convert"),
+    (bad.three_channels, ("dataset.is_stereo=false",), r"clip lcr\.wav has 3 channels.*\n.*Convert"),
+    (bad.six_channels, (), r"clip surround\.wav has 6 channels.*\n.*Convert"),
+    (bad.not_a_number, (), r"train\.wav: NaN or infinity in frame 70"),
+    (bad.infinite, (), r"train\.wav: NaN or infinity in frame 7; write the file again"),
+    (bad.wide, (), r"train\.wav: 24-bit samples.*\n.*dataset\.requantize=true"),
+    (bad.wider, (), r"train\.wav: 32-bit samples; 16 bits or fewer.*\n.*dataset\.requantize=true"),
+    (bad.truncated, (), r"train\.wav: the file ends early.*100 bytes.*\n.*fetch or make it again"),
+    (bad.truncated_flac, (), r"music\.flac: cannot decode frames 19999 to 20000.*\n.*cut off: fetch or make it again"),
+    (bad.truncated_ogg, (), r"music\.ogg: the file ends early.*\n.*fetch or make it again"),
+    (bad.zero_bytes, (), r"train\.wav: the file is empty \(0 bytes\)\.\n.*make it again"),
+    (bad.not_audio, (), r"train\.wav: not an audio file.*\n.*Convert it to 16-bit WAV or FLAC"),
+    (bad.no_frames, (), r"none of 1 files has any audio; .*train\.wav has 0 frames\.\n.*files with audio"),
+    (bad.no_frames, ("dataset.drop_last=false",), r"none of 1 files has any audio; .*train\.wav has 0 frames"),
+    (bad.one_frame, (), r"none of 1 files has sample_len=64.*train\.wav, has 1\.\n.*sample_len to 1.*drop_last=false"),
+    (bad.mixed_rates, (), r"other\.wav has 48000 Hz|has 44100 Hz, but .*48000 Hz"),
+    (bad.good, ("dataset.sample_len=201",),
+     r"none of 1 files has sample_len=201.*has 200.*\n.*dataset\.sample_len to 200"),
+    (bad.good, ("dataset.sample_len=-1",), r"dataset\.sample_len must be 1 or more; got -1"),
+    (bad.good, ("dataset.sample_len=1.5",), r"dataset\.sample_len must be an integer; got 1\.5"),
+    (bad.good, ("dataset.bits=12",), r"bits must be 8 or 16; got 12"),
+    (bad.good, ("dataset.bits=abc",), r"dataset\.bits must be an integer; got 'abc'"),
+    (bad.good, ("dataset.sample_rate=0",), r"sample_rate must be at least 1 Hz; got 0"),
+    (bad.good, ("dataset.drop_last=maybe",), r"dataset\.drop_last must be true or false; got 'maybe'"),
+    (bad.good, ("dataset.is_stereo=2",), r"dataset\.is_stereo must be true or false; got 2"),
+    (bad.good, ("dataset.train_percentage=88.0",), r"dataset\.train_percentage must be between 0 and 1; got 88"),
+    (bad.good, ("dataset.quantization=ulaw",), r"quantization must be one of linear, mu-law; got 'ulaw'"),
+    (bad.good, ("dataset.normalize=loud",), r"normalize must be one of none, peak, minmax; got 'loud'"),
+    (bad.good, ("dataset.context_len=64",), r"dataset\.context_len must be below dataset\.sample_len=64"),
+    (bad.good, ("dataset.sample_len=300", "dataset.context_len=200", "dataset.drop_last=false"),
+     r"longest clip for train has 200 frames.*first 200\.\n.*dataset\.context_len to 199"),
+    (bad.good, ("dataset.path=null",), r"dataset\.path must be text; got None"),
+    (bad.good, ("decoder.coupling=both",), r"decoder\.coupling must be one of independent, autoregressive; got 'both'"),
+    (bad.good, ("decoder.n_mixtures=0",), r"decoder\.n_mixtures must be an integer of at least 1; got 0"),
+    (bad.good, ("task.metrics=[bpb,accuracy]",),
+     r"task\.metrics has accuracies, but decoder=dml .*task\.metrics=\[bpb\]"),
+    (bad.good, ("task.metrics=[acuracy]",), r"task\.metrics has no 'acuracy'; allowed: bpb"),
+    (bad.good, ("task.metrics=bpb",), r"task\.metrics must be a list of texts; got 'bpb'"),
+    (bad.good, ("model.norm=batch",), r"model\.norm must be .*'batch'"),
+    (bad.good, ("model.pool=4",), r"model\.pool must be a list of integers; got 4"),
+    (bad.good, ("model.n_layers=two",), r"model\.n_layers must be an integer; got 'two'"),
+    (bad.good, ("model.layer.d_state=5",), r"d_state must be even.*got 5"),
+    (bad.good, ("model.layer.dt_transform=log",), r"dt_transform must be softplus or exp; got 'log'"),
+    (bad.good, ("encoder.merge=mean",), r"encoder\.merge must be one of concat, sum, mix, none; got 'mean'"),
+    (bad.good, ("optimizer.lr=-1.0",), r"optimizer\.lr .*must be positive; got -1"),
+    (bad.good, ("optimizer.lr=0.0",), r"optimizer\.lr .*must be positive; got 0"),
+    (bad.good, ("optimizer.lr=fast",), r"optimizer\.lr must be a finite number; got 'fast'"),
+    (bad.good, ("scheduler.warmup_steps=9",), r"warmup_steps < total_steps; got 9 and 3"),
+    (bad.good, ("loader.batch_size=0",), r"loader\.batch_size must be 1 or more; got 0"),
+    (bad.good, ("loader.batch_size=two",), r"loader\.batch_size must be an integer; got 'two'"),
+    (bad.good, ("trainer.max_steps=many",), r"trainer\.max_steps must be an integer; got 'many'"),
+    (bad.good, ("train.mode=least",), r"train\.mode must be min or max; got 'least'"),
+    (bad.good, ("train.monitor=val/lss",), r"train\.monitor=val/lss is not measured; there are val/loss, "),
+    (bad.good, ("train.seed=-1",), r"train\.seed must be 0 or more; got -1"),
+    (bad.good, ("backend.name=cuda",), r"backend must be one of auto, .*; got 'cuda'"),
+    (bad.good, ("checkpoint=absent.ckpt",), r"There is no checkpoint absent\.ckpt"),
+    (bad.good, ("+model.layer.d_sate=4",), r"Unknown key model\.layer\.d_sate\. Did you mean model\.layer\.d_state\?"),
+]  # fmt: skip
+# What only shows when the samples are read: the run has begun, and says that it failed.
+LATE = (bad.not_a_number, bad.infinite)
+
+
+def settings(folder: Path, small: tuple[str, ...]) -> tuple[str, ...]:
+    return (
+        *small, "experiment=audio/sashimi-sample", "scheduler.total_steps=3", "scheduler.warmup_steps=1",
+        "logger=none", "train.validate_before=false", f"dataset.path={folder / 'data'}", f"paths.run={folder / 'run'}",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("make", "options", "message"), CASES, ids=[f"{make.__name__} {' '.join(options)}" for make, options, _ in CASES]
 )
-def test_the_message_names_the_culprit(composed, small, tmp_path, monkeypatch, capsys, make, options, message):
+def test_the_message_names_the_culprit(refusal, small, tmp_path, make, options, message):
     make(tmp_path / "data")
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
-    monkeypatch.delenv("STEREO_SASHIMI_TRACEBACK", raising=False)
-    cfg = composed(
-        "train", *small, "experiment=audio/sashimi-sample", "scheduler.total_steps=3", "scheduler.warmup_steps=1",
-        "logger=none", "train.validate_before=false", f"dataset.path={tmp_path / 'data'}",
-        f"paths.run={tmp_path / 'run'}", *options,
-    )  # fmt: skip
-    with pytest.raises(SystemExit) as stopped:
-        speak(run)(cfg)
-    assert stopped.value.code == 1
-    error = capsys.readouterr().err
+    error = refusal("train", *settings(tmp_path, small), *options)
     assert re.search(message, error), error
-    assert "Traceback" not in error
-    assert not error.startswith("Instantiation")
-    assert len(error.strip().splitlines()) <= 4
-    assert not list(tmp_path.glob("run/checkpoints/*"))
+    if make in LATE:
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+        assert not list(tmp_path.glob("run/checkpoints/*"))
+    else:
+        assert not (tmp_path / "run").exists(), "no half run"
 
 
-def test_the_good_folder_is_good(composed, small, tmp_path, monkeypatch):
-    # Without this, the cases above could fail for another reason than theirs.
-    good(tmp_path / "data")
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        # Without this, the cases above could fail for another reason than theirs.
+        (bad.good, ()),
+        (bad.silent, ()),
+        (bad.silent, ("dataset.normalize=minmax",)),
+        (bad.silent, ("dataset.normalize=peak", "dataset.bits=8", "dataset.quantization=mu-law")),
+        (bad.one_frame, ("dataset.drop_last=false",)),
+        (bad.no_frames, ("dataset.sample_rate=22050", "dataset.path=${paths.data_dir}/more")),
+    ],
+    ids=["good", "silence", "silence, minmax", "silence, peak", "one frame", "an empty file among others"],
+)
+def test_what_is_unusual_but_good(composed, small, tmp_path, monkeypatch, make, options):
+    make(tmp_path / "data")
+    make(tmp_path / "more")
+    write_pcm(tmp_path / "more" / "train" / "music.wav", bad.noise(frames=500), 44100)
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(name, "0")
-    cfg = composed(
-        "train", *small, "experiment=audio/sashimi-sample", "scheduler.total_steps=3", "scheduler.warmup_steps=1",
-        "logger=none", f"dataset.path={tmp_path / 'data'}", f"paths.run={tmp_path / 'run'}",
-    )  # fmt: skip
+    cfg = composed("train", *settings(tmp_path, small), f"paths.data_dir={tmp_path}", *options)
     assert run(cfg)["status"] == "finished"
+
+
+def test_a_file_without_permission(refusal, small, tmp_path, monkeypatch):
+    bad.good(tmp_path / "data")
+
+    def refuse(path, *args, **kwargs):
+        if Path(path).name == "train.wav":
+            raise PermissionError(13, "Permission denied", str(path))
+        return builtins.open(path, *args, **kwargs)
+
+    # The superuser, as which tests often run, may read everything.
+    monkeypatch.setattr(io, "open", refuse, raising=False)
+    error = refusal("train", *settings(tmp_path, small))
+    assert re.search(r"train\.wav: cannot read the file \(Permission denied\)", error)
+
+
+@pytest.mark.parametrize("run", ["file/run", "file"])
+def test_a_run_folder_that_cannot_be(refusal, small, tmp_path, run):
+    bad.good(tmp_path / "data")
+    (tmp_path / "file").write_text("mine")
+    error = refusal("train", *settings(tmp_path, small), f"paths.run={tmp_path / run}")
+    assert re.search(rf"paths\.run=.*{run} cannot be made: .*Give a folder that can be written: paths\.run=", error)
+
+
+def test_any_path_can_be_given_in_quotes(composed, small, tmp_path, monkeypatch):
+    folder = tmp_path / "Ünïcödé = a,b (it's) [x] {y} #1"
+    bad.good(folder / "data")
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.setenv(name, "0")
+    quoted = [f'{key}="{folder / name}"' for key, name in (("dataset.path", "data"), ("paths.run", "run"))]
+    result = run(composed("train", *settings(tmp_path, small), *quoted))
+    assert result["status"] == "finished"
+    assert Path(result["last"]).resolve().is_relative_to(folder)
+    again = f'paths.run="{folder / "again"}"'
+    resumed = composed("train", *settings(tmp_path, small), *quoted, again, "scheduler.total_steps=3",
+                       f'checkpoint="{folder / "run" / "checkpoints" / "last.ckpt"}"')  # fmt: skip
+    assert run(resumed)["status"] == "finished"
+    wav = f'out="{folder / "out"}"', f'checkpoint="{folder / "run"}"', f'prompt="{folder / "data/test/test.wav"}"'
+    from stereo_sashimi.app.generate import run as generate
+
+    (made,) = generate(composed("generate", "seconds=0.001", "prompt_seconds=0.001", "device=cpu", *wav))
+    assert made.parent == folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("model=sashimmi", r"Could not find 'model/sashimmi'\n\nAvailable options in 'model':\n\tsashimi\n"),
+        ("model.d_modle=3", r"Could not override 'model\.d_modle'.*\n"),
+        ("dataset.path=/a=b", r"dataset\.path=/a=b cannot be read.*\n.*Write 'dataset\.path=\"/a=b\"'"),
+        pytest.param(
+            "dataset.path=/nowhere/at all",
+            r"there is no folder /nowhere/at all\.\n.*Set dataset\.path",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_command_itself(tmp_path, argument, message):
+    command = [sys.executable, str(ROOT / "train.py"), argument, f"paths.runs={tmp_path / 'runs'}"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert re.search(message, ended.stderr), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.rglob("*.ckpt")) + list(tmp_path.rglob("run.json"))

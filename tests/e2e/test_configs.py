@@ -61,6 +61,10 @@ def test_options_compose(composed, tmp_path, group, option):
             composed("train", "experiment=audio/sashimi-sample", f"debug={option}"),
         )
         assert before.trainer != after.trainer
+    if option == "revnorm":
+        with pytest.raises(ValueError, match=rf"{group}=revnorm cannot be part of a language model: .*no likelihood"):
+            check(composed("train", "dataset=sample", f"{group}={option}"), tmp_path)
+        return
     check(composed("train", "experiment=audio/sashimi-sample", "task.metrics=[bpb]", f"{group}={option}"), tmp_path)
 
 
@@ -73,7 +77,9 @@ def test_no_file_is_forgotten():
     tested = {f"{group}/{option}.yaml" for group, option in OPTIONS}
     tested |= {f"experiment/{name}.yaml" for name in EXPERIMENTS} | {f"scheduler/{name}.yaml" for name in SCHEDULERS}
     # The commands, and Hydra's own settings, which compose() leaves out of what it returns.
-    assert set(FILES) - tested == {"train.yaml", "generate.yaml", "hydra/default.yaml", "hydra/generate.yaml"}
+    # The sweep has tests of its own, test_sweep.py.
+    others = {"train.yaml", "generate.yaml", "hydra/default.yaml", "hydra/generate.yaml", "sweep/optuna.yaml"}
+    assert set(FILES) - tested == others
 
 
 @pytest.mark.parametrize("command", ["train", "generate"])

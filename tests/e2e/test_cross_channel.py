@@ -127,4 +127,4 @@ def test_the_table(capsys):
             for value, ideal in zip(measured, expected, strict=True):
                 assert ideal - 0.05 < value < ideal + 0.3
     with capsys.disabled():
-        print("\n" + "\n".join(lines) + "\n(theory in brackets)")
+        print("\n" + "\n".join(lines) + "\n(theory in brackets; the separate models have the dml head)")

@@ -73,7 +73,10 @@ def test_stereo_dml_leaves_a_complete_run(train, tmp_path, capsys):
         losses = column(run, f"train/loss/{channel}")
         assert len(losses) == 3
         assert np.isfinite(losses).all()
-    assert column(run, "train/loss") == pytest.approx(watch.losses, rel=1e-5)
+    # The last batch of the epoch has three clips of four, and that share in the loss of its step.
+    assert column(run, "train/loss") == pytest.approx(
+        [loss / share for loss, share in zip(watch.losses, (1, 1, 0.75), strict=True)], rel=1e-5
+    )
     assert len(column(run, "train/samples_per_s")) == 3
     assert list((run / "tensorboard").glob("events.out.tfevents*"))
     printed = capsys.readouterr().out.splitlines()

@@ -13,9 +13,12 @@ from omegaconf import DictConfig
 
 from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.nn import ReversibleNormInputConfig, ReversibleNormOutputConfig
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.checkpoints import AtomicCheckpointIO
+from stereo_sashimi.tasks.nonfinite import NonFiniteGuard
+from stereo_sashimi.tasks.resume import ExactResume
 
 
 def build_datamodule(cfg: DictConfig) -> AudioDataModule:
@@ -34,11 +37,15 @@ def build_datamodule(cfg: DictConfig) -> AudioDataModule:
 
 def build_model_config(cfg: DictConfig, datamodule: AudioDataModule) -> LanguageModelConfig:
     """The model that `cfg` describes, for the audio that the data set gives."""
+    encoder, decoder = instantiate(cfg.encoder), instantiate(cfg.decoder)
+    for part in (encoder, decoder):
+        if isinstance(part, (ReversibleNormInputConfig, ReversibleNormOutputConfig)):
+            part.build()
     return LanguageModelConfig(
         spec=datamodule.spec,
-        encoder=instantiate(cfg.encoder),
+        encoder=encoder,
         model=instantiate(cfg.model, _convert_="all"),
-        decoder=instantiate(cfg.decoder),
+        decoder=decoder,
         pad_len=datamodule.pad_len or 0,
     )
 
@@ -55,6 +62,7 @@ def build_task(cfg: DictConfig, model: LanguageModelConfig, datamodule: AudioDat
         monitor=cfg.train.monitor,
         mode=cfg.train.mode,
         backend=cfg.backend.name,
+        frames_per_batch=datamodule.batch_size * (datamodule.sample_len - (datamodule.context_len or 0)),
         _convert_="all",
     )
     return task
@@ -69,6 +77,8 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     # A trainer cannot train with a callback that looks at a learning rate no logger takes.
     loggers = each("logger")
     callbacks = [c for c in each("callbacks") if loggers or not isinstance(c, pl.callbacks.LearningRateMonitor)]
+    # Not among the callbacks to choose: no run is to be trusted without them. ExactResume comes last.
+    callbacks += [NonFiniteGuard(cfg.train.on_nan), ExactResume()]
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
         callbacks=callbacks,

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from stereo_sashimi.app.seed_config import refuse_names
 from stereo_sashimi.schema import refuse_unknown
 
 # Sections without a `_target_`, and the keys that the app reads from them.
 PLAIN = {
-    "train": ("seed", "monitor", "mode", "train_chunk_size", "val_chunk_size", "test", "validate_before"),
+    "train": ("seed", "monitor", "mode", "train_chunk_size", "val_chunk_size", "test", "validate_before", "on_nan"),
     "loader": ("batch_size", "num_workers", "pin_memory", "persistent_workers"),
     "paths": ("data_dir", "runs", "run"),
     "backend": ("name",),
 }
 TRAIN_SECTIONS = (
     *PLAIN,
-    *("checkpoint", "dataset", "task", "encoder", "model", "decoder", "optimizer", "scheduler", "trainer"),
+    *("checkpoint", "init_from", "dataset", "task", "encoder", "model", "decoder", "optimizer", "scheduler", "trainer"),
     *("callbacks", "logger"),
 )
 
@@ -28,6 +29,7 @@ def check_keys(cfg: DictConfig, sections: Sequence[str] = TRAIN_SECTIONS) -> Non
     # Unresolved: an interpolation or a missing value (`???`) is a value like any other here.
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
+    refuse_names({str(key): value for key, value in plain.items()})
     refuse_unknown({str(key): value for key, value in plain.items()}, sections, "config")
     for section, node in plain.items():
         if section in PLAIN:

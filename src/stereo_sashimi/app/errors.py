@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
@@ -15,7 +17,7 @@ T = TypeVar("T")
 def speak(run: Callable[..., T]) -> Callable[..., T | None]:
     """Wrap a command: errors about input (ValueError, a backend that does not run, files) exit with 1 and one message.
 
-    `STEREO_SASHIMI_TRACEBACK=1` shows the whole traceback instead.
+    `STEREO_SASHIMI_TRACEBACK=1` shows the whole traceback instead. In a sweep the error goes on to the sweeper.
     """
 
     # Hydra finds the configs folder through the wrapped function.
@@ -39,10 +41,18 @@ def speak(run: Callable[..., T]) -> Callable[..., T | None]:
     return command
 
 
+def sweeping() -> bool:
+    """Whether this process runs the jobs of a sweep (`python train.py -m ..`)."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def _fail(root: BaseException, error: BaseException) -> NoReturn:
     if os.environ.get("STEREO_SASHIMI_TRACEBACK"):
         raise error
     print(f"{type(root).__name__}: {root}", file=sys.stderr)
+    if sweeping():
+        # Hydra counts the job as failed and goes on with the next.
+        raise error
     sys.exit(1)
 
 

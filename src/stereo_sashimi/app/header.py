@@ -18,8 +18,9 @@ def header(
     run: str,
     seed: int,
     resume: str,
+    ema: float | None = None,
 ) -> str:
-    """Six lines with units; `backend` is what was asked for, `device` a torch device string."""
+    """Six lines with units; `backend` is what was asked for, `device` a torch device string, `ema` a decay or None."""
     spec, config = task.spec, task.model.config
     clips = {split: len(data) for split, data in datamodule.datasets.items()}
     rate = f"{spec.sample_rate / 1000:g} kHz"
@@ -35,17 +36,27 @@ def header(
     pool = "x".join(str(p) for p in model.pool) or "none"
     lines = {
         "data": f"{datamodule.name}  {channels}  {rate}  {spec.bits} bit {spec.quantization}, {spec.n_levels:,} levels"
-        f"  {counts} {clip}",
+        f"  {counts} {clip}{_remixed(datamodule)}",
         "model": f"SaShiMi{' U-Net' if model.unet else ''}  {parameters / 1e6:.2f} M parameters  "
         f"d_model {model.d_model}  layers {model.n_layers}  pool {pool}  {model.layer.kind}  "
         f"decoder {config.decoder.kind}, {config.decoder.coupling}",
         "optim": f"{optimizer.kind}  lr {optimizer.lr:g} (ssm {optimizer.ssm_lr or optimizer.lr:g})  {scheduler}  "
-        + "  ".join(f"{name} {n:,}" for name, n in groups.items() if n),
+        + "  ".join(f"{name} {n:,}" for name, n in groups.items() if n)
+        + ("" if ema is None else f"  ema {ema:g}"),
         "backend": f"{chosen}  precision {precision}  device {device_name(device)}  torch {torch.__version__}",
         "run": f"{run}  seed {seed}",
         "resume": resume,
     }
     return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+
+
+def _remixed(datamodule: AudioDataModule) -> str:
+    """What was done to files with another number of channels than the data set, if there are any."""
+    files = sum(data.n_remixed for data in datamodule.datasets.values())
+    if not files:
+        return ""
+    found, done = ("stereo", "mixed down to mono") if datamodule.d_input == 1 else ("mono", "copied to both channels")
+    return f"  {files:,} {found} file{'s' if files > 1 else ''} {done}"
 
 
 def device_name(device: str) -> str:

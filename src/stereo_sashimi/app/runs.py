@@ -4,22 +4,27 @@ import json
 from pathlib import Path
 
 STATUS_FILE = "run.json"
+# The names of models/export.py, which is not imported here: a report should not wait for torch.
+EXPORTED = ("config.json", "model.safetensors")
 
 
-def find_checkpoint(given: str | None, runs: str) -> Path:
-    """The .ckpt file that the user means.
+def find_checkpoint(given: str | None, runs: str, key: str = "checkpoint") -> Path:
+    """The file that the user means: a .ckpt, or the weights of an exported model.
 
-    - `given`: a .ckpt file, a run folder, or None for the newest finished run under the folder `runs`.
+    - `given`: a file, a run folder, an exported model's folder, or None for the newest finished run under `runs`.
+    - `key`: what it is called in messages.
 
     Of a run folder the best weights are taken, or the last where no validation ran. Raises ValueError.
     """
     if given is None:
         return _of_run(newest_finished(Path(runs)))
     path = Path(given)
+    if (path / EXPORTED[0]).is_file():
+        return path / EXPORTED[1]
     if path.is_dir():
         return _of_run(path)
     if not path.is_file():
-        raise ValueError(f"There is no checkpoint {given}. Give a .ckpt file or a run folder: checkpoint=runs/<run>.")
+        raise ValueError(f"There is no checkpoint {given}. Give a .ckpt file or a run folder: {key}=runs/<run>.")
     return path
 
 

@@ -52,13 +52,16 @@ class AudioInfo:
 
 
 def probe(path: PathLike) -> AudioInfo:
-    """Read the header of a file; no samples are decoded.
+    """Read the header of a file; no samples are decoded, but the last one of FLAC, which does not say how long it is.
 
     Raises AudioError if the file is missing, empty, not audio, unreadable, or shorter than its header says.
     """
     path = Path(path)
     with _open(path) as file:
-        return _info(path, file)
+        info = _info(path, file)
+        if file.format == "FLAC" and info.frames:
+            _read(path, file, info.frames - 1, 1, "int16")
+        return info
 
 
 def read_pcm(
@@ -177,7 +180,7 @@ def _open(path: Path) -> soundfile.SoundFile:
         with open(path, "rb") as raw:
             size = os.fstat(raw.fileno()).st_size
             if size == 0:
-                raise AudioError(f"{path}: the file is empty (0 bytes).")
+                raise AudioError(f"{path}: the file is empty (0 bytes).\n  Fetch or make it again.")
             missing = _missing_bytes(raw, size)
     except FileNotFoundError:
         raise AudioError(f"{path}: there is no such file.") from None
@@ -192,7 +195,10 @@ def _open(path: Path) -> soundfile.SoundFile:
         return soundfile.SoundFile(str(path))
     except (soundfile.SoundFileError, TypeError) as error:
         # A TypeError comes for the suffix .raw, where soundfile wants the format from the caller.
-        raise AudioError(f"{path}: not an audio file that libsndfile can read ({error}).") from error
+        raise AudioError(
+            f"{path}: not an audio file that libsndfile can read ({error}).\n"
+            "  Convert it to 16-bit WAV or FLAC, or take it out of the folder."
+        ) from error
 
 
 def _info(path: Path, file: soundfile.SoundFile) -> AudioInfo:
@@ -207,7 +213,10 @@ def _read(path: Path, file: soundfile.SoundFile, start: int, frames: int, dtype:
             file.seek(start)
         samples = file.read(frames, dtype=dtype, always_2d=True)
     except soundfile.SoundFileError as error:
-        raise AudioError(f"{path}: cannot decode frames {start} to {start + frames} ({error}).") from error
+        raise AudioError(
+            f"{path}: cannot decode frames {start} to {start + frames} ({error}).\n"
+            "  The file is damaged or was cut off: fetch or make it again."
+        ) from error
     if len(samples) != frames:
         raise AudioError(
             f"{path}: the file ends early; frames {start} to {start + frames} were asked for, "

@@ -1,6 +1,8 @@
 """Sample rate conversion of whole clips; the data set (`data/dataset.py`) calls it once per file.
 
-Two engines: soxr (the SoX resampler, the default) and torchaudio (windowed sinc, Hann).
+Two engines: soxr (the SoX resampler, the default) and torchaudio (windowed sinc, Hann). Both take what lies outside a
+clip for silence, which makes a click of a clip that begins or ends in the middle of sound; so its first and last
+values are held on both sides, converted too, and cut off again.
 """
 
 import math
@@ -9,6 +11,8 @@ import numpy as np
 from jaxtyping import Float32
 
 METHODS = ("soxr", "torchaudio")
+# Frames at the lower of the two rates that the longer of the engines' filters reaches.
+_REACH = 256
 
 
 class ResampleError(ValueError):
@@ -23,7 +27,7 @@ def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
 def resample(
     x: Float32[np.ndarray, "frames channels"], from_rate: int, to_rate: int, method: str = "soxr"
 ) -> Float32[np.ndarray, "new_frames channels"]:
-    """Convert a clip from `from_rate` to `to_rate` frames per second; silence is assumed around it.
+    """Convert a clip from `from_rate` to `to_rate` frames per second; its ends are taken to go on at their last value.
 
     - `x`: float32 samples, full scale is 1. Peaks between samples may come out above full scale.
     - `method`: `"soxr"` (very high quality) or `"torchaudio"` (needs a working torchaudio).
@@ -38,19 +42,23 @@ def resample(
     if from_rate == to_rate or x.shape[0] == 0:
         return x
     length = resampled_length(x.shape[0], from_rate, to_rate)
-    return _soxr(x, from_rate, to_rate, length) if method == "soxr" else _torchaudio(x, from_rate, to_rate, length)
+    # A whole number of frames at both rates, so that the clip keeps its place on the new grid.
+    step = from_rate // math.gcd(from_rate, to_rate)
+    margin = -(-_REACH * max(from_rate, to_rate) // (to_rate * step)) * step
+    held = np.pad(np.asarray(x, dtype=np.float32), ((margin, margin), (0, 0)), mode="edge")
+    y = _soxr(held, from_rate, to_rate) if method == "soxr" else _torchaudio(held, from_rate, to_rate)
+    first = margin * to_rate // from_rate
+    return np.ascontiguousarray(y[first : first + length], dtype=np.float32)
 
 
-def _soxr(x: np.ndarray, from_rate: int, to_rate: int, length: int) -> np.ndarray:
+def _soxr(x: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     import soxr
 
-    # soxr rounds its output length down; the silence that follows the clip fills the last frame.
-    tail = np.zeros((2 * math.ceil(from_rate / to_rate) + 2, x.shape[1]), dtype=np.float32)
-    y = soxr.resample(np.concatenate([x, tail]), from_rate, to_rate, quality="VHQ")
-    return np.ascontiguousarray(y[:length], dtype=np.float32)
+    y: np.ndarray = soxr.resample(x, from_rate, to_rate, quality="VHQ")
+    return y
 
 
-def _torchaudio(x: np.ndarray, from_rate: int, to_rate: int, length: int) -> np.ndarray:
+def _torchaudio(x: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     try:
         import torchaudio.functional
     except (ImportError, OSError) as error:
@@ -60,5 +68,5 @@ def _torchaudio(x: np.ndarray, from_rate: int, to_rate: int, length: int) -> np.
         ) from error
     import torch
 
-    y = torchaudio.functional.resample(torch.from_numpy(np.ascontiguousarray(x.T)), from_rate, to_rate)
-    return np.ascontiguousarray(y.numpy().T[:length])
+    y: np.ndarray = torchaudio.functional.resample(torch.from_numpy(x.T.copy()), from_rate, to_rate).numpy()
+    return y.T

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from stereo_sashimi.audio.channels import n_channels
 from stereo_sashimi.audio.io import probe
 from stereo_sashimi.audio.resample import METHODS
-from stereo_sashimi.data.dataset import AudioFolder, ResumableLoader, collate
+from stereo_sashimi.data.dataset import AudioFolder, ResumableLoader, collate, leave_signals
 from stereo_sashimi.data.sampler import ChunkSampler, FixedDrawSampler, SamplerError, state_in_training
 from stereo_sashimi.data.split import SPLITS, DataError, split_folder
 from stereo_sashimi.spec import AudioSpec
@@ -117,9 +117,9 @@ class AudioDataModule(pl.LightningDataModule):
 
         # Everything but the rate is known now, and checked now.
         self._target_rate = sample_rate
-        self._format = {"bits": bits, "quantization": quantization, "normalize": normalize}
+        self._format: dict[str, Any] = {"bits": bits, "quantization": quantization, "normalize": normalize}
         self._d_input = n_channels(is_stereo)
-        self._n_levels = AudioSpec(sample_rate or 1, self._d_input, **self._format).n_levels  # type: ignore[arg-type]
+        self._n_levels = AudioSpec(1 if sample_rate is None else sample_rate, self._d_input, **self._format).n_levels
         self._files: dict[str, list[Path]] | None = None
         self._spec: AudioSpec | None = None
         self._sampler: ChunkSampler | None = None
@@ -147,7 +147,7 @@ class AudioDataModule(pl.LightningDataModule):
         """The format of the codes. Without `sample_rate` the header of the first file is read to know the rate."""
         if self._spec is None:
             rate = self._target_rate or probe(self._split()["train"][0]).sample_rate
-            self._spec = AudioSpec(rate, self._d_input, **self._format)  # type: ignore[arg-type]
+            self._spec = AudioSpec(rate, self._d_input, **self._format)
         return self._spec
 
     def setup(self, stage: str | None = None) -> None:
@@ -156,6 +156,7 @@ class AudioDataModule(pl.LightningDataModule):
         for split in wanted:
             if split not in self.datasets:
                 self.datasets[split] = self._folder(split)
+                self.datasets[split].check_context(self.context_len or 0, split)
         if "train" in wanted:
             self._set_up_sampler()
 
@@ -286,11 +287,13 @@ class AudioDataModule(pl.LightningDataModule):
             "pin_memory": self.pin_memory and torch.cuda.is_available(),
             "persistent_workers": self.persistent_workers,
             "collate_fn": partial(collate, start_code=self.spec.start_code),
+            "worker_init_fn": leave_signals,
             "generator": generator,
         }
 
     def _evaluation_loader(self, split: str, chunk_size: int | None) -> DataLoader[Any]:
         data = self.datasets[split]
         rank, world_size = self._ranks
-        sampler: Sampler[int] = FixedDrawSampler(len(data), chunk_size, self.seed, rank, world_size)
+        sampler = FixedDrawSampler(len(data), chunk_size, self.seed, rank, world_size)
+        sampler.check_shards(split)
         return DataLoader(data, sampler=sampler, **self._loader_options())

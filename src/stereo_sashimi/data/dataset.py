@@ -4,6 +4,8 @@ Item i is `(codes, i)`; `collate` makes the Batch that models see.
 """
 
 import hashlib
+import logging
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,10 @@ from stereo_sashimi.audio.quantize import encode
 from stereo_sashimi.audio.resample import resample, resampled_length
 from stereo_sashimi.data.split import DataError
 from stereo_sashimi.spec import AudioSpec
+
+_log = logging.getLogger(__name__)
+# Part of a converted file's name: another number where the conversion has changed.
+_CONVERSION = 2
 
 
 class Batch(NamedTuple):
@@ -57,6 +63,8 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
     - `upmix`, `requantize`: see `audio.channels.to_channels` and `audio.io.read_pcm`.
     - `name`: the data set, for error messages.
 
+    Samples of float, lossy and requantized files that exceed full scale are clipped, and counted in `clipped`; the
+    first file is logged as a warning, the others as information, each once.
     Raises DataError, ChannelError or AudioError, naming the file, for files that do not fit.
     """
 
@@ -87,13 +95,23 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
             check_readable(source, requantize=requantize)
         self._check_rates(rate_from)
         # What is read: the file itself, or its converted copy.
+        self._clipped_in_conversion: dict[Path, int] = {}
         self._paths = [self._at_rate(source) for source in self._sources]
+        if self._clipped_in_conversion:
+            _log.warning(
+                "dataset %r: %d samples in %d files, such as %s, exceeded full scale and were clipped on the way to "
+                "%d Hz.",
+                *(name, sum(self._clipped_in_conversion.values()), len(self._clipped_in_conversion)),
+                *(next(iter(self._clipped_in_conversion)), spec.sample_rate),
+            )
         self._frames = [resampled_length(s.frames, s.sample_rate, spec.sample_rate) for s in self._sources]
         clips = [n // sample_len if drop_last else -(-n // sample_len) for n in self._frames]
         # _first[k] is the index of file k's first clip; the last entry is the number of clips.
         self._first = np.concatenate([[0], np.cumsum(clips, dtype=np.int64)])
         if len(self) == 0:
             raise self._no_clips()
+        # Clipped values of each clip that was read; shared, so that the loader's worker processes count here too.
+        self._clipped = torch.zeros(len(self), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -101,10 +119,37 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Int64[Tensor, "frames channels"], int]:
         file, start = self._locate(index)
         frames = min(self.sample_len, self._frames[file] - start)
-        pcm, _ = read_pcm(self._paths[file], start, frames, requantize=self.requantize)
+        pcm, clipped = read_pcm(self._paths[file], start, frames, requantize=self.requantize)
+        if clipped:
+            self._note_clipped(file, index, clipped)
         source = self._sources[file].path.name
         pcm = to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=source, dataset=self.name)
         return torch.from_numpy(encode(pcm, self.spec)), index
+
+    @property
+    def n_remixed(self) -> int:
+        """Files with another number of channels than the data set: mixed down to mono, or copied to both sides."""
+        return sum(source.n_channels != self.spec.n_channels for source in self._sources)
+
+    def check_context(self, context_len: int, split: str) -> None:
+        """Raise DataError if the loss, which skips `context_len` frames of a clip, is left without any."""
+        longest = min(self.sample_len, max(self._frames))
+        if context_len >= longest:
+            raise DataError(
+                f"dataset {self.name!r}: the longest clip for {split} has {longest} frames, and the loss skips the "
+                f"first {context_len}.\n"
+                f"  Set dataset.context_len to {longest - 1} or less, or use longer files."
+            )
+
+    @property
+    def clipped(self) -> dict[Path, int]:
+        """Files with samples above full scale, and how many were clipped in the clips that have been read so far.
+
+        A converted file has all its clipped samples here, if it is this object that converted it.
+        """
+        parts = zip(self._sources, self._first, self._first[1:], strict=False)
+        counts = {source.path: int(self._clipped[first:last].sum()) for source, first, last in parts}
+        return {path: count for path, count in counts.items() if count} | self._clipped_in_conversion
 
     def describe(self, clip_index: int) -> tuple[Path, int]:
         """The file that a clip comes from and its first frame there (at `spec.sample_rate`)."""
@@ -117,6 +162,18 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         # The last file whose first clip is <= index: files without clips share their successor's number.
         file = int(np.searchsorted(self._first, index, side="right")) - 1
         return file, int(index - self._first[file]) * self.sample_len
+
+    def _note_clipped(self, file: int, index: int, clipped: int) -> None:
+        first, last = self._first[file : file + 2]
+        if not self._clipped[first:last].any():
+            level = logging.INFO if self._clipped.any() else logging.WARNING
+            _log.log(
+                level,
+                "dataset %r: %s exceeds full scale; %d samples of its clip at frame %d were clipped. The rest of the "
+                "file is counted silently.",
+                *(self.name, self._sources[file].path, clipped, self._locate(index)[1]),
+            )
+        self._clipped[index] = clipped
 
     def _check_rates(self, rate_from: Path | None) -> None:
         rate = self.spec.sample_rate
@@ -136,13 +193,16 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         folder = self._cache_folder or source.path.parent
         stat = source.path.stat()
         # A changed source or another engine gives another name, so a stale copy is never read.
-        key = f"{source.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{self._resampler}|{self.requantize}"
+        made = f"{self._resampler}|{self.requantize}|{_CONVERSION}"
+        key = f"{source.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{made}"
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         copy = folder / ".cache-resampled" / str(rate) / f"{source.path.stem}-{digest}.wav"
         if not copy.exists():
-            pcm, _ = read_pcm(source.path, requantize=self.requantize)
+            pcm, before = read_pcm(source.path, requantize=self.requantize)
             samples = pcm.astype(np.float32) / np.float32(32768)
-            converted, _ = float_to_pcm(resample(samples, source.sample_rate, rate, self._resampler))
+            converted, after = float_to_pcm(resample(samples, source.sample_rate, rate, self._resampler))
+            if before + after:
+                self._clipped_in_conversion[source.path] = before + after
             try:
                 copy.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -157,6 +217,11 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         longest = max(zip(self._frames, self._sources, strict=True), key=lambda pair: pair[0], default=None)
         if longest is None:
             return DataError(f"dataset {self.name!r}: no audio files were given.")
+        if not longest[0]:
+            return DataError(
+                f"dataset {self.name!r}: none of {len(self._sources)} files has any audio; {longest[1].path} has 0 "
+                "frames.\n  Put files with audio there, or make these again."
+            )
         return DataError(
             f"dataset {self.name!r}: none of {len(self._sources)} files has sample_len={self.sample_len} frames; the "
             f"longest, {longest[1].path}, has {longest[0]}.\n"
@@ -177,3 +242,12 @@ class ResumableLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing: see the class docstring."""
+
+
+def leave_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM often reach workers too; ended by them they would be an error while the main process saves.
+
+    It ends them itself, and they end when it is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

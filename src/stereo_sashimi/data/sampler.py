@@ -194,9 +194,19 @@ class FixedDrawSampler(Sampler[int]):
 
     def __init__(self, n_examples: int, chunk_size: int | None, seed: int, rank: int = 0, world_size: int = 1) -> None:
         _check_sizes(n_examples, chunk_size, seed, rank, world_size, key="train.val_chunk_size")
-        size = n_examples if chunk_size is None else min(chunk_size, n_examples)
-        draw = np.random.default_rng(seed).choice(n_examples, size=size, replace=False, shuffle=False)
+        self.size = n_examples if chunk_size is None else min(chunk_size, n_examples)
+        self.world_size = world_size
+        draw = np.random.default_rng(seed).choice(n_examples, size=self.size, replace=False, shuffle=False)
         self.indices: list[int] = np.sort(draw)[rank::world_size].tolist()
+
+    def check_shards(self, split: str) -> None:
+        """Raise SamplerError, on every rank alike, if a rank has no clip: Lightning would let it skip the totals."""
+        if self.size < self.world_size:
+            raise SamplerError(
+                f"the {split} split gives {self.size} clips for {self.world_size} processes; each needs one.\n"
+                "  Use fewer processes (trainer.devices, trainer.num_nodes), a larger train.val_chunk_size, or shorter "
+                "clips (dataset.sample_len)."
+            )
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)

@@ -77,7 +77,7 @@ class Likelihood(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The numbers so far. Raises ValueError if nothing was counted."""
         if not bool((self.count > 0).all()):
-            raise ValueError("No sample was scored: the data set gave no valid frames.")
+            raise ValueError("No sample was scored: no clip of this split is longer than dataset.context_len.")
         out = self._ratios(self.nats.sum(), self.hits.sum(-1), self.count.sum(), "")
         if len(self.channel_names) > 1:
             for c, name in enumerate(self.channel_names):

@@ -31,6 +31,9 @@ class AutoregressiveTask(pl.LightningModule):
     - `context_len`: the loss skips the first n frames of a clip.
     - `monitor`, `mode`: what the plateau scheduler watches.
     - `backend`: kernel backend; it is no part of the model.
+    - `frames_per_batch`: valid frames of a full batch of this process, what a training loss is divided by. Each frame
+      then weighs the same in whatever batch it comes, so that accumulated gradients, or those of several processes,
+      equal the gradient of the larger batch, padded and short batches included. None: divide by the batch's own.
     """
 
     def __init__(
@@ -43,10 +46,12 @@ class AutoregressiveTask(pl.LightningModule):
         monitor: str = "val/loss",
         mode: str = "min",
         backend: str = "auto",
+        frames_per_batch: int | None = None,
     ) -> None:
         super().__init__()
         metrics = list(metrics)
-        self.save_hyperparameters(ignore=["backend"])
+        self.save_hyperparameters(ignore=["backend", "frames_per_batch"])
+        self.frames_per_batch = frames_per_batch
         config = LanguageModelConfig.from_plain(model)
         self.spec = config.spec
         self.model = config.build(backend)
@@ -87,9 +92,15 @@ class AutoregressiveTask(pl.LightningModule):
         meter.update(score.log_prob.detach(), mask, score.rank)
         return -(score.log_prob * mask.unsqueeze(-1)).sum() / (mask.sum() * self.spec.n_channels).clamp_min(1)
 
+    def _weight(self, batch: Batch) -> Tensor | float:
+        """Valid frames of a batch over those of a full one: turns its mean loss into its part of the step's loss."""
+        if self.frames_per_batch is None:
+            return 1.0
+        return (batch.lengths - self.context_len).clamp_min(0).sum() / self.frames_per_batch
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss of one batch; its numbers are logged under train/."""
-        loss = self._loss(batch, "train")
+        """The loss of one batch, see `frames_per_batch`; the numbers logged under train/ are means over the batch."""
+        loss = self._loss(batch, "train") * self._weight(batch)
         meter = self.meter("train")
         if not bool(meter.count.any()):
             # Every clip of the batch is shorter than context_len: nothing to learn, nothing to report.

@@ -3,6 +3,8 @@
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from stereo_sashimi.generation.sample import Sampler
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
+from stereo_sashimi.tasks.averaging import find_ema
 from stereo_sashimi.tasks.checkpoints import fitting
 
 
@@ -113,8 +116,17 @@ class SampleLogger(Callback):
         assert isinstance(pl_module, AutoregressiveTask)
         spec, step = pl_module.spec, trainer.global_step
         n_frames = max(1, round(self.seconds * spec.sample_rate))
-        stream = Stream(pl_module.model, 1)
-        frames = [frame.codes.cpu().numpy() for frame in stream.generate(n_frames, Sampler(), [self.seed])]
+        ema = find_ema(trainer)
+        # The stream reads the weights once, here.
+        with ema.applied(pl_module) if ema is not None else nullcontext():
+            stream = Stream(pl_module.model, 1)
+        frames = []
+        with _any_algorithm():
+            for frame in stream.generate(n_frames, Sampler(), [self.seed]):
+                if trainer.received_sigterm:
+                    # There are seconds left, and the checkpoint comes after this.
+                    return
+                frames.append(frame.codes.cpu().numpy())
         pcm = decode(np.concatenate(frames, axis=1)[0], spec)
         figure = sheet(pcm, spec.sample_rate, f"step {step}, seed {self.seed}")
         folder = Path(trainer.default_root_dir) / "samples"
@@ -135,3 +147,14 @@ class SampleLogger(Callback):
                 # As WandbLogger logs: wandb counts its own steps and would drop what names an earlier one.
                 sample = {"sample/audio": audio, "sample/picture": wandb.Image(figure), "trainer/global_step": step}
                 logger.experiment.log(sample)
+
+
+@contextmanager
+def _any_algorithm() -> Iterator[None]:
+    """Lift `trainer.deterministic`: drawing needs cumulative sums, which CUDA refuses under it. Training has none."""
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)

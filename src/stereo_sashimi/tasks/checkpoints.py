@@ -1,4 +1,7 @@
-"""When and how checkpoints are written: the last state, the best weights, each file whole or not at all."""
+"""When and how checkpoints are written: the last state, the best weights, each file whole or not at all.
+
+What is in them besides Lightning's own: `resume.py` (how to go on exactly), `averaging.py` (averaged weights).
+"""
 
 import os
 import secrets
@@ -11,66 +14,120 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from stereo_sashimi.tasks.resume import accumulating
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, so that a kill or a full disk leaves the earlier file as it was."""
+    """Writes beside the target and renames, so that a kill or a full disk leaves the earlier file as it was.
+
+    The last.ckpt that a new one replaces stays as previous.ckpt; there is a whole last.ckpt at every moment.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Save to `path` in one step."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+        temporary = _beside(path)
         try:
             with open(temporary, "xb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if path.name == LAST and path.is_file():
+                _keep(path, path.with_name(PREVIOUS))
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
+def _beside(path: Path) -> Path:
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+
+
+def _keep(path: Path, name: Path) -> None:
+    """Give a file a second name, in the place of what had that name."""
+    temporary = _beside(name)
+    try:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            # A file system without hard links.
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, name)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 class LastCheckpoint(Checkpoint):
-    """Writes `<dirpath>/last.ckpt` every `every_n_train_steps` steps, after validation, at the end, on Ctrl-C."""
+    """Writes `<dirpath>/last.ckpt`: every `every_n_train_steps` steps, after validation, at the end, when stopped.
+
+    Stopped is by Ctrl-C or SIGTERM; after any other error the file stays as it was. What `ExactResume` notes makes
+    each of these the moment behind an optimizer step.
+    """
 
     def __init__(self, dirpath: str, every_n_train_steps: int = 500) -> None:
         super().__init__()
         if every_n_train_steps < 1:
             raise ValueError(f"callbacks.last.every_n_train_steps must be at least 1; got {every_n_train_steps}.")
-        self.path = Path(dirpath) / "last.ckpt"
+        self.path = Path(dirpath) / LAST
         self.every_n_train_steps = every_n_train_steps
-        self._first_step, self._saved_step = 0, 0
+        self.saved_step = 0
+        # A validation that no saved checkpoint knows of.
+        self._validated = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Remove what a killed run left half-written in the same folder."""
+        if stage == "fit" and trainer.is_global_zero:
+            for name in (LAST, PREVIOUS, "best.ckpt"):
+                for leftover in self.path.parent.glob(f".{name}.*part"):
+                    leftover.unlink(missing_ok=True)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        # A run that has trained nothing has nothing to add to the checkpoint that it came from.
-        if trainer.global_step > self._first_step:
-            trainer.save_checkpoint(self.path)
-            self._saved_step = trainer.global_step
+        trainer.save_checkpoint(self.path)
+        self.saved_step, self._validated = trainer.global_step, False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember where this run starts or resumes."""
-        self._first_step = self._saved_step = trainer.global_step
+        """Remember where this run starts or resumes: it has nothing to add to the checkpoint that it came from."""
+        self.saved_step, self._validated = trainer.global_step, False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save at every n-th optimizer step, once while gradients accumulate."""
-        if trainer.global_step % self.every_n_train_steps == 0 and trainer.global_step != self._saved_step:
+        """Save at every n-th optimizer step, and at the next one after a validation between two steps."""
+        due = self._validated or trainer.global_step % self.every_n_train_steps == 0
+        if due and trainer.global_step != self.saved_step and not accumulating(trainer):
             self._save(trainer)
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on the best score and the plateau scheduler may be other ones than in the file."""
+        self._validated = self._validated or fitting(trainer)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what validation changed: the best score and the plateau scheduler."""
-        if fitting(trainer):
+        """Save what validation changed, unless gradients are accumulating: then it waits for their step."""
+        if fitting(trainer) and not accumulating(trainer):
             self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save where training ended."""
-        self._save(trainer)
+        """Save where training ended, if that is not saved."""
+        if self._validated or trainer.global_step != self.saved_step:
+            self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save when the user stops the run with Ctrl-C."""
-        if isinstance(exception, KeyboardInterrupt) and fitting(trainer):
+        """Save when the user or the system stops the run."""
+        # A loader's worker that SIGTERM ended first reaches this process as an error of its own.
+        stopped = isinstance(exception, (KeyboardInterrupt, SIGTERMException)) or trainer.received_sigterm
+        if not stopped or not fitting(trainer):
+            return
+        if self._validated:
+            # Stopped in between: the others have still to see that validation. They see none twice.
+            for callback in trainer.checkpoint_callbacks:
+                if callback is not self:
+                    callback.on_validation_end(trainer, pl_module)
+        if self._validated or trainer.global_step != self.saved_step:
             self._save(trainer)
 
 
@@ -100,7 +157,7 @@ class BestCheckpoint(ModelCheckpoint):
         here = Path(self.dirpath) / before.name
         if before.resolve() != here.resolve():
             here.parent.mkdir(parents=True, exist_ok=True)
-            temporary = here.with_name(f".{here.name}.part")
+            temporary = _beside(here)
             shutil.copyfile(before, temporary)
             os.replace(temporary, here)
         score = state_dict["best_model_score"]

@@ -8,7 +8,9 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 
 from stereo_sashimi.app import build
 from stereo_sashimi.audio.io import write_pcm
+from stereo_sashimi.tasks.nonfinite import NonFiniteGuard
 from stereo_sashimi.tasks.optim import PlateauConfig
+from stereo_sashimi.tasks.resume import ExactResume
 
 
 @pytest.fixture
@@ -24,7 +26,8 @@ def cfg(tmp_path) -> DictConfig:
                         "is_stereo": True, "bits": 8, "sample_len": 16, "context_len": 3, "pad_len": 2,
                         "__l_max": "${.sample_len}"},
             "loader": {"batch_size": 2},
-            "train": {"train_chunk_size": 3, "val_chunk_size": 2, "seed": 7, "monitor": "val/bpb", "mode": "max"},
+            "train": {"train_chunk_size": 3, "val_chunk_size": 2, "seed": 7, "monitor": "val/bpb", "mode": "max",
+                      "on_nan": "skip"},
             "encoder": {"_target_": "stereo_sashimi.nn.EmbeddingConfig", "d_model": 4},
             "model": {"_target_": "stereo_sashimi.models.SashimiConfig", "d_model": 4, "n_layers": 1, "pool": [2],
                       "layer": {"_target_": "stereo_sashimi.nn.S4DConfig", "d_state": 4}},
@@ -92,6 +95,18 @@ def test_the_trainer_takes_what_is_not_null(cfg):
     assert any(isinstance(callback, LearningRateMonitor) for callback in trainer.callbacks)
     assert [type(logger) for logger in trainer.loggers] == [pl.loggers.CSVLogger]
     assert trainer.default_root_dir == cfg.paths.run
+
+
+def test_every_trainer_resumes_exactly_and_looks_for_nan(cfg):
+    callbacks = build.build_trainer(cfg).callbacks
+    (guard,) = (c for c in callbacks if isinstance(c, NonFiniteGuard))
+    assert guard.on_nan == "skip"
+    # Behind what the config chooses.
+    kinds = [type(c) for c in callbacks]
+    assert kinds.index(ExactResume) > max(kinds.index(LearningRateMonitor), kinds.index(NonFiniteGuard))
+    cfg.train.on_nan = "ignore"
+    with pytest.raises(ValueError, match=r"train\.on_nan must be one of stop, skip; got 'ignore'"):
+        build.build_trainer(cfg)
 
 
 def test_a_trainer_without_loggers_has_no_use_for_a_rate_monitor(cfg):

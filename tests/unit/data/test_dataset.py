@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
-from stereo_sashimi.audio import ChannelError, read_pcm, write_pcm
+from stereo_sashimi.audio import ChannelError, float_to_pcm, read_pcm, resample, write_pcm
 from stereo_sashimi.data.dataset import AudioFolder, collate
 from stereo_sashimi.data.split import DataError, find_audio, split_folder, split_points
 from stereo_sashimi.spec import AudioSpec
@@ -185,8 +187,9 @@ def test_a_converted_file_is_cut_without_edges(tmp_path):
 
     whole, parts = clips(8000), clips(100)
     assert torch.equal(whole, parts)
-    # Every second frame of a slow sine is what half the rate must give, away from the jumps at the file's ends.
+    # Every second frame of a slow sine is what half the rate must give; at the ends within 2 percent of the amplitude.
     assert np.abs(whole.numpy() - 32768 - pcm[::2])[1000:-1000].max() <= 2
+    assert np.abs(whole.numpy() - 32768 - pcm[::2]).max() <= 240
     copies = list((tmp_path / ".cache-resampled" / "8000").iterdir())
     assert len(copies) == 1
     assert find_audio(tmp_path) == [tmp_path / "a.wav"], "converted copies are no data of their own"
@@ -194,6 +197,87 @@ def test_a_converted_file_is_cut_without_edges(tmp_path):
     # A changed file is converted again.
     write_pcm(tmp_path / "a.wav", pcm[:4000], 16000)
     assert len(clips(100)) == 2000
+
+
+@given(frames=st.integers(600, 3000), sample_len=st.integers(20, 100), drop_last=st.booleans())
+@settings(deadline=None, max_examples=10)
+def test_clips_are_cut_from_the_conversion_of_the_whole_file(tmp_path_factory, frames, sample_len, drop_last):
+    folder = tmp_path_factory.mktemp("clips")
+    file = folder / "a.wav"
+    pcm = make_file(file, frames, rate=44100) // 4
+    write_pcm(file, pcm, 44100)
+    data = AudioFolder([file], spec(), sample_len, resampler="soxr", cache_folder=folder, drop_last=drop_last)
+    whole, clipped = float_to_pcm(resample(pcm.astype(np.float32) / 32768, 44100, RATE))
+    assert not clipped
+    clips = torch.cat([data[index][0] for index in range(len(data))]).numpy() - 32768
+    length = len(whole) // sample_len * sample_len if drop_last else len(whole)
+    np.testing.assert_array_equal(clips, whole[:length])
+
+
+def loud(path, frames=400, over=(), rate=RATE):
+    """A float file whose frames `over` exceed full scale, in the left channel only."""
+    samples = np.full((frames, 2), 0.25, np.float32)
+    samples[list(over), 0] = 1.5
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+
+
+def test_samples_above_full_scale_are_counted_and_told_once(tmp_path, caplog):
+    for name, over in (("a", (5, 120, 121)), ("b", ()), ("c", (0, 399))):
+        loud(tmp_path / f"{name}.wav", over=over)
+    files = [tmp_path / f"{name}.wav" for name in "abc"]
+    with caplog.at_level("INFO", "stereo_sashimi"):
+        data = AudioFolder(files, spec(), 100, name="mine")
+        assert (data.clipped, caplog.records) == ({}, []), "nothing is decoded before it is asked for"
+        for index in (1, 1, 0, 4, 11, 8):
+            data[index]
+        assert data.clipped == {files[0]: 3, files[2]: 2}, "a clip that is read again counts once"
+        for index in range(len(data)):
+            data[index]
+    assert data.clipped == {files[0]: 3, files[2]: 2}
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "'mine'" in caplog.text
+    assert f"{files[0]} exceeds full scale; 2 samples of its clip at frame 100" in caplog.text
+    assert f"{files[2]} exceeds full scale; 1 samples of its clip at frame 300" in caplog.text
+
+
+def test_workers_count_what_they_clip(tmp_path, capfd):
+    loud(tmp_path / "a.wav", over=(5, 120, 350))
+    data = AudioFolder([tmp_path / "a.wav"], spec(), 100)
+    for _ in range(2):
+        list(DataLoader(data, num_workers=1, multiprocessing_context="fork"))
+    assert data.clipped == {tmp_path / "a.wav": 3}
+    assert capfd.readouterr().err.count("exceeds full scale") <= 1
+
+
+def test_samples_clipped_by_a_conversion_are_told_when_it_is_made(tmp_path, caplog):
+    loud(tmp_path / "a.wav", frames=800, over=range(400, 420), rate=2 * RATE)
+    options = {"resampler": "soxr", "cache_folder": tmp_path, "name": "mine"}
+    with caplog.at_level("INFO", "stereo_sashimi"):
+        data = AudioFolder([tmp_path / "a.wav"], spec(), 100, **options)
+        assert data.clipped[tmp_path / "a.wav"] >= 20
+        AudioFolder([tmp_path / "a.wav"], spec(), 100, **options)
+    assert len(caplog.records) == 1
+    assert f"samples in 1 files, such as {tmp_path / 'a.wav'}, exceeded full scale" in caplog.text
+
+
+def test_a_context_that_no_clip_outlasts_is_refused(tmp_path):
+    make_file(tmp_path / "a.wav", 25)
+    make_file(tmp_path / "b.wav", 33)
+    data = AudioFolder(find_audio(tmp_path), spec(), 40, drop_last=False)
+    data.check_context(32, "train")
+    with pytest.raises(DataError, match=r"longest clip for train has 33 frames(.|\n)*context_len to 32 or less"):
+        data.check_context(33, "train")
+    AudioFolder(find_audio(tmp_path), spec(), 20).check_context(19, "train")
+
+
+def test_files_of_another_number_of_channels_are_counted(tmp_path):
+    make_file(tmp_path / "1.wav", 10)
+    make_file(tmp_path / "2.wav", 10, channels=1)
+    make_file(tmp_path / "3.wav", 10)
+    files = find_audio(tmp_path)
+    assert AudioFolder(files, spec(1), 10).n_remixed == 2
+    assert AudioFolder(files, spec(2), 10, upmix=True).n_remixed == 1
+    assert AudioFolder(files[:1], spec(2), 10).n_remixed == 0
 
 
 def test_files_at_the_rate_are_not_copied(tmp_path):

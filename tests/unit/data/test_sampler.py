@@ -155,6 +155,50 @@ def test_a_fixed_draw_loses_and_repeats_nothing_over_ranks(sizes, seed, world_si
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
+@given(
+    n=st.integers(1, 60),
+    chunk=st.one_of(st.none(), st.integers(1, 70)),
+    world_size=st.integers(1, 6),
+    batch=st.integers(1, 7),
+)
+@settings(deadline=None, max_examples=80)
+def test_a_pass_over_ranks_and_chunks_loses_nothing_and_keeps_ranks_in_step(n, chunk, world_size, batch):
+    ranks = [ChunkSampler(n, chunk, seed=0, shuffle=True, rank=r, world_size=world_size) for r in range(world_size)]
+    alone = ChunkSampler(n, chunk, seed=0, shuffle=True)
+    seen = []
+    for epoch in range(alone.n_chunks):
+        for sampler in (*ranks, alone):
+            sampler.set_epoch(epoch)
+        shards = [list(sampler) for sampler in ranks]
+        # A process that has one batch more would wait for the others for ever.
+        assert len({-(-len(shard) // batch) for shard in shards}) == 1
+        # The k-th batches of all ranks are the k-th batch of one process with batches of `world_size * batch` clips.
+        # Only behind the last clip do clips of the chunk's beginning come again, fewer than ranks.
+        whole = list(alone)
+        together = [shard[k : k + batch] for k in range(0, len(shards[0]), batch) for shard in shards]
+        for k in range(0, len(whole), world_size * batch):
+            step = flat(together[:world_size])
+            together = together[world_size:]
+            expected = whole[k : k + world_size * batch]
+            assert set(expected) <= set(step)
+            assert len(step) - len(expected) < world_size
+            if len(step) == len(expected):
+                assert sorted(step) == sorted(expected)
+        assert together == []
+        seen += flat(shards)
+    assert set(seen) == set(range(n))
+    assert len(seen) - n < world_size * alone.n_chunks
+
+
+@pytest.mark.parametrize(("n", "chunk", "world_size"), [(1, None, 2), (30, 3, 4)])
+def test_a_draw_with_fewer_clips_than_processes_is_refused_on_each_of_them(n, chunk, world_size):
+    for rank in range(world_size):
+        sampler = FixedDrawSampler(n, chunk, 0, rank, world_size)
+        with pytest.raises(SamplerError, match=rf"the valid split gives {min(n, chunk or n)} clips for {world_size} "):
+            sampler.check_shards("valid")
+    FixedDrawSampler(4, None, 0, 3, 4).check_shards("valid")
+
+
 def test_a_fixed_draw_is_the_same_every_time_and_spreads_over_all_clips():
     sampler = FixedDrawSampler(1000, 100, seed=0)
     assert list(sampler) == list(sampler) == list(FixedDrawSampler(1000, 100, seed=0))

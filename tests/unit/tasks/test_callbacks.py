@@ -8,8 +8,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stereo_sashimi.data.dataset import Batch
+from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.models import SashimiConfig
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, EmbeddingConfig, S4Config
@@ -27,10 +29,14 @@ class Trainer(pl.Trainer):
     global_step, world_size, max_steps, sanity_checking, is_global_zero = 0, 1, -1, False, True
     callback_metrics: ClassVar[dict] = {}
     loggers: ClassVar[list] = []
+    callbacks: ClassVar[list] = []
+    checkpoint_callbacks: ClassVar[list] = []
+    received_sigterm = False
     default_root_dir = "."
 
     def __init__(self, fn=TrainerFn.FITTING, **values):
-        self.state, self.saved = SimpleNamespace(fn=fn), []
+        self.state, self.saved, self.accumulating = SimpleNamespace(fn=fn), [], False
+        self.fit_loop = SimpleNamespace(_should_accumulate=lambda: self.accumulating)
         for name, value in values.items():
             setattr(self, name, value)
 
@@ -64,10 +70,48 @@ def test_every_nth_step_and_the_end(tmp_path):
     callback, trainer = LastCheckpoint(str(tmp_path), every_n_train_steps=3), Trainer()
     callback.on_train_start(trainer, MODULE)
     steps(callback, trainer, 7)
-    # What validation changed is saved too, at the same step.
+    callback.on_validation_epoch_end(trainer, MODULE)
     callback.on_validation_end(trainer, MODULE)
+    # The end adds nothing to that.
     callback.on_train_end(trainer, MODULE)
-    assert [step for _, step in trainer.saved] == [3, 6, 7, 7]
+    assert [step for _, step in trainer.saved] == [3, 6, 7]
+
+
+def test_what_validation_changed_is_saved_at_the_same_step(tmp_path):
+    callback, trainer = LastCheckpoint(str(tmp_path), every_n_train_steps=3), Trainer()
+    callback.on_train_start(trainer, MODULE)
+    steps(callback, trainer, 3)
+    callback.on_validation_epoch_end(trainer, MODULE)
+    callback.on_validation_end(trainer, MODULE)
+    steps(callback, trainer, 4)
+    callback.on_train_end(trainer, MODULE)
+    assert [step for _, step in trainer.saved] == [3, 3, 4]
+
+
+def test_a_validation_between_two_steps_is_saved_with_the_next(tmp_path):
+    callback, trainer = LastCheckpoint(str(tmp_path), every_n_train_steps=100), Trainer()
+    callback.on_train_start(trainer, MODULE)
+    steps(callback, trainer, 2)
+    trainer.accumulating = True
+    callback.on_train_batch_end(trainer, MODULE, None, None, 0)
+    callback.on_validation_epoch_end(trainer, MODULE)
+    callback.on_validation_end(trainer, MODULE)
+    assert trainer.saved == []
+    trainer.accumulating = False
+    steps(callback, trainer, 3)
+    assert [step for _, step in trainer.saved] == [3]
+    callback.on_train_end(trainer, MODULE)
+    assert len(trainer.saved) == 1
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
+    for name in (".last.ckpt.0a1b2c3d.part", ".best.ckpt.0a1b2c3d.part", ".previous.ckpt.0a1b2c3d.part"):
+        (tmp_path / name).write_bytes(b"half")
+    kept = [tmp_path / "last.ckpt", tmp_path / ".mine.part"]
+    for path in kept:
+        path.write_bytes(b"whole")
+    LastCheckpoint(str(tmp_path)).setup(Trainer(), MODULE, "fit")
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 def test_a_run_that_trains_nothing_saves_nothing(tmp_path):
@@ -83,6 +127,8 @@ def test_a_run_that_trains_nothing_saves_nothing(tmp_path):
     ("error", "values", "saved"),
     [
         (KeyboardInterrupt(), {}, True),
+        (SIGTERMException(), {}, True),
+        (RuntimeError("a worker was killed"), {"received_sigterm": True}, True),
         (RuntimeError("out of memory"), {}, False),
         (KeyboardInterrupt(), {"sanity_checking": True}, False),
         (KeyboardInterrupt(), {"fn": TrainerFn.VALIDATING}, False),
@@ -171,3 +217,28 @@ def test_drawing_leaves_the_model_as_it_is(task, tmp_path):
     assert torch.equal(task.model.log_prob(codes), before)
     task.model.log_prob(codes).mean().backward()
     assert np.isfinite([float(p.grad.norm()) for p in task.parameters()]).all()
+
+
+def test_drawing_lifts_determinism_for_a_moment(task, tmp_path, monkeypatch):
+    modes = []
+    generate = Stream.generate
+
+    def watched(self, *args):
+        modes.append(torch.are_deterministic_algorithms_enabled())
+        yield from generate(self, *args)
+
+    monkeypatch.setattr(Stream, "generate", watched)
+    torch.use_deterministic_algorithms(True)
+    try:
+        callback = SampleLogger(seconds=0.0002, every_n_validations=1)
+        callback.on_validation_end(Trainer(default_root_dir=str(tmp_path)), task)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert modes == [False]
+
+
+def test_drawing_ends_when_the_run_has_to(task, tmp_path):
+    trainer = Trainer(default_root_dir=str(tmp_path), received_sigterm=True)
+    SampleLogger(seconds=10.0, every_n_validations=1).on_validation_end(trainer, task)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,80 @@
+"""Refuse values of a wrong type, `dataset.sample_len=abc`, by the full name of their key, before anything is made."""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from stereo_sashimi.data.datamodule import AudioDataModule
+from stereo_sashimi.schema import check_type
+from stereo_sashimi.tasks import AutoregressiveTask
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Raise ValueError naming the first key that has no value, or one of another type than its reader takes.
+
+    The types are the annotations of what `_target_` names; an annotation that `check_type` does not know (a class of
+    Lightning, say) is left to the constructor.
+    """
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    # Sections without a `_target_` are arguments of these two.
+    hints = _hints(AutoregressiveTask) | _hints(AudioDataModule) | {"test": bool, "validate_before": bool}
+    for section in ("loader", "train"):
+        _check(plain.get(section, {}), hints, section)
+    for name, node in plain.items():
+        _check_node(node, str(name))
+    _check_monitor(plain["train"]["monitor"], plain["task"]["metrics"])
+
+
+def make_folder(path: str | Path, key: str) -> Path:
+    """The folder that `key` names, made with its parents. Raises ValueError where that cannot be done."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{key}={folder} cannot be made: {error.strerror}. Give a folder that can be written: {key}=<folder>."
+        ) from error
+    return folder
+
+
+def _check_node(node: object, where: str) -> None:
+    if not isinstance(node, dict):
+        return
+    if node.get("_target_") is not None:
+        _check(node, _hints(get_object(node["_target_"])), where)
+    for key, child in node.items():
+        _check_node(child, f"{where}.{key}")
+
+
+def _check(values: Mapping[Any, Any], hints: Mapping[str, Any], where: str) -> None:
+    for key, value in values.items():
+        if value == "???":
+            raise ValueError(f"{where}.{key} has no value. Set it: {where}.{key}=..")
+        if key not in hints or isinstance(value, dict):
+            continue
+        try:
+            check_type(value, hints[key], f"{where}.{key}")
+        except TypeError:
+            continue
+
+
+def _check_monitor(monitor: str, metrics: Sequence[str]) -> None:
+    names = ["loss", "bits_per_sample", *metrics]
+    split, _, name = monitor.partition("/")
+    if split not in ("val", "train") or re.sub(r"/(left|right)$", "", name) not in names:
+        measured = ", ".join(f"val/{name}" for name in dict.fromkeys(names))
+        raise ValueError(f"train.monitor={monitor} is not measured; there are {measured}, and more with task.metrics.")
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target if dataclasses.is_dataclass(target) else target.__init__)
+    except NameError:
+        # Some loggers of Lightning import what they annotate with only for type checkers.
+        return {}

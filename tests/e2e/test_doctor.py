@@ -1,0 +1,233 @@
+"""The doctor: what it says of a machine has been run, what it says of a folder is what training then meets."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from stereo_sashimi.app import build, doctor
+from stereo_sashimi.app.doctor_data import examine
+from stereo_sashimi.audio.io import write_pcm
+
+FRAMES = 600
+
+
+def noise(channels: int = 2, seed: int = 0, scale: int = 3000) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-scale, scale, (FRAMES, channels)).astype(np.int16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four good stereo files."""
+    for i in range(4):
+        write_pcm(tmp_path / f"track{i}.wav", noise(seed=i), 44100)
+    return tmp_path
+
+
+@pytest.fixture
+def quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without KeOps, which compiles for seconds where it was never used."""
+    kernels = {name: kernel for name, kernel in doctor.KERNELS.items() if name != "keops"}
+    monkeypatch.setattr(doctor, "KERNELS", kernels)
+
+
+def used(facts: list[str]) -> list[str]:
+    """The overrides of the line that says how to train."""
+    (line,) = (line for line in facts if line.startswith("use "))
+    words = shlex.split(line)
+    assert words[1:3] == ["python", "train.py"]
+    return words[3:]
+
+
+def trainable(composed: Callable, words: list[str]) -> build.AudioDataModule:
+    data = build.build_datamodule(composed("train", "model=sashimi_tiny", *words, "dataset.sample_len=50"))
+    data.setup()
+    for split in data.datasets.values():
+        assert len(split[0][0]) == 50
+    return data
+
+
+def test_a_good_folder(composed, folder):
+    facts, problems = examine(folder, quick=False)
+    assert problems == []
+    assert used(facts) == ["dataset=folder", f"dataset.path={folder}", "dataset.is_stereo=true"]
+    assert any(line.split()[:3] == ["rates", "44100", "Hz:"] for line in facts)
+    assert trainable(composed, used(facts)).d_input == 2
+
+
+def mixed_rates(folder: Path) -> None:
+    write_pcm(folder / "other.wav", noise(), 22050)
+
+
+def wide(folder: Path) -> None:
+    soundfile.write(folder / "wide.wav", noise(), 44100, subtype="PCM_24")
+
+
+def one_mono(folder: Path) -> None:
+    write_pcm(folder / "voice.wav", noise(1), 44100)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [(mixed_rates, "dataset.sample_rate=44100"), (wide, "dataset.requantize=true"), (one_mono, "dataset.upmix=true")],
+)
+def test_what_needs_an_override_gets_it(composed, folder, change, word):
+    change(folder)
+    facts, problems = examine(folder, quick=False)
+    assert problems == []
+    assert word in used(facts)
+    trainable(composed, used(facts))
+    with pytest.raises(ValueError):  # noqa: PT011 (each kind has its own message)
+        trainable(composed, [other for other in used(facts) if other != word])
+
+
+@pytest.mark.parametrize(
+    "name", ["two words", "a=b", "it's", 'say "hi"', "Ünïcode", "a,b {c}", "back\\slash", '\\"', "end\\"]
+)
+def test_folders_of_any_name_can_be_typed(composed, tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    for i in range(3):
+        write_pcm(folder / f"{i}.wav", noise(1, i), 44100)
+    facts, problems = examine(folder, quick=True)
+    assert problems == []
+    assert trainable(composed, used(facts)).folder == folder
+
+
+def not_finite(folder: Path) -> None:
+    samples = noise().astype(np.float32) / 32768
+    samples[7] = np.nan
+    soundfile.write(folder / "bad.wav", samples, 44100, subtype="FLOAT")
+
+
+def zero_bytes(folder: Path) -> None:
+    (folder / "bad.wav").write_bytes(b"")
+
+
+def no_frames(folder: Path) -> None:
+    soundfile.write(folder / "bad.wav", np.zeros((0, 2), np.int16), 44100)
+
+
+def not_audio(folder: Path) -> None:
+    (folder / "bad.wav").write_text("hello, this is text")
+
+
+def cut_short(folder: Path) -> None:
+    write_pcm(folder / "bad.wav", noise(), 44100)
+    path = folder / "bad.wav"
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def surround(folder: Path) -> None:
+    soundfile.write(folder / "bad.wav", noise(6), 44100)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (not_finite, "NaN or infinity in frame 7"),
+        (zero_bytes, "the file is empty"),
+        (no_frames, "no frames"),
+        (not_audio, "not an audio file"),
+        (cut_short, "ends early"),
+        (surround, "more than 2 channels"),
+    ],
+)
+def test_a_bad_file_is_one_problem_that_names_it(folder, spoil, words):
+    spoil(folder)
+    _, problems = examine(folder, quick=False)
+    (problem,) = problems
+    assert "bad.wav" in problem
+    assert words in problem
+    assert "\n" not in problem
+
+
+def test_quick_reads_headers_only(folder):
+    not_finite(folder)
+    assert examine(folder, quick=True)[1] == []
+
+
+def test_silent_and_clipped_files_are_told(folder):
+    write_pcm(folder / "hush.wav", np.zeros((FRAMES, 2), np.int16), 44100)
+    write_pcm(folder / "loud.wav", np.full((FRAMES, 2), -32768, np.int16), 44100)
+    facts, problems = examine(folder, quick=False)
+    assert problems == []
+    told = {line.split()[0]: line for line in facts}
+    assert "hush.wav" in told["silent"]
+    assert "loud.wav" in told["clipped"]
+    assert "track" not in told["silent"] + told["clipped"]
+
+
+def test_too_few_files_are_a_problem(tmp_path):
+    write_pcm(tmp_path / "only.wav", noise(), 44100)
+    assert "at least 3" in examine(tmp_path, quick=False)[1][0]
+    assert "no folder" in examine(tmp_path / "missing", quick=False)[1][0]
+
+
+@pytest.mark.usefixtures("quick_machine")
+def test_the_command_on_a_good_and_on_a_bad_folder(folder, capsys):
+    doctor.main([f"data={folder}"])
+    out = capsys.readouterr().out
+    assert "ready: training can run" in out
+    assert "\x1b" not in out
+    for word in ("torch", "backend krylov, cpu: runs", "backend reference, cpu: runs", "audio .flac"):
+        assert word in out
+    zero_bytes(folder)
+    with pytest.raises(SystemExit) as stopped:
+        doctor.main([f"data={folder}", "quick=true"])
+    assert stopped.value.code == 1
+    assert "1 problem:\n- " in capsys.readouterr().out
+
+
+def test_a_misspelt_key_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        doctor.main(["date=here"])
+    assert stopped.value.code == 1
+    assert "data" in capsys.readouterr().err
+
+
+def test_a_backend_that_computes_something_else_is_found(monkeypatch):
+    right = doctor.KERNELS["krylov"]
+    monkeypatch.setattr(
+        doctor, "KERNELS", {"reference": right, "krylov": lambda ssm, length: right(ssm, length) * 1.001}
+    )
+    found = doctor.Findings()
+    doctor.check_backends(found)
+    assert any("krylov, cpu computes wrong kernels" in problem for problem in found.problems)
+
+
+def test_a_backend_that_fails_is_a_problem_only_if_auto_takes_it(monkeypatch):
+    right = doctor.KERNELS["krylov"]
+
+    def broken(ssm, length):
+        raise RuntimeError("no such kernel image\nsecond line")
+
+    for name, count in (("krylov", 1), ("reference", 0)):
+        kernels = {"reference": right, "krylov": right} | {name: broken}
+        if name == "reference":
+            # What everything is compared with has to run.
+            kernels = {"reference": right, "krylov": right, "cuda_only": broken}
+            monkeypatch.setattr(doctor, "resolve", lambda backend: "krylov" if backend == "auto" else backend)
+        monkeypatch.setattr(doctor, "KERNELS", kernels)
+        found = doctor.Findings()
+        doctor.check_backends(found)
+        assert any("does not run (no such kernel image)" in line for line in found.lines)
+        assert len(found.problems) == count
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "busy", "advice"),
+    [(8, 8, 0.2, None), (2, 1, 5.0, None), (4, 4, 3.1, "OMP_NUM_THREADS=1"), (2, 16, 0.0, "OMP_NUM_THREADS=2")],
+)
+def test_threads_that_would_wait_for_each_other(cores, threads, busy, advice):
+    told = doctor.thread_advice(cores, threads, busy)
+    assert (told is None) if advice is None else advice in told
+
+
+def test_cores_are_counted():
+    assert 1 <= doctor.usable_cores() <= 4096
+    assert torch.get_num_threads() >= 1

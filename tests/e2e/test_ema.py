@@ -1,0 +1,183 @@
+"""Averaged weights: what is validated, saved, loaded and sampled is the average; training goes on without it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+
+import stereo_sashimi
+from stereo_sashimi.tasks import callbacks
+
+DECAY = 0.6
+OPTIONS = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none", "loader.batch_size=2",
+           "scheduler.total_steps=20", "train.validate_before=false", "model.dropout=0.2")  # fmt: skip
+EMA = ("callbacks=ema", "callbacks.samples=null", f"callbacks.ema.decay={DECAY}")
+
+
+class Weights(Callback):
+    """The raw weights behind every step, and those that each validation has."""
+
+    def __init__(self):
+        self.raw, self.validated = [], []
+
+    @staticmethod
+    def of(pl_module):
+        return {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.raw.append(self.of(pl_module))
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 0:
+            self.validated.append(self.of(pl_module))
+
+
+def average(raw: list[dict], start: int = 0, every: int = 1) -> dict[str, torch.Tensor]:
+    """By hand: the first weights, then decay * average + (1 - decay) * weights."""
+    chosen = [w for i, w in enumerate(raw) if i >= start and i % every == 0]
+    mean = {name: p.clone() for name, p in chosen[0].items()}
+    for weights in chosen[1:]:
+        mean = {name: DECAY * mean[name] + (1 - DECAY) * weights[name] for name in mean}
+    return mean
+
+
+def assert_close(found: dict, expected: dict) -> None:
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6, msg=name)
+
+
+def assert_equal(found: dict, expected: dict) -> None:
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def differ(a: dict, b: dict) -> bool:
+    return any(not torch.equal(a[name], b[name]) for name in b)
+
+
+def content(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def test_training_is_the_same_and_everything_else_has_the_average(train, tmp_path, capsys):
+    plain, watch = Weights(), Weights()
+    # Six steps an epoch; the second validation is left to the end of the run.
+    train(*OPTIONS, "trainer.max_steps=8", watchers=[plain])
+    result = train(*OPTIONS, *EMA, "trainer.max_steps=8", "train.validate_before=true", run=tmp_path / "ema",
+                   watchers=[watch])  # fmt: skip
+    assert [torch.equal(a[n], b[n]) for a, b in zip(plain.raw, watch.raw, strict=True) for n in a].count(False) == 0
+    assert result["ema"] == DECAY
+    assert re.search(rf"^optim .* ema {DECAY}$", capsys.readouterr().out, re.MULTILINE)
+    # Before training, at step six, and of the best weights afterwards: those of step six.
+    before, at_six, after = watch.validated
+    assert_close(at_six, average(watch.raw[:6]))
+    assert_equal(after, at_six)
+    assert differ(before, at_six)
+    folder = tmp_path / "ema" / "checkpoints"
+    for name, steps in (("best", 6), ("last", 8)):
+        saved = content(folder / f"{name}.ckpt")
+        assert_close(saved["state_dict"], average(watch.raw[:steps]))
+        assert_equal(saved["current_model_state"], watch.raw[steps - 1])
+        loaded = {f"model.{n}": p for n, p in stereo_sashimi.load(folder / f"{name}.ckpt").named_parameters()}
+        assert_equal(loaded, {n: saved["state_dict"][n] for n in loaded})
+    assert json.loads((tmp_path / "ema" / "run.json").read_text())["ema"] == DECAY
+
+
+@pytest.mark.parametrize(("key", "start", "every"), [("update_every_n_steps=3", 0, 3),
+                                                     ("update_starting_at_step=4", 4, 1)])  # fmt: skip
+def test_when_it_is_updated(train, tmp_path, key, start, every):
+    watch = Weights()
+    train(*OPTIONS, *EMA, f"callbacks.ema.{key}", "trainer.max_steps=8", watchers=[watch])
+    saved = content(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert_close(saved["state_dict"], average(watch.raw, start, every))
+
+
+def test_a_run_that_never_validates_is_tested_with_the_average(train, tmp_path):
+    class Tested(Weights):
+        def on_test_batch_start(self, trainer, pl_module, *_):
+            self.validated.append(self.of(pl_module))
+
+    watch = Tested()
+    train(*OPTIONS, *EMA, "trainer.max_steps=3", "trainer.limit_test_batches=1", "train.test=true",
+          "trainer.check_val_every_n_epoch=9", watchers=[watch])  # fmt: skip
+    assert_close(watch.validated[0], average(watch.raw))
+
+
+@pytest.mark.slow
+def test_the_test_of_the_best_weights_is_of_their_average(train, tmp_path):
+    class Tested(Weights):
+        def on_test_batch_start(self, trainer, pl_module, *_):
+            self.validated = [self.of(pl_module)]
+
+    watch = Tested()
+    train(*OPTIONS, *EMA, "trainer.max_steps=8", "trainer.limit_test_batches=1", "train.test=true", watchers=[watch])
+    assert_close(watch.validated[0], average(watch.raw[:6]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [4, 6])
+def test_two_halves_are_the_whole(train, tmp_path, cut):
+    train(*OPTIONS, *EMA, "trainer.max_steps=8", run=tmp_path / "a")
+    train(*OPTIONS, *EMA, f"trainer.max_steps={cut}", run=tmp_path / "b")
+    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    train(*OPTIONS, *EMA, "trainer.max_steps=8", f"checkpoint={last}", run=tmp_path / "c")
+    a, c = (content(tmp_path / run / "checkpoints" / "last.ckpt") for run in "ac")
+    for part in ("state_dict", "current_model_state", "averaging_state"):
+        assert a[part].keys() == c[part].keys()
+        assert_equal(c[part], a[part])
+    for state in ("exp_avg", "exp_avg_sq", "step"):
+        for i, moments in a["optimizer_states"][0]["state"].items():
+            assert torch.equal(moments[state], c["optimizer_states"][0]["state"][i][state])
+
+
+def test_samples_are_drawn_from_the_average(train, tmp_path, monkeypatch):
+    drawn = []
+
+    class Stream(callbacks.Stream):
+        def __init__(self, model, batch_size):
+            drawn.append({f"model.{n}": p.detach().clone() for n, p in model.named_parameters()})
+            super().__init__(model, batch_size)
+
+    monkeypatch.setattr(callbacks, "Stream", Stream)
+    watch = Weights()
+    train(*OPTIONS, "callbacks=ema", f"callbacks.ema.decay={DECAY}", "callbacks.samples.seconds=0.0005",
+          "callbacks.samples.every_n_validations=1", "trainer.max_steps=7", watchers=[watch])  # fmt: skip
+    assert len(drawn) == 1
+    assert_close(drawn[0], average(watch.raw[:6]))
+    # And training went on without it.
+    assert differ(watch.raw[5], drawn[0])
+    assert differ(watch.raw[6], watch.raw[5])
+
+
+def test_it_cannot_end_with_a_resume(train, tmp_path):
+    train(*OPTIONS, *EMA, "trainer.max_steps=2", run=tmp_path / "a")
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    wanted = rf"callbacks\.ema\.decay={DECAY}\); this run has {{}}\. Resume with callbacks=ema"
+    with pytest.raises(ValueError, match=wanted.format("none")):
+        train(*OPTIONS, f"checkpoint={last}")
+    with pytest.raises(ValueError, match=wanted.format(r"0\.5")):
+        train(*OPTIONS, *EMA, "callbacks.ema.decay=0.5", f"checkpoint={last}")
+
+
+@pytest.mark.filterwarnings("ignore:The checkpoint was not created with WeightAveraging")
+def test_it_can_begin_with_a_resume(train, tmp_path):
+    train(*OPTIONS, "trainer.max_steps=2", run=tmp_path / "a")
+    watch = Weights()
+    train(*OPTIONS, *EMA, "trainer.max_steps=4", f"checkpoint={tmp_path / 'a' / 'checkpoints' / 'last.ckpt'}",
+          watchers=[watch])  # fmt: skip
+    assert_close(content(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"], average(watch.raw))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("callbacks.ema.decay=1.0", r"callbacks\.ema\.decay must be at least 0 and below 1; got 1"),
+        ("callbacks.ema.update_every_n_steps=0", r"callbacks\.ema needs update_every_n_steps >= 1"),
+    ],
+)
+def test_bad_options(train, override, message):
+    with pytest.raises(Exception, match=message):
+        train(*OPTIONS, *EMA, override)

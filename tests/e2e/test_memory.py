@@ -1,0 +1,147 @@
+"""The memory estimate: without data it counts the bytes that a step with data makes, and it knows what grows."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from stereo_sashimi.app import memory, memory_step
+from stereo_sashimi.app.memory_step import Load, estimate
+from stereo_sashimi.app.memory_tracker import MemoryTracker
+from stereo_sashimi.models import SashimiConfig
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig
+from stereo_sashimi.spec import AudioSpec
+
+HEADS = {
+    "dml": DMLHeadConfig("autoregressive"),
+    "categorical": CategoricalHeadConfig("autoregressive"),
+}
+
+
+def config(channels: int = 2, bits: int = 8, head: str = "dml", **options) -> LanguageModelConfig:
+    backbone = SashimiConfig(d_model=8, n_layers=1, pool=(2,), **options)
+    return LanguageModelConfig(AudioSpec(44100, channels, bits), EmbeddingConfig(8), backbone, HEADS[head])
+
+
+@pytest.mark.parametrize(
+    ("head", "channels", "bits", "backend"),
+    [("dml", 1, 8, "krylov"), ("dml", 2, 16, "reference"), ("categorical", 2, 8, "reference"),
+     ("categorical", 2, 16, "krylov"), ("categorical", 1, 16, "krylov")],
+)  # fmt: skip
+def test_a_step_without_data_counts_what_a_real_step_makes(monkeypatch, head, channels, bits, backend):
+    load = Load(2, 300, backend=backend, ranks=head == "categorical")
+    without = estimate(config(channels, bits, head), load)
+    monkeypatch.setattr(memory_step, "FakeTensorMode", nullcontext)
+    real = estimate(config(channels, bits, head), load)
+    # Every op makes tensors of the same sizes; only which constants are kept between ops can differ.
+    assert without.peak == pytest.approx(real.peak, rel=0.01)
+    assert (without.phase, without.parameters) == (real.phase, real.parameters)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_parts_are_the_peak(head):
+    found = estimate(config(head=head, unet=True, layer=S4DConfig(d_state=8)), Load(2, 500, copies=1))
+    assert sum(found.parts.values()) == found.peak
+    weights = 4 * found.parameters
+    for part, sets in (("parameters", 1), ("moments", 2), ("copies of weights", 1)):
+        # Blocks of 64 bytes, and buffers beside the parameters.
+        assert sets * weights <= found.parts[part] < 1.3 * sets * weights
+
+
+@pytest.mark.parametrize(("channels", "head"), [(1, "categorical"), (2, "dml")])
+def test_more_clips_and_longer_clips_take_more(head, channels):
+    model = config(channels, head=head)
+    small, wide, long = (estimate(model, Load(*size)).peak for size in ((2, 400), (4, 400), (2, 800)))
+    assert small < wide
+    assert small < long
+    # Activations grow in proportion to the batch: two clips more cost what two clips cost.
+    wider = estimate(model, Load(6, 400)).peak
+    assert wider - wide == pytest.approx(wide - small, rel=0.05)
+
+
+def test_precision_and_device_count():
+    base = estimate(config(), Load(2, 400))
+    assert estimate(config(), Load(2, 400, precision="64-true")).peak > 1.7 * base.peak
+    mixed = estimate(config(), Load(2, 400, precision="bf16-mixed"))
+    assert mixed.parameters == base.parameters
+    assert mixed.peak != base.peak
+    assert estimate(config(), Load(2, 400, cuda=True)).peak > base.peak, "blocks of 512 bytes"
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (Load(1, 100, precision="transformer-engine"), r"trainer\.precision 32-true, .*got 'transformer-engine'"),
+        (Load(1, 100, backend="keops"), "backend=keops"),
+    ],
+)
+def test_what_it_cannot_tell_is_refused(load, message):
+    with pytest.raises(ValueError, match=message):
+        estimate(config(), load)
+
+
+def test_a_tracker_counts_a_storage_once_and_forgets_it():
+    with MemoryTracker() as tracker:
+        with tracker.in_room("a"):
+            x = torch.zeros(100)
+        y = x.view(10, 10)
+        assert tracker.current == 448, "400 bytes in blocks of 64"
+        assert dict(tracker.by_room) == {"a": 448}
+        tracker.move(x, "b")
+        assert tracker.by_room["b"] == 448
+        del x
+        assert tracker.current == 448
+        del y
+        assert tracker.current == 0
+        assert tracker.peak == 448
+
+
+SMALL = ("model=sashimi_tiny", "model.d_model=8", "model.n_layers=1", "dataset.sample_len=512", "loader.batch_size=4")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("dataset=folder", "task.metrics=[bpb]", "decoder=dml"),
+        ("dataset=youtubemix",),
+        ("experiment=audio/sashimi-sample", "trainer=ddp"),
+        ("dataset=sc09", "callbacks=ema", "trainer.precision=bf16-mixed"),
+    ],
+    ids=["folder", "mono", "ddp", "ema"],
+)
+def test_any_config_is_described_without_data(composed, options):
+    model, load = memory.describe(composed("train", *options, *SMALL))
+    assert (load.batch_size, load.frames) == (4, 512)
+    assert load.copies == (1 if {"trainer=ddp", "callbacks=ema"} & set(options) else 0)
+    assert model.spec.n_channels == (2 if "experiment=audio/sashimi-sample" in options else 1)
+    assert estimate(model, load).peak > 0
+
+
+def test_the_command_fits_or_says_what_would(capsys):
+    words = ["experiment=audio/sashimi-sample", "trainer=cpu", *SMALL, "dataset.bits=8", "model.pool=[2]"]
+    memory.main([*words, "available=8"])
+    out = capsys.readouterr().out
+    assert out.endswith("fits\n")
+    assert "up, level 0" in out
+    assert "head" in out
+    # Just below: a smaller batch is named, and with it the command is content.
+    needed = float(next(line.split()[-2] for line in out.splitlines() if line.startswith("total")).replace(",", ""))
+    limit = f"available={(needed - 5) / 1024}"
+    with pytest.raises(SystemExit) as stopped:
+        memory.main([*words, limit])
+    assert stopped.value.code == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("does not fit; fits with loader.batch_size=")
+    memory.main([*words, limit, *(word for word in last.split() if "=" in word)])
+    with pytest.raises(SystemExit):
+        memory.main([*words, "available=0.01", "dataset.sample_len=256", "loader.batch_size=1"])
+    assert "even one clip of 256 frames does not fit; try a smaller model.d_model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["available=much", "available=-1", "avialable=3"])
+def test_bad_words_are_refused(word, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        memory.main([word])
+    assert stopped.value.code == 1
+    assert "available" in capsys.readouterr().err or word.startswith("avi")

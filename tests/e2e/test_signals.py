@@ -1,0 +1,190 @@
+"""SIGTERM, the signal of SLURM and of containers: the run saves what it reached, says how to go on, and leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from stereo_sashimi.app import stopping
+from stereo_sashimi.tasks import checkpoints
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none", "loader.batch_size=2",
+           "scheduler.total_steps=30", "train.validate_before=false", "model.dropout=0.2")  # fmt: skip
+
+
+class Terminate(Callback):
+    """A real SIGTERM to this process, from inside a hook of the fit, once."""
+
+    def __init__(self, hook, step, times=1):
+        self.sent = False
+
+        def send(trainer, *_):
+            if trainer.global_step == step and not trainer.sanity_checking and not self.sent:
+                self.sent = True
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        setattr(self, hook, send)
+
+
+class Clips(Callback):
+    def __init__(self):
+        self.seen, self.validations = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append((trainer.global_step, batch.clips.tolist()))
+
+    def on_validation_end(self, trainer, pl_module):
+        self.validations.append((trainer.global_step, float(trainer.callback_metrics["val/loss"])))
+
+
+def status(run: Path) -> dict:
+    return json.loads((run / "run.json").read_text())
+
+
+def saved(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def stopped(train, *options, **keys) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        train(*OPTIONS, *options, **keys)
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.parametrize(
+    ("hook", "step"),
+    [("on_train_batch_start", 3), ("on_validation_batch_end", 6)],
+    ids=["training", "validation"],
+)
+def test_it_saves_and_goes_on_exactly(train, tmp_path, capsys, hook, step):
+    stopped(train, "trainer.max_steps=9", watchers=[Terminate(hook, step)])
+    err = capsys.readouterr().err
+    # The batch that had begun is finished first.
+    step += hook == "on_train_batch_start"
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert f"Interrupted after {step} steps. Go on with: python train.py checkpoint={last}" in err
+    found = status(tmp_path / "run")
+    assert (found["status"], found["steps"], Path(found["last"])) == ("interrupted", step, last)
+    assert saved(tmp_path / "run")["global_step"] == step
+    whole, rest = Clips(), Clips()
+    train(*OPTIONS, "trainer.max_steps=9", run=tmp_path / "whole", watchers=[whole])
+    train(*OPTIONS, "trainer.max_steps=9", f"checkpoint={last}", run=tmp_path / "rest", watchers=[rest])
+    assert rest.seen == whole.seen[step:]
+    # The validation that was broken off runs again from its start.
+    assert rest.validations == whole.validations
+    a, c = saved(tmp_path / "whole"), saved(tmp_path / "rest")
+    assert all(torch.equal(a["state_dict"][name], c["state_dict"][name]) for name in a["state_dict"])
+
+
+def test_between_accumulated_batches_the_step_before_counts(train, tmp_path):
+    watch = Clips()
+    stopped(train, "trainer.accumulate_grad_batches=3", "trainer.max_steps=9",
+            watchers=[watch, Terminate("on_train_batch_start", 1)])  # fmt: skip
+    assert len(watch.seen) == 4
+    last, whole, rest = tmp_path / "run" / "checkpoints" / "last.ckpt", Clips(), Clips()
+    assert saved(tmp_path / "run")["global_step"] == 1
+    options = (*OPTIONS, "trainer.accumulate_grad_batches=3", "trainer.max_steps=3")
+    train(*options, run=tmp_path / "whole", watchers=[whole])
+    train(*options, f"checkpoint={last}", run=tmp_path / "rest", watchers=[rest])
+    # The batch whose gradients were lost comes again.
+    assert rest.seen == whole.seen[3:]
+    a, c = saved(tmp_path / "whole"), saved(tmp_path / "rest")
+    assert all(torch.equal(a["state_dict"][name], c["state_dict"][name]) for name in a["state_dict"])
+
+
+def test_more_signals_disturb_nothing(train, tmp_path, monkeypatch):
+    save = torch.save
+
+    def slow_save(content, file):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(content, file)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    write = stopping.write_whole
+
+    def slow_write(path, content):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(path, content)
+
+    class Later(Terminate):
+        def on_exception(self, trainer, pl_module, exception):
+            monkeypatch.setattr(checkpoints.torch, "save", slow_save)
+            monkeypatch.setattr(stopping, "write_whole", slow_write)
+
+    stopped(train, "trainer.max_steps=9", watchers=[Later("on_train_batch_start", 3, times=2)])
+    assert saved(tmp_path / "run")["global_step"] == 4
+    assert status(tmp_path / "run")["status"] == "interrupted"
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_outside_the_loops_it_stops_at_once(train, tmp_path, capsys):
+    # In the validation before training; nothing is trained, nothing is saved.
+    stopped(train, "train.validate_before=true", watchers=[Terminate("on_validation_epoch_start", 0)])
+    assert status(tmp_path / "run")["status"] == "interrupted"
+    assert "Interrupted after 0 steps. Nothing was saved yet." in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_behind_training_it_stops_too(train, tmp_path, capsys):
+    stopped(train, "train.test=true", "trainer.max_steps=2", watchers=[Terminate("on_test_batch_end", 2)])
+    assert status(tmp_path / "run")["status"] == "interrupted"
+    assert "Interrupted after 2 steps. Go on with:" in capsys.readouterr().err
+
+
+def test_a_resumed_run_that_added_nothing_names_where_it_came_from(train, tmp_path, capsys):
+    train(*OPTIONS, "trainer.max_steps=2", run=tmp_path / "a")
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    stopped(train, f"checkpoint={last}", "trainer.max_steps=9", "train.validate_before=true",
+            watchers=[Terminate("on_train_start", 2)])  # fmt: skip
+    assert "Go on with: python train.py checkpoint=" in capsys.readouterr().err
+
+
+TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "to_all"),
+    [((), False), (("loader.num_workers=2",), True), (TWO, True), (TWO, False)],
+    ids=["alone", "with loader workers", "two processes", "one of two processes"],
+)
+def test_on_the_command_line(tmp_path, small, stereo_folder, options, to_all):
+    process = subprocess.Popen(
+        [
+            sys.executable, str(ROOT / "train.py"), "experiment=audio/sashimi-sample", *small, *OPTIONS,
+            f"dataset.path={stereo_folder}", "scheduler.total_steps=100000", *options,
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 2"):
+                break
+        else:
+            pytest.fail(f"no step was printed: {process.communicate()}")
+        # SLURM sends it to every process of a job, the loader's workers among them; docker to the first.
+        (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 143, err
+    assert err.count("Interrupted after") == 1
+    assert "Go on with: python train.py" in err
+    assert "Traceback" not in err + out
+    (run,) = tmp_path.glob("runs/*")
+    assert status(run)["status"] == "interrupted"
+    assert saved(run)["global_step"] == status(run)["steps"] >= 2
