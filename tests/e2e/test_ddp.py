@@ -65,6 +65,7 @@ def assert_same_training(run: Path, other: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [None, 20])
 def test_accumulated_gradients_are_those_of_the_larger_batch(train, folder, tmp_path, context):
     option = f"dataset.context_len={'null' if context is None else context}"

@@ -98,6 +98,7 @@ def test_generate_takes_an_exported_model(run, composed, tmp_path, monkeypatch):
     assert wav.parent == folder / "samples"
 
 
+@pytest.mark.slow
 def test_the_command(run):
     command = [sys.executable, "-m", "stereo_sashimi.export"]
     done = subprocess.run(

@@ -24,6 +24,7 @@ def config(channels: int = 2, bits: int = 8, head: str = "dml", **options) -> La
     return LanguageModelConfig(AudioSpec(44100, channels, bits), EmbeddingConfig(8), backbone, HEADS[head])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "channels", "bits", "backend"),
     [("dml", 1, 8, "krylov"), ("dml", 2, 16, "reference"), ("categorical", 2, 8, "reference"),
@@ -49,6 +50,7 @@ def test_the_parts_are_the_peak(head):
         assert sets * weights <= found.parts[part] < 1.3 * sets * weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "head"), [(1, "categorical"), (2, "dml")])
 def test_more_clips_and_longer_clips_take_more(head, channels):
     model = config(channels, head=head)
@@ -60,6 +62,7 @@ def test_more_clips_and_longer_clips_take_more(head, channels):
     assert wider - wide == pytest.approx(wide - small, rel=0.05)
 
 
+@pytest.mark.slow
 def test_precision_and_device_count():
     base = estimate(config(), Load(2, 400))
     assert estimate(config(), Load(2, 400, precision="64-true")).peak > 1.7 * base.peak
@@ -118,6 +121,7 @@ def test_any_config_is_described_without_data(composed, options):
     assert estimate(model, load).peak > 0
 
 
+@pytest.mark.slow
 def test_the_command_fits_or_says_what_would(capsys):
     words = ["experiment=audio/sashimi-sample", "trainer=cpu", *SMALL, "dataset.bits=8", "model.pool=[2]"]
     memory.main([*words, "available=8"])

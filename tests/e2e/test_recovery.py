@@ -52,6 +52,7 @@ def test_the_end_is_written_once(trained):
     assert torch.load(trained / "checkpoints" / "previous.ckpt", weights_only=True)["global_step"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["trainer.max_epochs=1", "trainer.max_steps=4"])
 def test_a_run_that_had_ended_goes_on_without_an_empty_epoch(train, tmp_path, end):
     # Six steps an epoch; counters and validations every second epoch are those of the run in one piece.
@@ -93,6 +94,7 @@ def test_leftovers_of_a_killed_run_go_with_the_next_start(train, damaged, stereo
     assert content(damaged)["global_step"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_deterministic_runs_are_equal_to_the_bit(train, tmp_path, monkeypatch, workers):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")

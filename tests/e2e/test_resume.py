@@ -56,7 +56,14 @@ class Clips(Callback):
         self.seen.append((trainer.global_step, batch.clips.tolist()))
 
 
-@pytest.mark.parametrize(("cut", "end"), [(2, 4), (4, 8), (6, 8)], ids=["inside", "across", "at an epoch's end"])
+@pytest.mark.parametrize(
+    ("cut", "end"),
+    [
+        pytest.param(2, 4, id="inside", marks=pytest.mark.slow),
+        pytest.param(4, 8, id="across"),
+        pytest.param(6, 8, id="at an epoch's end", marks=pytest.mark.slow),
+    ],
+)
 def test_two_halves_are_the_whole(train, tmp_path, cut, end):
     straight, resumed = Clips(), Clips()
     train(*OPTIONS, f"trainer.max_steps={end}", run=tmp_path / "a", watchers=[straight])
@@ -85,6 +92,7 @@ def plateau(train, small):
     return partial(train, *PLATEAU, base=small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [8, 12], ids=["inside", "at an epoch's end"])
 def test_plateau_counts_every_validation_once(plateau, tmp_path, cut):
     plateau("trainer.max_steps=24", run=tmp_path / "a")
@@ -98,6 +106,7 @@ def test_plateau_counts_every_validation_once(plateau, tmp_path, cut):
         assert_same(a[part], c[part], part)
 
 
+@pytest.mark.slow
 def test_plateau_counts_validations_and_not_epochs(plateau, tmp_path):
     plateau("trainer.max_steps=24", "trainer.check_val_every_n_epoch=2", run=tmp_path / "a")
     assert content(tmp_path / "a")["lr_schedulers"][0]["last_epoch"] == 2

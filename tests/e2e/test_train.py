@@ -117,6 +117,7 @@ def test_the_16_bit_experiments_train(train, small, experiment):
     assert ("train/accuracy@10" in result["train"]) == ("dml" not in experiment)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
 def test_the_loss_falls_on_one_batch(train):
     watch = Watch()
