@@ -43,15 +43,15 @@ lint: install ## style, types and the direction of imports
 
 .PHONY: test
 test: lint ## lint, then the test suite (under 3 minutes on 2 cores)
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest
 
 .PHONY: slow
 slow: install ## the slow tests that CI runs as well
-	$(RUN) -m pytest -n 2 --dist loadgroup -m "slow and not gpu"
+	$(RUN) -m pytest --dist loadgroup -m "slow and not gpu"
 
 .PHONY: gpu
 gpu: install ## the tests that need a CUDA device
-	$(RUN) -m pytest -m gpu
+	$(RUN) -m pytest -n 0 -m gpu
 
 .PHONY: clean
 clean: ## remove caches and the virtual environment; data and runs stay

@@ -15,6 +15,8 @@ import torch
 
 from stereo_sashimi.audio.io import write_pcm
 
+pytestmark = pytest.mark.slow
+
 Content = dict[str, Any]
 TABLE = "model.embedding.tables.0.weight"
 

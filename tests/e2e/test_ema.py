@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import Callback
 import stereo_sashimi
 from stereo_sashimi.tasks import callbacks
 
+pytestmark = pytest.mark.slow
+
 DECAY = 0.6
 OPTIONS = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none", "loader.batch_size=2",
            "scheduler.total_steps=20", "train.validate_before=false", "model.dropout=0.2")  # fmt: skip
@@ -106,7 +108,6 @@ def test_a_run_that_never_validates_is_tested_with_the_average(train, tmp_path):
     assert_close(watch.validated[0], average(watch.raw))
 
 
-@pytest.mark.slow
 def test_the_test_of_the_best_weights_is_of_their_average(train, tmp_path):
     class Tested(Weights):
         def on_test_batch_start(self, trainer, pl_module, *_):
@@ -117,7 +118,6 @@ def test_the_test_of_the_best_weights_is_of_their_average(train, tmp_path):
     assert_close(watch.validated[0], average(watch.raw[:6]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cut", [4, 6])
 def test_two_halves_are_the_whole(train, tmp_path, cut):
     train(*OPTIONS, *EMA, "trainer.max_steps=8", run=tmp_path / "a")

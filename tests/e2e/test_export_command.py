@@ -16,6 +16,8 @@ from stereo_sashimi.app.export import export, main
 from stereo_sashimi.models.export import read_header
 from stereo_sashimi.tasks import AutoregressiveTask
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     "stereo-dml-s4": ("decoder=dml", "decoder.coupling=autoregressive", "model/layer=s4"),
     "stereo-categorical-s4d": ("decoder=categorical", "dataset.bits=8", "model/layer=s4d"),
@@ -98,7 +100,6 @@ def test_generate_takes_an_exported_model(run, composed, tmp_path, monkeypatch):
     assert wav.parent == folder / "samples"
 
 
-@pytest.mark.slow
 def test_the_command(run):
     command = [sys.executable, "-m", "stereo_sashimi.export"]
     done = subprocess.run(

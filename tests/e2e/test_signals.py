@@ -14,6 +14,8 @@ from pytorch_lightning.callbacks import Callback
 from stereo_sashimi.app import stopping
 from stereo_sashimi.tasks import checkpoints
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none", "loader.batch_size=2",
            "scheduler.total_steps=30", "train.validate_before=false", "model.dropout=0.2")  # fmt: skip
@@ -152,7 +154,6 @@ def test_a_resumed_run_that_added_nothing_names_where_it_came_from(train, tmp_pa
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "to_all"),
     [((), False), (("loader.num_workers=2",), True), (TWO, True), (TWO, False)],
