@@ -89,6 +89,9 @@ CASES: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (bad.good, ("backend.name=cuda",), r"backend must be one of auto, .*; got 'cuda'"),
     (bad.good, ("checkpoint=absent.ckpt",), r"There is no checkpoint absent\.ckpt"),
     (bad.good, ("+model.layer.d_sate=4",), r"Unknown key model\.layer\.d_sate\. Did you mean model\.layer\.d_state\?"),
+    (bad.good, ("trainer.accumulate_grad_batches=0",), r"trainer\.accumulate_grad_batches must be at least 1; got 0"),
+    (bad.good, ("train.validate_before=true", "trainer.limit_val_batches=0"),
+     r"trainer\.limit_val_batches=0 leaves nothing to validate"),
 ]  # fmt: skip
 # What only shows when the samples are read: the run has begun, and says that it failed.
 LATE = (bad.not_a_number, bad.infinite)

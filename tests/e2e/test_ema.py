@@ -97,6 +97,16 @@ def test_when_it_is_updated(train, tmp_path, key, start, every):
     assert_close(saved["state_dict"], average(watch.raw, start, every))
 
 
+def test_before_the_first_update_everything_has_the_weights(train, tmp_path):
+    watch = Weights()
+    train(*OPTIONS, *EMA, "callbacks.ema.update_starting_at_step=100", "trainer.max_steps=8", watchers=[watch])
+    assert_equal(watch.validated[0], watch.raw[5])
+    for name, steps in (("best", 6), ("last", 8)):
+        saved = content(tmp_path / "run" / "checkpoints" / f"{name}.ckpt")
+        assert_equal(saved["state_dict"], watch.raw[steps - 1])
+        assert_equal(saved["current_model_state"], watch.raw[steps - 1])
+
+
 def test_a_run_that_never_validates_is_tested_with_the_average(train, tmp_path):
     class Tested(Weights):
         def on_test_batch_start(self, trainer, pl_module, *_):

@@ -197,7 +197,7 @@ def test_mono_prompts_and_models(sample, launch, mono_folder, tmp_path):
         (("prompt_seconds=1",), r"prompt_seconds needs a prompt"),
         (("prompt={prompt}", "prompt_seconds=0.01"), r"prompt_seconds=0\.01 is longer than .*prompt\.wav"),
         (("prompt={prompt}", "prompt_seconds=0"), r"prompt_seconds must give at least one frame"),
-        (("prompt={mono}",), r"test\.wav has 1 channels, the model 2"),
+        (("prompt={mono}",), r"test\.wav has 1 channel, the model 2"),
         (("prompt={slow}",), r"slow\.wav has 8000 Hz, the model 44100 Hz"),
         (("prompt=absent.wav",), r"absent\.wav: there is no such file"),
         (("checkpoint=absent.ckpt",), r"There is no checkpoint absent\.ckpt.*checkpoint=runs/<run>"),

@@ -29,6 +29,16 @@ def check_values(cfg: DictConfig) -> None:
     for name, node in plain.items():
         _check_node(node, str(name))
     _check_monitor(plain["train"]["monitor"], plain["task"]["metrics"])
+    trainer = plain.get("trainer", {})
+    if trainer.get("accumulate_grad_batches", 1) < 1:
+        raise ValueError(
+            f"trainer.accumulate_grad_batches must be at least 1; got {trainer['accumulate_grad_batches']}."
+        )
+    if plain["train"]["validate_before"] and trainer.get("limit_val_batches") == 0:
+        raise ValueError(
+            "train.validate_before=true validates before and after training, but trainer.limit_val_batches=0 leaves "
+            "nothing to validate. Set train.validate_before=false too."
+        )
 
 
 def make_folder(path: str | Path, key: str) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stereo_sashimi.app.overrides import override
 from stereo_sashimi.app.runs import relative
 from stereo_sashimi.models.checkpoint import CheckpointError, read
 
@@ -12,7 +13,7 @@ NAMES = ("previous.ckpt", "last.ckpt", "best.ckpt")
 
 
 @contextmanager
-def offering(path: str | Path) -> Iterator[None]:
+def offering(path: str | Path, key: str = "checkpoint") -> Iterator[None]:
     """Add to a CheckpointError about `path` which checkpoint of the same folder is whole, and the override for it."""
     try:
         yield
@@ -21,7 +22,7 @@ def offering(path: str | Path) -> Iterator[None]:
         if found is None:
             raise
         other, step = found
-        message = f"{error}\n  {other.name} beside it is whole (step {step}). Use checkpoint={relative(other)}"
+        message = f"{error}\n  {other.name} beside it is whole (step {step}). Use {override(key, relative(other))}"
         raise CheckpointError(message) from error
 
 

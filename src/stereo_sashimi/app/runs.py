@@ -18,7 +18,8 @@ def find_checkpoint(given: str | None, runs: str, key: str = "checkpoint") -> Pa
     """
     if given is None:
         return _of_run(newest_finished(Path(runs)))
-    path = Path(given)
+    # A name of digits reaches us as a number.
+    path = Path(str(given))
     if (path / EXPORTED[0]).is_file():
         return path / EXPORTED[1]
     if path.is_dir():

@@ -80,8 +80,8 @@ def _initialise(cfg: DictConfig, task: AutoregressiveTask) -> str | None:
     """Give the model the weights that `init_from` names, and return the file; None where there is none to take."""
     if cfg.init_from is None or cfg.checkpoint is not None:
         return None
-    path = find_checkpoint(cfg.init_from, cfg.paths.runs, "init_from")
-    with offering(path):
+    path = find_checkpoint(str(cfg.init_from), cfg.paths.runs, "init_from")
+    with offering(path, "init_from"):
         warm_start(task.model, load(path))
     return relative(path)
 
@@ -136,7 +136,11 @@ def summary(result: dict[str, Any]) -> str:
         ]
     if "test" in result:
         lines.append(f"test  {result['test']['test/bits_per_sample']:.3f} bits/sample")
-    lines.append(f"finished after {result['steps']} steps; sample with: python generate.py checkpoint={result['run']}")
+    if result["skipped_steps"]:
+        lines.append(f"{result['skipped_steps']} of {result['steps']} steps were left out by train.on_nan=skip")
+    saved = result["best"] or result["last"]
+    hint = f"sample with: python generate.py checkpoint={result['run']}" if saved else "nothing was saved"
+    lines.append(f"finished after {result['steps']} steps; {hint}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Which files of a folder are for training, validation and test; `dataset.py` cuts the files into clips."""
 
 import os
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,8 +91,13 @@ def _by_lists(folder: Path, files: Sequence[Path], dataset: str) -> dict[str, li
                 f"dataset {dataset!r}: {folder} has a list of files, but {name} is missing.\n"
                 f"  A split by lists needs {' and '.join(LISTS.values())}; add it, or take the other one away."
             )
-        for line in (folder / name).read_text(encoding="utf-8").splitlines():
-            path = line.strip()
+        try:
+            text = (folder / name).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"dataset {dataset!r}: {folder / name} is no UTF-8 text: {error}.") from error
+        for line in text.splitlines():
+            # Lists come from other systems too.
+            path = posixpath.normpath(line.strip().replace("\\", "/")) if line.strip() else ""
             if path and listed.setdefault(path, split) != split:
                 raise DataError(
                     f"dataset {dataset!r}: {path} is in both {' and '.join(LISTS.values())} of {folder}.\n"

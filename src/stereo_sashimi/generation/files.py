@@ -23,7 +23,7 @@ def read(path: PathLike, spec: AudioSpec, frames: int | None = None) -> np.ndarr
         raise ValueError(f"{path} has {info.sample_rate} Hz, the model {spec.sample_rate} Hz. Resample the file first.")
     if info.n_channels != spec.n_channels:
         raise ValueError(
-            f"{path} has {info.n_channels} channels, the model {spec.n_channels}. "
+            f"{path} has {info.n_channels} channel{'s' if info.n_channels > 1 else ''}, the model {spec.n_channels}. "
             "Give a file with the model's channels."
         )
     if info.frames == 0:

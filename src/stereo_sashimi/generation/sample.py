@@ -12,7 +12,7 @@ from torch import Tensor
 class Sampler:
     """What to draw from the model's distributions.
 
-    - `temperature`: at least 0; 1 draws from the model itself, 0 takes the most likely code.
+    - `temperature`: 0, or at least 1e-6; 1 draws from the model itself, 0 takes the most likely code.
     - `top_k`, `top_p`: restrict a categorical head to its most likely codes; top_p in (0, 1].
     """
 
@@ -23,6 +23,9 @@ class Sampler:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be at least 0; got {self.temperature}.")
+        # Dividing by less overflows; 0 is what it would tend to.
+        if self.temperature != 0 and not 1e-6 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0, or at least 1e-6 and finite; got {self.temperature}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1]; got {self.top_p}.")
         if self.top_k is not None and self.top_k < 1:

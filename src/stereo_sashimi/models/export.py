@@ -73,6 +73,11 @@ def save(
             f"{folder} is not empty. Give another folder (out=<folder>), or replace the exported model in it with "
             "overwrite=true."
         )
+    if overwrite and (folder / CONFIG).exists():
+        # What is no exported model is not ours to replace.
+        read_header(folder / CONFIG)
+    elif overwrite and (folder / WEIGHTS).exists():
+        raise CheckpointError(f"{folder} holds a {WEIGHTS} that is no part of an exported model. Give another folder.")
     weights = collect(model)
     check(model.config, weights, "This model cannot be exported")
     is_new = not folder.exists()
@@ -148,6 +153,8 @@ def read_header(path: str | Path) -> Header:
             f"{path} does not describe an exported model of this package: its 'format' must be {FORMAT!r}."
         )
     version = data.get("format_version")
+    if isinstance(version, int) and version < 1:
+        raise CheckpointError(f"{path} has format_version {version}; versions begin with 1.")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format_version {version}; stereo-sashimi {__version__} reads up to {FORMAT_VERSION}. "

@@ -40,6 +40,7 @@ def warm_start(model: LanguageModel, source: LanguageModel) -> None:
     _check(model, source)
     n_channels = model.spec.n_channels
     (table,) = source.embedding.tables.parameters()
+    table = source.embedding.mix(table)
     for ours in model.embedding.tables.parameters():
         ours.copy_(table / n_channels if model.config.encoder.merge == "sum" else table)
     if isinstance(model.embedding.mix, nn.Linear):

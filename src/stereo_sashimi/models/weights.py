@@ -84,7 +84,7 @@ def check(config: LanguageModelConfig, weights: Mapping[str, Any], where: str) -
     try:
         with torch.device("meta"):
             blank = config.build()
-    except (ValueError, RuntimeError, OverflowError) as error:
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         # torch refuses sizes beyond 64 bits with a RuntimeError.
         raise CheckpointError(f"{where}: the model that it describes cannot be made: {error}") from error
     expected = dict(blank.state_dict())

@@ -15,7 +15,7 @@ class EMA(EMAWeightAveraging):
     """Averages the weights: the first update copies them, each later one is decay * average + (1 - decay) * weights.
 
     Validation, samples and the `state_dict` of checkpoints have the average; training, and with `current_model_state`
-    resuming, has the raw weights. After a fit the module keeps the average.
+    resuming, has the raw weights. After a fit the module keeps the average. Until the first update all use the weights.
 
     - `decay`: in [0, 1); the average looks back over about 1 / (1 - decay) updates.
     - `update_every_n_steps`: optimizer steps between updates. `update_starting_at_step`: the first of them, from 0.
@@ -50,8 +50,13 @@ class EMA(EMAWeightAveraging):
         finally:
             self._exchange(pl_module, False)
 
+    @property
+    def _has_average(self) -> bool:
+        """Whether there was a first update; before it Lightning's average is the weights that training began with."""
+        return self._average_model is not None and int(self._average_model.n_averaged) > 0
+
     def _exchange(self, pl_module: pl.LightningModule, apply: bool) -> None:
-        if self._average_model is None or self._applied == apply:
+        if not self._has_average or self._applied == apply:
             return
         with uninterrupted():
             self._swap_models(pl_module)
@@ -74,9 +79,9 @@ class EMA(EMAWeightAveraging):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the averaged weights in the module."""
-        if self._average_model is not None:
+        if self._has_average:
             self._copy_average_to_current(pl_module)
-            self._average_model = None
+        self._average_model = None
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state and the decay, which a resumed run has to share."""
@@ -87,7 +92,10 @@ class EMA(EMAWeightAveraging):
     ) -> None:
         """Averaged weights into `state_dict`, raw ones into `current_model_state`."""
         if self._average_model is not None:
+            raw = checkpoint["state_dict"]
             super().on_save_checkpoint(trainer, pl_module, checkpoint)
+            if not self._has_average:
+                checkpoint["state_dict"] = raw
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -36,6 +36,10 @@ class StepLines(Callback):
         self.every_n_steps = max(1, every_n_steps)
         self._samples, self._since, self._logged_step = 0, 0.0, 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; a run that resumes inside an epoch does not start that epoch."""
+        self._samples, self._since, self._logged_step = 0, time.perf_counter(), trainer.global_step
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock behind validation."""
         self._samples, self._since, self._logged_step = 0, time.perf_counter(), trainer.global_step

@@ -75,7 +75,7 @@ class LastCheckpoint(Checkpoint):
             raise ValueError(f"callbacks.last.every_n_train_steps must be at least 1; got {every_n_train_steps}.")
         self.path = Path(dirpath) / LAST
         self.every_n_train_steps = every_n_train_steps
-        self.saved_step = 0
+        self.first_step = self.saved_step = 0
         # A validation that no saved checkpoint knows of.
         self._validated = False
 
@@ -92,7 +92,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember where this run starts or resumes: it has nothing to add to the checkpoint that it came from."""
-        self.saved_step, self._validated = trainer.global_step, False
+        self.first_step = self.saved_step = trainer.global_step
+        self._validated = False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -118,9 +118,13 @@ class NonFiniteGuard(Callback):
         last = next((c for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
         lines = [first, *(f"  {clip}" for clip in clips)]
         options = "trainer.gradient_clip_val=1.0" + (" or train.on_nan=skip" if self.on_nan == "stop" else "")
-        if last is not None and last.path.is_file():
-            step = f" (step {last.saved_step})" if last.saved_step else ""
-            lines.append(f"  Go on from the last good state{step} with checkpoint={last.path} and {options},")
+        # A file of an earlier run in the same folder is not this run's state.
+        if last is not None and last.saved_step > last.first_step and last.path.is_file():
+            lines.append(
+                f"  Go on from the last good state (step {last.saved_step}) with checkpoint={last.path} and {options},"
+            )
+        elif trainer.ckpt_path is not None:
+            lines.append(f"  Go on from where this run began with checkpoint={trainer.ckpt_path} and {options},")
         else:
             lines.append(f"  Nothing was saved before it. Start again with {options},")
         return "\n".join([*lines, "  or start anew with a lower optimizer.lr. Look at the audio named above."])

@@ -66,3 +66,15 @@ def test_an_empty_split_is_named(digits, text, split):
     (digits / "testing_list.txt").write_text(text)
     with pytest.raises(DataError, match=rf"leave no audio file .* for {split}, of 5 in all"):
         split_folder(digits, 0.88)
+
+
+@pytest.mark.parametrize("text", ["\ufeffone/a_1.wav\n", "./one/a_1.wav\n", "one\\a_1.wav\r\n"])
+def test_lists_of_other_systems_are_read(digits, text):
+    (digits / "testing_list.txt").write_text(text, encoding="utf-8")
+    assert [path.name for path in split_folder(digits, 0.88)["test"]] == ["a_1.wav"]
+
+
+def test_a_list_that_is_no_text_is_named(digits):
+    (digits / "testing_list.txt").write_bytes(b"\xff\xfe\x00one")
+    with pytest.raises(DataError, match=r"testing_list\.txt is no UTF-8 text"):
+        split_folder(digits, 0.88)

@@ -28,7 +28,7 @@ def test_what_was_written_is_read(tmp_path, suffix):
     ("name", "message"),
     [
         ("slow.wav", r"slow\.wav has 8000 Hz, the model 44100 Hz\. Resample"),
-        ("mono.wav", r"mono\.wav has 1 channels, the model 2\. Give a file"),
+        ("mono.wav", r"mono\.wav has 1 channel, the model 2\. Give a file"),
         ("surround.wav", r"surround\.wav has 6 channels, the model 2"),
         ("empty.wav", r"empty\.wav has no frames"),
         ("wide.wav", r"wide\.wav has 24-bit samples\. Convert it to 16 bits"),

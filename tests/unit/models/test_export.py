@@ -440,3 +440,12 @@ def test_one_file_without_the_other_is_refused(folder, tmp_path):
         load(tmp_path / "absent.json")
     with pytest.raises(CheckpointError, match=r"There is no .*absent"):
         load(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("files", [("config.json", "model.safetensors"), ("model.safetensors",)])
+def test_overwrite_replaces_exported_models_only(model, tmp_path, files):
+    for name in files:
+        (tmp_path / name).write_text('{"architectures": ["Bert"]}')
+    with pytest.raises(CheckpointError, match="exported model"):
+        save(model, tmp_path, overwrite=True)
+    assert all((tmp_path / name).read_text() == '{"architectures": ["Bert"]}' for name in files)

@@ -114,3 +114,13 @@ def test_a_refused_source_leaves_the_model_as_it_was():
     with pytest.raises(ValueError, match="decoder='dml'"):
         warm_start(model, build(1, decoder=DMLHeadConfig(n_mixtures=3)))
     assert all(itertools.starmap(torch.equal, zip(before.values(), model.state_dict().values(), strict=True)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("merge", MERGES)
+def test_a_mono_model_with_a_mix_gives_its_mix_along(merge):
+    mono, stereo = build(1, "mix"), build(2, merge)
+    warm_start(stereo, mono)
+    codes = torch.randint(256, (2, 25, 1))
+    alike = codes.expand(-1, -1, 2)
+    torch.testing.assert_close(stereo.log_prob(alike), mono.log_prob(codes).expand(-1, -1, 2), rtol=0, atol=1e-9)
