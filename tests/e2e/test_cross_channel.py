@@ -2,7 +2,7 @@
 
 Left is white noise, so every bit has a known price. Three models are trained on each signal: separate channels
 (`encoder.merge: none`), joint with independent heads (a channel sees the past of both), joint and coupled (the right
-channel also sees left in the same frame). `pytest -m slow tests/e2e/test_cross_channel.py` prints the table.
+channel also sees left in the same frame). `pytest -n 0 -m slow tests/e2e/test_cross_channel.py` prints the table.
 """
 
 import functools
