@@ -1,6 +1,5 @@
 """What is in a folder of audio, which files cannot be trained on, and the overrides that fit it. See `doctor.py`."""
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stereo_sashimi.app.overrides import override
 from stereo_sashimi.audio.io import WIDE, AudioError, AudioInfo, check_readable, probe, read_pcm
 from stereo_sashimi.data.split import DataError, find_audio, split_folder
 
@@ -66,11 +66,7 @@ def examine(folder: Path, quick: bool) -> tuple[list[str], list[str]]:
 
 def overrides(folder: Path, infos: list[AudioInfo]) -> list[str]:
     """The words for train.py that fit these files."""
-    path = str(folder.resolve())
-    if not re.fullmatch(r"[\w./-]+", path, re.ASCII):
-        # Hydra takes other characters in quotes; a backslash is one unless it stands before a quote.
-        path = '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), path) + '"'
-    words = ["dataset=folder", shlex.quote(f"dataset.path={path}")]
+    words = ["dataset=folder", shlex.quote(override("dataset.path", str(folder.resolve())))]
     channels = Counter(min(info.n_channels, 2) for info in infos)
     stereo = channels[2] >= channels[1]
     words.append(f"dataset.is_stereo={str(stereo).lower()}")

@@ -14,7 +14,8 @@ from stereo_sashimi.models import checkpoint as checkpoints
 from stereo_sashimi.models.weights import check as check_weights
 from stereo_sashimi.models.weights import describe
 from stereo_sashimi.tasks import AutoregressiveTask
-from stereo_sashimi.tasks.averaging import find_ema
+from stereo_sashimi.tasks.averaging import EMA
+from stereo_sashimi.tasks.find import find
 
 # What may differ when a run is resumed: it changes what is reported, not what is trained.
 RESUMABLE = ("metrics",)
@@ -50,7 +51,7 @@ def check_resume(path: str, task: AutoregressiveTask, trainer: pl.Trainer) -> No
 
 
 def _check_averaging(path: str, content: dict[str, Any], trainer: pl.Trainer) -> None:
-    ema = find_ema(trainer)
+    ema = find(trainer, EMA)
     before = content.get("callbacks", {}).get("EMA", {}).get("decay")
     now = None if ema is None else ema.decay
     # Averaging may begin with a resume; it cannot end there, as the other weights are the averaged ones.

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from stereo_sashimi.app.errors import speak
 from stereo_sashimi.app.seed_keys import ALWAYS, ANY, DEFAULTS, INSTEAD, KEPT, MOVED, OPTIONS
@@ -49,7 +51,7 @@ def translate(text: str, name: str = "mine") -> str:
 def _read(text: str) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.create(text))
-    except Exception as error:  # Of OmegaConf, or of the YAML reader that it uses.
+    except (OmegaConfBaseException, YAMLError, RecursionError) as error:
         raise SeedConfigError(f"this is not YAML that Hydra reads: {error}") from error
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 

@@ -14,9 +14,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerStatus
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from stereo_sashimi.app.resume import LAST, resume_command
+from stereo_sashimi.app.resume import resume_command
 from stereo_sashimi.app.runs import STATUS_FILE, relative
 from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.tasks.checkpoints import LastCheckpoint
+from stereo_sashimi.tasks.find import find
 
 # As a shell reports a process that a signal has ended: 128 + its number.
 CTRL_C, TERMINATED = 130, 143
@@ -45,11 +47,12 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
             with _on_sigterm(signal.SIG_IGN):
                 interrupted, code = _cause(error, trainer)
                 result |= {"status": "interrupted" if interrupted else "failed", "steps": trainer.global_step}
-                last = folder / LAST
-                result["last"] = relative(last) if last.is_file() else None
+                keeper = find(trainer, LastCheckpoint)
+                last = None if keeper is None else keeper.saved
+                result["last"] = None if last is None else relative(last)
                 write_status(trainer, folder, result)
                 if interrupted and trainer.is_global_zero:
-                    found = last if last.is_file() else resumed
+                    found = resumed if last is None else last
                     go_on = "Nothing was saved yet." if found is None else f"Go on with: {resume_command(found)}"
                     print(f"\nInterrupted after {trainer.global_step} steps. {go_on}", file=sys.stderr, flush=True)
             if interrupted:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from stereo_sashimi.app.build import build_datamodule, build_model_config, build_task, build_trainer
 from stereo_sashimi.app.check import check_keys
@@ -23,8 +22,10 @@ from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.warm_start import warm_start
 from stereo_sashimi.tasks import AutoregressiveTask
-from stereo_sashimi.tasks.averaging import find_ema
-from stereo_sashimi.tasks.nonfinite import skipped_steps
+from stereo_sashimi.tasks.averaging import EMA
+from stereo_sashimi.tasks.checkpoints import BestCheckpoint, LastCheckpoint
+from stereo_sashimi.tasks.find import find
+from stereo_sashimi.tasks.nonfinite import NonFiniteGuard
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     check_sweep(trainer)
     if cfg.checkpoint is not None:
         check_resume(cfg.checkpoint, task, trainer)
-    ema = find_ema(trainer)
+    ema = find(trainer, EMA)
     folder = make_folder(cfg.paths.run, "paths.run")
     if trainer.is_global_zero:
         print(
@@ -98,13 +99,13 @@ def _train(
         result["validation_before"] = _validate(trainer, task, datamodule, None)
     trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.checkpoint, weights_only=True)
     check_sigterm(trainer)
-    best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
-    last = Path(cfg.paths.run) / LAST
-    result["last"] = relative(last) if last.is_file() else None
+    keeper, last, guard = find(trainer, BestCheckpoint), find(trainer, LastCheckpoint), find(trainer, NonFiniteGuard)
+    best = "" if keeper is None else keeper.best_model_path
+    result["last"] = None if last is None or last.saved is None else relative(last.saved)
     result["best"] = relative(Path(best)) if best else None
-    result["best_score"] = best_score(trainer)
+    result["best_score"] = best_score(keeper)
     result["steps"] = trainer.global_step
-    result["skipped_steps"] = skipped_steps(trainer)
+    result["skipped_steps"] = 0 if guard is None else guard.skipped
     train = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
     # JSON has no NaN, which is what a skipped step may have left here.
     result["train"] = {name: value if math.isfinite(value) else None for name, value in train.items()}
@@ -118,10 +119,9 @@ def _train(
     result["status"] = "finished"
 
 
-def best_score(trainer: pl.Trainer) -> float | None:
+def best_score(keeper: BestCheckpoint | None) -> float | None:
     """The best validated `train.monitor`, which sweeps compare; None where nothing was validated."""
-    scores = (c.best_model_score for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
-    score = next(scores, None)
+    score = None if keeper is None else keeper.best_model_score
     return float(score) if score is not None and bool(score.isfinite()) else None
 
 

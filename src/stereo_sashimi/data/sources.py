@@ -144,7 +144,7 @@ def sample_path() -> Path:
 
 def validation_tracks() -> frozenset[str]:
     """Names of the official validation tracks, from the file that the `musdb` package carries."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     path = _packaged("musdb", "mus.yaml")
     return frozenset(_nfc(name) for name in yaml.safe_load(path.read_text(encoding="utf-8"))["validation_tracks"])

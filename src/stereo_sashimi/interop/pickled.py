@@ -66,8 +66,6 @@ def read_lightning(path: str | Path) -> dict[str, Any]:
         try:
             refused = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
             content = None if refused else torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(content, dict) and "hyper_parameters" in content:
-                content["hyper_parameters"] = _plain(content["hyper_parameters"])
         except pickle.UnpicklingError as error:
             raise CheckpointError(f"{path} needs pickled code and is refused ({error}).") from error
         except Exception as error:  # A damaged archive fails in many ways, from RuntimeError to IndexError.
@@ -83,6 +81,13 @@ def read_lightning(path: str | Path) -> dict[str, Any]:
             f"{path} is not a Lightning checkpoint: it has no state_dict. For a bare state dict of the original see "
             "stereo_sashimi.interop.load_reference."
         )
+    if "hyper_parameters" in content:
+        try:
+            content["hyper_parameters"] = _plain(content["hyper_parameters"])
+        except RecursionError as error:
+            raise CheckpointError(
+                f"{path}: its hyper_parameters contain themselves, or are nested too deep."
+            ) from error
     return content
 
 

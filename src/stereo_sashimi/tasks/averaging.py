@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
 from stereo_sashimi.tasks.interrupts import uninterrupted
@@ -103,9 +103,3 @@ class EMA(EMAWeightAveraging):
         """Resume both; to validate and to test the averaged weights of `state_dict` are the right ones as they are."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-
-def find_ema(trainer: pl.Trainer) -> EMA | None:
-    """The EMA callback of a trainer, None if its weights are not averaged."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, EMA)), None)

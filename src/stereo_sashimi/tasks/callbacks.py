@@ -22,8 +22,9 @@ from stereo_sashimi.generation.sample import Sampler
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
-from stereo_sashimi.tasks.averaging import find_ema
+from stereo_sashimi.tasks.averaging import EMA
 from stereo_sashimi.tasks.checkpoints import fitting
+from stereo_sashimi.tasks.find import find
 
 
 class StepLines(Callback):
@@ -120,7 +121,7 @@ class SampleLogger(Callback):
         assert isinstance(pl_module, AutoregressiveTask)
         spec, step = pl_module.spec, trainer.global_step
         n_frames = max(1, round(self.seconds * spec.sample_rate))
-        ema = find_ema(trainer)
+        ema = find(trainer, EMA)
         # The stream reads the weights once, here.
         with ema.applied(pl_module) if ema is not None else nullcontext():
             stream = Stream(pl_module.model, 1)

@@ -75,7 +75,8 @@ class LastCheckpoint(Checkpoint):
             raise ValueError(f"callbacks.last.every_n_train_steps must be at least 1; got {every_n_train_steps}.")
         self.path = Path(dirpath) / LAST
         self.every_n_train_steps = every_n_train_steps
-        self.first_step = self.saved_step = 0
+        self.saved_step = 0
+        self._saved = False
         # A validation that no saved checkpoint knows of.
         self._validated = False
 
@@ -88,12 +89,16 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.path)
-        self.saved_step, self._validated = trainer.global_step, False
+        self.saved_step, self._validated, self._saved = trainer.global_step, False, True
+
+    @property
+    def saved(self) -> Path | None:
+        """The file, if this run wrote it: one of an earlier run may lie in the same folder."""
+        return self.path if self._saved else None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember where this run starts or resumes: it has nothing to add to the checkpoint that it came from."""
-        self.first_step = self.saved_step = trainer.global_step
-        self._validated = False
+        self.saved_step, self._validated, self._saved = trainer.global_step, False, False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -158,9 +163,7 @@ class BestCheckpoint(ModelCheckpoint):
         here = Path(self.dirpath) / before.name
         if before.resolve() != here.resolve():
             here.parent.mkdir(parents=True, exist_ok=True)
-            temporary = _beside(here)
-            shutil.copyfile(before, temporary)
-            os.replace(temporary, here)
+            _keep(before, here)
         score = state_dict["best_model_score"]
         self.best_model_path = self.kth_best_model_path = str(here)
         self.best_model_score = self.kth_value = score

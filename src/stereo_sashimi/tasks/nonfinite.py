@@ -11,6 +11,7 @@ from torch import Tensor
 from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.tasks.checkpoints import LastCheckpoint
+from stereo_sashimi.tasks.find import find
 
 CHOICES = ("stop", "skip")
 MAX_CONSECUTIVE = 100
@@ -115,13 +116,12 @@ class NonFiniteGuard(Callback):
         return losses or [("a gradient is not finite", [clip for _, (_, clips) in found for clip in clips])]
 
     def _message(self, trainer: pl.Trainer, first: str, clips: list[str]) -> str:
-        last = next((c for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
+        last = find(trainer, LastCheckpoint)
         lines = [first, *(f"  {clip}" for clip in clips)]
         options = "trainer.gradient_clip_val=1.0" + (" or train.on_nan=skip" if self.on_nan == "stop" else "")
-        # A file of an earlier run in the same folder is not this run's state.
-        if last is not None and last.saved_step > last.first_step and last.path.is_file():
+        if last is not None and last.saved is not None:
             lines.append(
-                f"  Go on from the last good state (step {last.saved_step}) with checkpoint={last.path} and {options},"
+                f"  Go on from the last good state (step {last.saved_step}) with checkpoint={last.saved} and {options},"
             )
         elif trainer.ckpt_path is not None:
             lines.append(f"  Go on from where this run began with checkpoint={trainer.ckpt_path} and {options},")
@@ -143,9 +143,3 @@ def _describe(trainer: pl.Trainer, batches: list[Tensor]) -> list[str]:
         f"{path} at " + ", ".join(f"{frame / rate:.2f} s (frame {frame})" for frame in sorted(set(frames)))
         for path, frames in places.items()
     ]
-
-
-def skipped_steps(trainer: pl.Trainer) -> int:
-    """How many steps the guard of a trainer has left out."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return sum(callback.skipped for callback in callbacks if isinstance(callback, NonFiniteGuard))

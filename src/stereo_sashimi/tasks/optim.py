@@ -13,7 +13,6 @@ from stereo_sashimi.nn.norm import ScalarNorm
 from stereo_sashimi.nn.ssm import SSMParameters
 
 GROUPS = ("ssm", "ssm_output", "no_decay", "decay")
-SSM_NAMES = ("inv_dt", "A_real", "A_imag", "B", "P")
 
 
 @dataclass(frozen=True)
