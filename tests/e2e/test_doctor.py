@@ -197,7 +197,7 @@ def test_a_misspelt_key_is_refused(capsys):
 def test_a_backend_that_computes_something_else_is_found(monkeypatch):
     right = doctor.KERNELS["krylov"]
     monkeypatch.setattr(
-        doctor, "KERNELS", {"reference": right, "krylov": lambda ssm, length: right(ssm, length) * 1.001}
+        doctor, "KERNELS", {"reference": right, "krylov": lambda ssm, length, dtype: right(ssm, length, dtype) * 1.001}
     )
     found = doctor.Findings()
     doctor.check_backends(found)
@@ -207,15 +207,15 @@ def test_a_backend_that_computes_something_else_is_found(monkeypatch):
 def test_a_backend_that_fails_is_a_problem_only_if_auto_takes_it(monkeypatch):
     right = doctor.KERNELS["krylov"]
 
-    def broken(ssm, length):
+    def broken(ssm, length, dtype):
         raise RuntimeError("no such kernel image\nsecond line")
 
-    for name, count in (("krylov", 1), ("reference", 0)):
-        kernels = {"reference": right, "krylov": right} | {name: broken}
+    for name, count in (("auto", 1), ("reference", 0)):
+        kernels = {"reference": right, "auto": right} | {name: broken}
         if name == "reference":
             # What everything is compared with has to run.
-            kernels = {"reference": right, "krylov": right, "cuda_only": broken}
-            monkeypatch.setattr(doctor, "resolve", lambda backend: "krylov" if backend == "auto" else backend)
+            kernels = {"reference": right, "auto": right, "cuda_only": broken}
+            monkeypatch.setattr(doctor, "resolve", lambda backend: backend)
         monkeypatch.setattr(doctor, "KERNELS", kernels)
         found = doctor.Findings()
         doctor.check_backends(found)

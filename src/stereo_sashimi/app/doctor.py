@@ -125,7 +125,7 @@ def check_backends(found: Findings) -> None:
                 values = _kernel_and_gradients(ssm.to(device), name)
             except (BackendError, RuntimeError) as error:
                 found.lines.append(f"{label}: does not run ({str(error).splitlines()[0][:160]})")
-                # keops is an extra; what `auto` takes must run.
+                # keops is an extra, triton is for GPUs; what `auto` takes must run.
                 if name == resolve("auto"):
                     found.problem(f"{label} does not run: reinstall torch (pip install -e .).")
                 continue
@@ -176,7 +176,7 @@ def doctor(data: str | None = None, quick: bool = False) -> Findings:
 
 
 def _kernel_and_gradients(ssm: DPLR, backend: str) -> list[torch.Tensor]:
-    kernel = KERNELS[backend](ssm.discretize(), 50)
+    kernel = KERNELS[backend](ssm.discretize(), 50, torch.float64)
     gradients = torch.autograd.grad(kernel.square().sum(), list(ssm.parameters()))
     return [kernel.detach(), *gradients]
 

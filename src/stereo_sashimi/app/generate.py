@@ -22,7 +22,7 @@ from stereo_sashimi.generation.whole import Drawn, TrackScore, draw, frames_in
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.ops.backend import resolve
+from stereo_sashimi.ops import backend as kernel_backend
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.spec import AudioSpec
 
@@ -43,8 +43,10 @@ def run(cfg: DictConfig) -> list[Path]:
         model = load(path, cfg.backend.name).to(device)
     n_frames = _frames(cfg.seconds, model.spec, "seconds")
     prompt = _prompt(cfg, model.spec)
+    chosen = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
     print(
-        f"checkpoint {relative(path)}\n{_line(model)}\nbackend {resolve(cfg.backend.name)}  device {device}", flush=True
+        f"checkpoint {relative(path)}\n{_line(model)}\nbackend {chosen}  device {device}",
+        flush=True,
     )
     model.head.check_sampling(sampler.top_k, sampler.top_p)
     n_samples, first_seed = _integer(cfg.n_samples, "n_samples", 1), _integer(cfg.seed, "seed", 0)

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stereo_sashimi.distributions import categorical
+from stereo_sashimi.distributions.categorical import at_least_float32
 
 # Far wider than any audio needs, and narrow enough that every quotient below stays finite in float32.
 LOG_SCALE_LSB = (math.log(1e-5), math.log(1e8))
@@ -48,6 +49,11 @@ def soft_bound(x: Float[Tensor, "..."], low: float, high: float) -> Float[Tensor
     return x.clamp(low, high) + (1 - (1 + above).reciprocal()) - (1 - (1 + below).reciprocal())
 
 
+def soft_bound_slope(x: Float[Tensor, "..."], low: float, high: float) -> Float[Tensor, "..."]:
+    """The derivative of `soft_bound`."""
+    return (1 + F.relu(x - high) + F.relu(low - x)).square().reciprocal()
+
+
 def shift_means(
     params: Float[Tensor, "*batch parameters"], offset: Float[Tensor, "*batch n_mixtures"]
 ) -> Float[Tensor, "*batch parameters"]:
@@ -65,7 +71,7 @@ def components(
 
     Raises ValueError if the last axis is not a multiple of 3.
     """
-    params = categorical.at_least_float32(params)
+    params = at_least_float32(params)
     if offset is not None:
         params = shift_means(params, offset)
     logits, means, log_scales = _chunks(params)
@@ -83,7 +89,7 @@ def log_prob(
     offset: Float[Tensor, "*batch n_mixtures"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Log mass of `codes` (0 to n_levels - 1), in nats, finite with finite gradients for all finite parameters."""
-    return _log_cells(components(params, n_levels, offset), codes, n_levels)
+    return _mixed(components(params, n_levels, offset), codes, n_levels)
 
 
 def log_mass(
@@ -94,7 +100,7 @@ def log_mass(
     """Log masses of all codes, in nats; takes batch * n_levels * n_mixtures numbers of memory, a few times."""
     parts = components(params, n_levels, offset)
     codes = torch.arange(n_levels, device=params.device)
-    return _log_cells(Components(*(part.unsqueeze(-2) for part in parts)), codes, n_levels)
+    return _mixed(Components(*(part.unsqueeze(-2) for part in parts)), codes, n_levels)
 
 
 def cdf(
@@ -154,9 +160,9 @@ def _chunks(params: Float[Tensor, "*batch parameters"]) -> tuple[Tensor, Tensor,
     return logits, means, log_scales
 
 
-def _log_cells(parts: Components, codes: Int[Tensor, "..."], n_levels: int) -> Float[Tensor, "..."]:
-    """Log mass of the cells of `codes`, which broadcast against the batch axes of `parts`."""
-    log_weight, mean, log_scale = parts
+def log_cells(parts: Components, codes: Int[Tensor, "..."], n_levels: int) -> Float[Tensor, "..."]:
+    """Log mass that each logistic gives the cells of `codes`, (..., K); batch axes broadcast."""
+    _, mean, log_scale = parts
     code = codes.unsqueeze(-1)
     position = code.to(mean.dtype) - n_levels / 2
     width = torch.exp(-log_scale)
@@ -164,5 +170,8 @@ def _log_cells(parts: Components, codes: Int[Tensor, "..."], n_levels: int) -> F
     log_above_lower = F.logsigmoid(-(position - 0.5 - mean) * width)
     inner = log_below_upper + log_above_lower + torch.log(-torch.expm1(-width))
     # All three are finite with finite gradients everywhere, so the branch not taken adds an exact 0 to them.
-    cell = torch.where(code == 0, log_below_upper, torch.where(code == n_levels - 1, log_above_lower, inner))
-    return torch.logsumexp(log_weight + cell, dim=-1)
+    return torch.where(code == 0, log_below_upper, torch.where(code == n_levels - 1, log_above_lower, inner))
+
+
+def _mixed(parts: Components, codes: Int[Tensor, "..."], n_levels: int) -> Float[Tensor, "..."]:
+    return torch.logsumexp(parts.log_weight + log_cells(parts, codes, n_levels), dim=-1)

@@ -1,7 +1,8 @@
 """CategoricalHead: a free logit for every code of every channel. The shared walk over channels is in `heads.py`.
 
-With 65,536 codes the logits of one training batch take gigabytes, so the likelihood walks them in slices and computes
-each slice again in the backward pass; see `distributions/categorical.py` for the mathematics.
+With 65,536 codes the logits of one training batch take gigabytes, so the likelihood walks them in slices. `score`
+computes each slice again in the backward pass; `loss` makes its gradients on the way (`ops/linear_cross_entropy.py`).
+The mathematics is in `distributions/categorical.py`.
 """
 
 from typing import ClassVar
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from stereo_sashimi.distributions import categorical
 from stereo_sashimi.nn.embedding import waveform_rows_
 from stereo_sashimi.nn.heads import Head, Score, by_rows, full_precision
+from stereo_sashimi.ops.linear_cross_entropy import LOGITS_AT_ONCE, linear_cross_entropy
 
 
 class FrameMixer(nn.Module):
@@ -46,7 +48,7 @@ class CategoricalHead(Head):
     """Categorical distributions; d_output = n_levels logits for each channel."""
 
     n_uniforms = 1
-    LOGITS_AT_ONCE: ClassVar[int] = 2**24  # 64 MiB in float32
+    LOGITS_AT_ONCE: ClassVar[int] = LOGITS_AT_ONCE
 
     def __init__(self, d_model: int, n_channels: int, n_levels: int, coupling: str = "independent") -> None:
         super().__init__(d_model, n_channels, n_levels, n_levels, coupling)
@@ -91,6 +93,20 @@ class CategoricalHead(Head):
         results = by_rows(score_again if sliced else score, rows, features, true)
         shaped = [result.unflatten(0, codes.shape[:2]) for result in results]
         return Score(shaped[0], shaped[1] if with_rank else None)
+
+    def _loss_channel(
+        self, hidden: Tensor, codes: Tensor, channel: int, weight: Tensor, with_rank: bool
+    ) -> tuple[Tensor, Score]:
+        if not torch.is_grad_enabled():
+            return super()._loss_channel(hidden, codes, channel, weight, with_rank)
+        features = self.channel_features(hidden, codes[..., :channel], channel).flatten(0, 1)
+        weights, bias = self.channels[channel].parameters()
+        with torch.autocast(hidden.device.type, enabled=False):
+            loss, log_prob, rank = linear_cross_entropy(
+                features, weights, bias, codes[..., channel].flatten(), weight.flatten(), with_rank
+            )
+        shape = codes.shape[:2]
+        return loss, Score(log_prob.unflatten(0, shape), None if rank is None else rank.unflatten(0, shape))
 
     def _sample_channel(
         self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from stereo_sashimi.distributions import categorical, dml
+from stereo_sashimi.distributions import categorical, dml, dml_gradient
 from stereo_sashimi.nn.heads import Head, Score, by_rows, full_precision
 
 
@@ -88,7 +88,7 @@ class DMLHead(Head):
     def _score_channel(self, hidden: Tensor, codes: Tensor, channel: int, with_rank: bool) -> Score:
         params = self.channel_parameters(hidden, codes[..., :channel], channel)
         true = codes[..., channel]
-        log_prob = dml.log_prob(params, true, self.n_levels)
+        log_prob = dml_gradient.log_prob(params, true, self.n_levels)
         return Score(log_prob, self._rank(params, true) if with_rank else None)
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ def freeze(model: nn.Module) -> nn.Module:
         model = copy.deepcopy(model).eval().requires_grad_(False)
         for module in list(model.modules()):
             if isinstance(module, S4) and not isinstance(module.ssm, FrozenSSM):
-                module.ssm = FrozenSSM(module.ssm.discretize())
+                module.ssm = FrozenSSM(module.ssm.discretize().to(module.D.dtype.to_complex()))
             elif isinstance(module, (DownPool, UpPool)) and isinstance(module.linear, WeightNormLinear):
                 module.linear = module.linear.plain().requires_grad_(False)
     return model

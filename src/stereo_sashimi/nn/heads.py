@@ -6,7 +6,7 @@ the earlier channels, `coupling="independent"` (the default) ignores them. Mono 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -26,6 +26,13 @@ class Score(NamedTuple):
 
     log_prob: Tensor
     rank: Tensor | None
+
+    @staticmethod
+    def of_channels(channels: "Sequence[Score]") -> "Score":
+        """Scores of single channels, (batch, length) each, side by side."""
+        ranks = [score.rank for score in channels if score.rank is not None]
+        log_prob = torch.stack([score.log_prob for score in channels], dim=-1)
+        return Score(log_prob, torch.stack(ranks, dim=-1) if ranks else None)
 
 
 def _check_coupling(coupling: str) -> None:
@@ -134,17 +141,26 @@ class Head(nn.Module, ABC):
         with_rank: bool,
     ) -> Score:
         """Log probability of each code and, if asked, its rank; raises ValueError where `can_rank` is false."""
-        self._check_codes(codes)
-        if with_rank and not self.can_rank:
-            raise ValueError(
-                f"accuracy needs the rank of each code, and this head would have to compute {self.n_levels} masses "
-                "for each one. Use task.metrics=[bpb], 8-bit audio (dataset.bits=8) or decoder=categorical."
-            )
-        steps = [self._score_channel(hidden, codes, channel, with_rank) for channel in range(self.n_channels)]
-        ranks = [step.rank for step in steps if step.rank is not None]
-        return Score(
-            torch.stack([step.log_prob for step in steps], dim=-1), torch.stack(ranks, dim=-1) if ranks else None
+        self._check_score(codes, with_rank)
+        return Score.of_channels(
+            [self._score_channel(hidden, codes, channel, with_rank) for channel in range(self.n_channels)]
         )
+
+    def loss(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        codes: Int[Tensor, "batch length channels"],
+        weight: Float[Tensor, "batch length"],
+        with_rank: bool,
+    ) -> tuple[Float[Tensor, ""], Score]:
+        """-sum(weight * log_prob) over frames and channels, to train on, and the score without gradients.
+
+        `weight` says beforehand what each frame counts, without gradient: that lets a head make its gradients on the
+        way. Raises as `score`.
+        """
+        self._check_score(codes, with_rank)
+        steps = [self._loss_channel(hidden, codes, channel, weight, with_rank) for channel in range(self.n_channels)]
+        return torch.stack([loss for loss, _ in steps]).sum(), Score.of_channels([score for _, score in steps])
 
     @torch.no_grad()
     def sample(
@@ -203,6 +219,15 @@ class Head(nn.Module, ABC):
     def _score_channel(self, hidden: Tensor, codes: Tensor, channel: int, with_rank: bool) -> Score:
         """`score` of one channel, (batch, length); `codes` has all channels."""
 
+    def _loss_channel(
+        self, hidden: Tensor, codes: Tensor, channel: int, weight: Tensor, with_rank: bool
+    ) -> tuple[Tensor, Score]:
+        """`loss` of one channel."""
+        score = self._score_channel(hidden, codes, channel, with_rank)
+        # A frame that does not count must not give NaN either.
+        loss = -torch.where(weight != 0, score.log_prob * weight, 0.0).sum()
+        return loss, Score(score.log_prob.detach(), score.rank)
+
     @abstractmethod
     def _sample_channel(
         self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float
@@ -222,6 +247,14 @@ class Head(nn.Module, ABC):
                 f"got {given}. Pass them, or use decoder.coupling=independent."
             )
         return codes_before[..., :channel]
+
+    def _check_score(self, codes: Tensor, with_rank: bool) -> None:
+        self._check_codes(codes)
+        if with_rank and not self.can_rank:
+            raise ValueError(
+                f"accuracy needs the rank of each code, and this head would have to compute {self.n_levels} masses "
+                "for each one. Use task.metrics=[bpb], 8-bit audio (dataset.bits=8) or decoder=categorical."
+            )
 
     def _check_codes(self, codes: Tensor) -> None:
         if codes.ndim != 3 or codes.shape[-1] != self.n_channels:

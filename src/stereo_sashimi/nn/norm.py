@@ -1,8 +1,11 @@
 """ScalarNorm, the two-number layer norm of the original paper's configurations; torch's LayerNorm is the default."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 # The original has no epsilon and gives NaN on a channel-constant vector. This one only moves results when the
 # variance over channels is below about 1e-8, where nothing was defined before.
@@ -23,8 +26,32 @@ class ScalarNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Normalise over the last axis."""
         x = x.to(self.s.dtype)  # in bfloat16 the subtraction of the mean would cancel
-        variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
-        return self.s * torch.rsqrt(variance + EPSILON) * (x - mean + self.m)
+        y: Tensor = _ScalarNorm.apply(x, self.s, self.m)
+        return y
+
+
+class _ScalarNorm(torch.autograd.Function):
+    """y = s n + s m r with r = 1 / std, where n = (x - mean) r is torch's layer norm: its fused kernels do the work."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, s: Tensor, m: Tensor) -> Tensor:
+        n, mean, r = torch.native_layer_norm(x, x.shape[-1:], None, None, EPSILON)
+        ctx.save_for_backward(x, s, m, mean, r)
+        return torch.addcmul(s * n, s * m, r)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, s, m, mean, r = ctx.saved_tensors
+        width = x.shape[-1]
+        n, sums = (x - mean) * r, grad.sum(-1, keepdim=True)
+        of_n = torch.ops.aten.native_layer_norm_backward(
+            grad.contiguous(), x, [width], mean, r, None, None, [True, False, False]
+        )[0]
+        # d r / d x = -n r^2 / width
+        of_x = s * torch.addcmul(of_n, n, sums * r.square() * m, value=-1 / width)
+        of_m = (sums * r).sum()
+        return of_x, ((grad * n).sum() + m * of_m).view(1), (s * of_m).view(1)
 
 
 def make_norm(kind: str, d_model: int) -> nn.Module:

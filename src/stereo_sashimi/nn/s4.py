@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.ssm import DPLR, SSM, Diagonal
 from stereo_sashimi.ops import backend as kernel_backend
-from stereo_sashimi.ops.fftconv import causal_convolution
-from stereo_sashimi.ops.ssm import advance, step
+from stereo_sashimi.ops.ssm import respond
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class S4(StatefulModule):
     """y = GLU(W gelu(conv(u, K) + D u)): the layer inside a SaShiMi residual block.
 
     - `d_model`: channels. `config`: `S4Config` or `S4DConfig`. `dropout`: on the convolution's output and after GELU.
-    - `backend`: "auto", "reference", "krylov" or "keops": how K is computed. It changes no result beyond round-off.
+    - `backend`: how K is computed, see `ops/backend.py`. It changes no result beyond round-off.
     """
 
     def __init__(self, d_model: int, config: LayerConfig, dropout: float = 0.0, backend: str = "auto") -> None:
@@ -93,7 +92,9 @@ class S4(StatefulModule):
         self.D = nn.Parameter(torch.randn(d_model))
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(d_model, 2 * d_model)
-        self.kernel = kernel_backend.KERNELS[kernel_backend.resolve(backend)]
+        self.backend = kernel_backend.resolve(backend)
+        if self.backend == "recurrent" and config.kind != S4Config.kind:
+            raise ValueError(f"backend=recurrent is for layer=s4; got layer={config.kind}. Use backend=auto or krylov.")
 
     def initial_state(self, batch_size: int) -> Complex[Tensor, "batch d_model m"]:
         """A state at rest."""
@@ -108,22 +109,13 @@ class S4(StatefulModule):
         """`None` in gives `None` out (a whole sequence from the start); a state in gives the next state out."""
         # The recurrence needs float32 whatever the precision around it: its poles lie next to the unit circle.
         with torch.autocast(u.device.type, enabled=False):
-            x = u.to(self.D.dtype).mT
-            y, state = self._run(x, state)
-            y = y + self.D.unsqueeze(-1) * x
+            x = u.to(self.D.dtype)
+            ssm = self.ssm.discretize()
+            stepped = kernel_backend.steps(self.backend, ssm, x)
+            y, state = respond(ssm, x, state, kernel_backend.KERNELS[self.backend], stepped)
+            y = torch.addcmul(y, self.D, x)
         y = self.dropout(nn.functional.gelu(self.dropout(y)))
-        return nn.functional.glu(self.output(y.mT), dim=-1), state
-
-    def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        ssm, length = self.ssm.discretize(), x.shape[-1]
-        if state is None:
-            return causal_convolution(x, self.kernel(ssm, length)), None
-        if length == 0:
-            return x, state
-        if length == 1:
-            y, state = step(ssm, x.squeeze(-1), state)
-            return y.unsqueeze(-1), state
-        return advance(ssm, self.kernel(ssm, length), x, state)
+        return nn.functional.glu(self.output(y), dim=-1), state
 
 
 def _check_common(config: LayerConfig) -> None:

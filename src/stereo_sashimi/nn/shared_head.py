@@ -43,6 +43,12 @@ class SharedHead(Head):
     def _score_channel(self, hidden: Tensor, codes: Tensor, channel: int, with_rank: bool) -> Score:
         return self.mono._score_channel(self._own(hidden, channel), codes[..., channel : channel + 1], 0, with_rank)
 
+    def _loss_channel(
+        self, hidden: Tensor, codes: Tensor, channel: int, weight: Tensor, with_rank: bool
+    ) -> tuple[Tensor, Score]:
+        own = codes[..., channel : channel + 1]
+        return self.mono._loss_channel(self._own(hidden, channel), own, 0, weight, with_rank)
+
     def _sample_channel(
         self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float
     ) -> tuple[Tensor, Tensor]:

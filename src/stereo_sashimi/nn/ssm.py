@@ -25,7 +25,10 @@ class SSM(nn.Module, ABC):
 
     @abstractmethod
     def discretize(self) -> Discrete:
-        """The one discretisation that kernel, step and segments use."""
+        """The one discretisation that kernel, step and segments use, in float64.
+
+        A rounding of A_bar grows with every power of it, and these tensors are small.
+        """
 
 
 class SSMParameters(SSM):
@@ -64,17 +67,22 @@ class SSMParameters(SSM):
         self.register_buffer("C_remainder", None, persistent=False)
 
     def dt(self) -> Tensor:
-        """Step sizes (d_model,), in steps of the level's own rate."""
-        return self.inv_dt.exp() if self.dt_transform == "exp" else nn.functional.softplus(self.inv_dt)
+        """Step sizes (d_model,), float64, in steps of the level's own rate."""
+        inv_dt = self.inv_dt.double()
+        return inv_dt.exp() if self.dt_transform == "exp" else nn.functional.softplus(inv_dt)
 
     def c(self) -> Tensor:
-        """C, complex (d_model, m)."""
+        """C, complex128 (d_model, m)."""
         c = self.C if self.C_remainder is None else self.C + self.C_remainder.to(self.C.dtype)
-        return torch.view_as_complex(c)
+        return torch.view_as_complex(c.double())
 
     def lam(self) -> Tensor:
-        """Lambda, complex (d_model, m)."""
-        return self.tile(torch.complex(-self.A_real.exp(), -self.A_imag))
+        """Lambda, complex128 (d_model, m)."""
+        return self.tile(torch.complex(-self.A_real.double().exp(), -self.A_imag.double()))
+
+    def b(self) -> Tensor:
+        """B, complex128 (d_model, m)."""
+        return self.tile(torch.view_as_complex(self.B.double()))
 
     def tile(self, x: Tensor) -> Tensor:
         """(n_ssm, m) -> (d_model, m): channel h gets copy h mod n_ssm."""
@@ -94,8 +102,8 @@ class DPLR(SSMParameters):
 
     def discretize(self) -> Discrete:
         """The one discretisation that kernel, step and segments use."""
-        p, b = self.tile(torch.view_as_complex(self.P)), self.tile(torch.view_as_complex(self.B))
-        return bilinear(self.lam(), p, b, self.c(), self.dt())
+        p = self.tile(torch.view_as_complex(self.P.double()))
+        return bilinear(self.lam(), p, self.b(), self.c(), self.dt())
 
 
 class Diagonal(SSMParameters):
@@ -122,10 +130,9 @@ class Diagonal(SSMParameters):
 
     def discretize(self) -> Discrete:
         """The one discretisation that kernel, step and segments use."""
-        b, c = self.tile(torch.view_as_complex(self.B)), self.c()
         if self.discretization == "zoh":
-            return zero_order_hold(self.lam(), b, c, self.dt())
-        return bilinear(self.lam(), None, b, c, self.dt())
+            return zero_order_hold(self.lam(), self.b(), self.c(), self.dt())
+        return bilinear(self.lam(), None, self.b(), self.c(), self.dt())
 
 
 class FrozenSSM(SSM):
@@ -133,7 +140,7 @@ class FrozenSSM(SSM):
 
     def __init__(self, ssm: Discrete) -> None:
         super().__init__()
-        self.d_model, self.n_modes = ssm.a.shape
+        self.d_model, self.n_modes = ssm.delta.shape
         self.fields = ssm._fields
         for name, value in ssm._asdict().items():
             self.register_buffer(name, value, persistent=False)

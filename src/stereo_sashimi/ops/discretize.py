@@ -6,7 +6,8 @@ Legend (h = d_model channels, m = d_state/2 conjugate-pair representatives; Gu e
   x' = A_bar x + B_bar u,   y = 2 Re(C x')            with A = diag(Lambda) - P P^*
 Only one of each conjugate pair is stored; "full" inner products <a, b> over both are 2 Re(sum a b).
 A_bar is again diagonal plus rank one:
-  A_bar x = a * x + left * 2 Re(sum right * x)
+  A_bar x = a * x + left * 2 Re(sum right * x),   a = 1 + delta
+Next to the unit circle delta keeps all the digits that a would lose.
 The recurrence and whole segments are in `ssm.py`, convolution kernels in `kernels/`.
 """
 
@@ -18,13 +19,24 @@ from torch import Tensor
 
 
 class Discrete(NamedTuple):
-    """A discretised SSM. `a`, `b`, `c` are complex (channels, modes); `left`, `right` too, or None if diagonal."""
+    """A discretised SSM. `delta`, `b`, `c` are complex (channels, modes); `left`, `right` too, or None if diagonal."""
 
-    a: Tensor
+    delta: Tensor
     b: Tensor
     c: Tensor
     left: Tensor | None = None
     right: Tensor | None = None
+
+    @property
+    def a(self) -> Tensor:
+        """The diagonal of A_bar, without its rank-1 part."""
+        return 1 + self.delta
+
+    def to(self, dtype: torch.dtype) -> "Discrete":
+        """In another complex precision."""
+        left = None if self.left is None else self.left.to(dtype)
+        right = None if self.right is None else self.right.to(dtype)
+        return Discrete(self.delta.to(dtype), self.b.to(dtype), self.c.to(dtype), left, right)
 
 
 def bilinear(
@@ -42,14 +54,14 @@ def bilinear(
     """
     two_over_dt = (2 / dt).unsqueeze(-1)
     d = 1 / (two_over_dt - lam)
-    a = d * (two_over_dt + lam)
+    delta = 2 * lam * d
     if p is None:
-        return Discrete(a=a, b=2 * d * b, c=c)
+        return Discrete(delta=delta, b=2 * d * b, c=c)
     dp = d * p
     right = d * p.conj()
     s = 1 + 2 * (p.conj() * dp).real.sum(-1, keepdim=True)
     b_bar = 2 * (d * b - dp * (2 * (right * b).real.sum(-1, keepdim=True) / s))
-    return Discrete(a=a, b=b_bar, c=c, left=dp * (-2 * two_over_dt / s), right=right)
+    return Discrete(delta=delta, b=b_bar, c=c, left=dp * (-2 * two_over_dt / s), right=right)
 
 
 def zero_order_hold(
@@ -60,4 +72,5 @@ def zero_order_hold(
 ) -> Discrete:
     """Zero-order hold of a diagonal SSM, A_bar = exp(dt Lambda), B_bar = (A_bar - 1)/Lambda B (S4D, eq. 3)."""
     scaled = lam * dt.unsqueeze(-1)
-    return Discrete(a=scaled.exp(), b=torch.expm1(scaled) / lam * b, c=c)
+    delta = torch.expm1(scaled)
+    return Discrete(delta=delta, b=delta / lam * b, c=c)

@@ -16,6 +16,12 @@ def causal_convolution(
     length = u.shape[-1]
     if length == 0:
         return torch.zeros_like(u)
-    n_fft = next_fast_len(2 * length - 1, real=True)
+    n_fft = _fft_length(length)
     spectrum = torch.fft.rfft(u, n=n_fft) * torch.fft.rfft(kernel, n=n_fft)
     return torch.fft.irfft(spectrum, n=n_fft)[..., :length]
+
+
+@torch.compiler.assume_constant_result
+def _fft_length(length: int) -> int:
+    """The next length with small factors that holds a whole convolution; torch.compile cannot look into SciPy."""
+    return int(next_fast_len(2 * length - 1, real=True))

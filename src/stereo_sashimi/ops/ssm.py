@@ -3,10 +3,13 @@
 Symbols are those of `discretize.py`; convolution kernels are in `kernels/`, the FFT convolution in `fftconv.py`.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from stereo_sashimi.ops import recurrent
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.fftconv import causal_convolution
 from stereo_sashimi.ops.kernels import krylov
@@ -42,3 +45,29 @@ def advance(
     """A segment of any length at once: convolution, plus what the carried state still rings, plus the next state."""
     response, state_after = krylov.carry(ssm, u, state)
     return causal_convolution(u, kernel) + response, state_after
+
+
+def respond(
+    ssm: Discrete,
+    u: Float[Tensor, "batch length h"],
+    state: Complex[Tensor, "batch h m"] | None,
+    kernel: Callable[[Discrete, int, torch.dtype], Tensor],
+    stepped: bool,
+) -> tuple[Float[Tensor, "batch length h"], Complex[Tensor, "batch h m"] | None]:
+    """The output for a segment from `state`, or from rest; `None` in gives `None` out.
+
+    - `ssm`: in float64. `kernel`: computes convolution kernels. `stepped`: go through the frames one by one instead.
+    """
+    dtype, length = u.dtype, u.shape[1]
+    if stepped and length > 1:
+        y, after = recurrent.scan(ssm, u, state)
+        return y, None if state is None else after
+    if state is None:
+        return causal_convolution(u.mT, kernel(ssm, length, dtype)).mT, None
+    if length == 0:
+        return u, state
+    if length == 1:
+        y, after = step(ssm.to(state.dtype), u.squeeze(1), state)
+        return y.unsqueeze(1), after
+    y, after = advance(ssm, kernel(ssm, length, dtype), u.mT, state)
+    return y.mT, after

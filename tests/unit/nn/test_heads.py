@@ -49,6 +49,29 @@ def test_score_is_the_mass_of_each_channel_given_the_earlier_ones(config, n_chan
 
 @each_head
 @each_width
+@pytest.mark.parametrize("with_rank", [False, True])
+def test_the_loss_is_the_weighted_score_with_its_gradients(config, n_channels, with_rank):
+    head, (hidden, codes) = build(config, n_channels).double(), batch(n_channels)
+    hidden = hidden.double().requires_grad_()
+    weight = torch.rand(2, 5, dtype=torch.float64)
+    weight[0, 3:] = 0
+    loss, told = head.loss(hidden, codes, weight, with_rank)
+    score = head.score(hidden, codes, with_rank)
+    expected = -(score.log_prob * weight.unsqueeze(-1)).sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(told.log_prob, score.log_prob.detach(), rtol=1e-12, atol=1e-12)
+    assert not told.log_prob.requires_grad
+    assert torch.equal(told.rank, score.rank) if with_rank else told.rank is None
+    trained = [hidden, *(p for p in head.parameters() if p.requires_grad)]
+    ours = torch.autograd.grad(loss, trained, allow_unused=True)
+    for value, exact in zip(ours, torch.autograd.grad(expected, trained, allow_unused=True), strict=True):
+        torch.testing.assert_close(value, exact, rtol=1e-9, atol=1e-11)
+    with torch.no_grad():
+        torch.testing.assert_close(head.loss(hidden, codes, weight, with_rank)[0], expected.detach())
+
+
+@each_head
+@each_width
 def test_parameters_for_is_what_the_distributions_read(config, n_channels):
     head, (hidden, codes) = build(config, n_channels), batch(n_channels)
     params = head.parameters_for(hidden, codes)

@@ -53,3 +53,14 @@ def test_half_precision_inputs_are_normalised_in_full():
     half = x.bfloat16()
     torch.testing.assert_close(norm(half), norm(half.float()))
     assert norm(half).dtype == torch.float32
+
+
+def test_the_written_gradient_is_the_derivative():
+    norm = ScalarNorm().double()
+    x = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
+    s, m = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (-1.7, 0.3))
+
+    def run(x, s, m):
+        return torch.func.functional_call(norm, {"s": s, "m": m}, (x,))
+
+    assert torch.autograd.gradcheck(run, (x, s, m))

@@ -46,7 +46,7 @@ def test_copies_are_shared_by_channels_modulo_n_ssm(cls):
         layer.A_real.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
     lam = layer.lam()
     for h in range(6):
-        torch.testing.assert_close(-lam.real[h], layer.A_real[h % 2].exp())
+        torch.testing.assert_close(-lam.real[h], layer.A_real[h % 2].double().exp())
 
 
 @pytest.mark.parametrize("transform", ["softplus", "exp"])

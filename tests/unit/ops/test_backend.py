@@ -6,11 +6,26 @@ import torch
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
 from stereo_sashimi.ops import backend
+from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import keops
 
 
-def test_auto_takes_the_kernel_that_runs_everywhere():
-    assert backend.resolve("auto") == "krylov"
+def test_auto_steps_through_single_short_segments_on_cpus_only():
+    dplr, diagonal = S4Config(d_state=4).build(2).discretize(), S4DConfig(d_state=4).build(2).discretize()
+    short, long = torch.zeros(1, 9, 2), torch.zeros(1, backend.MAX_STEPPED + 1, 2)
+    assert backend.steps("auto", dplr, short)
+    assert not backend.steps("auto", dplr, long)
+    assert not backend.steps("auto", dplr, short.expand(2, -1, -1))
+    assert not backend.steps("auto", diagonal, short)
+    assert not backend.steps("krylov", dplr, short)
+    on_gpu = Discrete(*(field.to("meta") for field in dplr))
+    assert not backend.steps("auto", on_gpu, short.to("meta"))
+    assert "recurrent" in backend.describe(backend.resolve("auto"))
+
+
+def test_stepping_is_for_layers_with_a_rank_1_part():
+    with pytest.raises(ValueError, match="backend=recurrent is for layer=s4; got layer=s4d"):
+        S4(4, S4DConfig(d_state=4), backend="recurrent")
 
 
 @pytest.mark.parametrize("name", ["krylov", "reference"])
@@ -19,9 +34,11 @@ def test_a_named_backend_is_itself(name):
     assert name in backend.KERNELS
 
 
-@pytest.mark.parametrize("name", ["cuda", "", "Krylov", "triton"])
+@pytest.mark.parametrize("name", ["cuda", "", "Krylov", "Triton"])
 def test_an_unknown_backend_is_refused_with_the_choices(name):
-    with pytest.raises(ValueError, match="backend must be one of auto, keops, krylov, reference") as caught:
+    with pytest.raises(
+        ValueError, match="backend must be one of auto, keops, krylov, recurrent, reference, triton"
+    ) as caught:
         backend.resolve(name)
     assert repr(name) in str(caught.value)
 
@@ -66,7 +83,7 @@ def test_the_choice_changes_no_result(config):
     slow = S4(4, config, backend="reference").double()
     slow.load_state_dict(fast.state_dict())
     x = torch.randn(2, 23, 4, dtype=torch.float64)
-    assert fast.kernel is not slow.kernel
+    assert fast.backend != slow.backend
     torch.testing.assert_close(slow(x)[0], fast(x)[0], rtol=0, atol=1e-11)
     state = torch.randn(2, 4, 4, dtype=torch.complex128)
     torch.testing.assert_close(slow(x, state), fast(x, state), rtol=0, atol=1e-11)

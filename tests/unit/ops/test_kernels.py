@@ -82,7 +82,7 @@ def test_float32_error_of_a_dplr_kernel_is_below_1e_5_of_the_peak(length):
     """A fresh LegS layer of full state size; the original is off by up to 4e-3 of the peak (SPEC section 11)."""
     torch.manual_seed(0)
     layer = S4Config().build(4)
-    value = krylov.kernel(layer.discretize(), length)
+    value = krylov.kernel(layer.discretize(), length, torch.float32)
     assert value.dtype == torch.float32
     exact = krylov.kernel(layer.double().discretize(), length)
     assert (value - exact).abs().max() <= 1e-5 * exact.abs().max()
@@ -93,7 +93,7 @@ def test_float32_error_of_a_dplr_kernel_is_below_1e_5_of_the_peak(length):
 def test_backends_agree_on_fresh_dplr_layers(dtype):
     torch.manual_seed(0)
     ssm = S4Config().build(2).to(dtype).discretize()
-    fast, reference = krylov.kernel(ssm, 1001), cauchy.kernel(ssm, 1001)
+    fast, reference = krylov.kernel(ssm, 1001, dtype), cauchy.kernel(ssm, 1001, dtype)
     assert fast.dtype == reference.dtype == dtype
     atol = {torch.float32: 1e-4, torch.float64: 1e-10}[dtype]
     torch.testing.assert_close(fast, reference, rtol=0, atol=atol * fast.abs().max().item())

@@ -11,9 +11,9 @@ from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import cauchy
 
 
-def kernel(ssm: Discrete, length: int) -> Float[Tensor, "h length"]:
+def kernel(ssm: Discrete, length: int, dtype: torch.dtype | None = None) -> Float[Tensor, "h length"]:
     """K_l = 2 Re(C A_bar^l B_bar) for l < length; see `cauchy.kernel`."""
-    return cauchy.kernel(ssm, length, keops_sum)
+    return cauchy.kernel(ssm, length, dtype, keops_sum)
 
 
 def keops_sum(

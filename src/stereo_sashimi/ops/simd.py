@@ -1,0 +1,99 @@
+"""Vectors of LANES numbers inside numba functions: `load`, `store`, `zeros`, and the operators + - *.
+
+LLVM turns each into the vector instructions of the machine at hand (AVX-512, AVX2, NEON). Loops over lanes would have
+to be found and proven free of overlaps by its vectoriser, which gives up where several arrays are read and written.
+Products and sums may fuse ("contract"); nothing else is reordered, so a result does not depend on the machine's load.
+"""
+
+import operator
+from typing import no_type_check
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models, register_default
+from numba.extending import intrinsic, lower_builtin, type_callable
+
+from stereo_sashimi.ops.recurrent import LANES
+
+
+class Vector(types.Type):
+    """The numba type of LANES numbers of one floating-point type."""
+
+    @no_type_check
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(name=f"Vector({dtype}, {LANES})")
+
+
+@register_default(Vector)
+class _VectorModel(models.PrimitiveModel):
+    @no_type_check
+    def __init__(self, manager, fe_type):
+        number = ir.FloatType() if fe_type.dtype == types.float32 else ir.DoubleType()
+        super().__init__(manager, fe_type, ir.VectorType(number, LANES))
+
+
+@no_type_check
+def _address(context, builder, array_type, array, index, vector):
+    data = context.make_array(array_type)(context, builder, array).data
+    pointer = cgutils.gep(builder, data, index)
+    return builder.bitcast(pointer, context.get_value_type(vector).as_pointer())
+
+
+@intrinsic
+@no_type_check
+def load(typingctx, array, index):
+    """The LANES numbers from flat `array`[index] on."""
+    vector = Vector(array.dtype)
+
+    def codegen(context, builder, signature, args):
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], vector)
+        # Only the alignment of one number is promised.
+        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+
+    return vector(array, types.intp), codegen
+
+
+@intrinsic
+@no_type_check
+def store(typingctx, array, index, value):
+    """Write LANES numbers to flat `array`[index] and what follows."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], value)
+        builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+@no_type_check
+def zeros(typingctx, like):
+    """Zeros of the numbers' type of the array `like`."""
+    vector = Vector(like.dtype)
+
+    def codegen(context, builder, signature, args):
+        return context.get_constant_null(vector)
+
+    return vector(like), codegen
+
+
+@no_type_check
+def _operator(function, instruction):
+    @type_callable(function)
+    def typer(context):
+        def of(a, b):
+            return a if isinstance(a, Vector) and a == b else None
+
+        return of
+
+    @lower_builtin(function, Vector, Vector)
+    def lower(context, builder, signature, args):
+        return getattr(builder, instruction)(*args, flags=("contract",))
+
+
+_operator(operator.add, "fadd")
+_operator(operator.sub, "fsub")
+_operator(operator.mul, "fmul")
