@@ -62,6 +62,30 @@ def test_more_clips_and_longer_clips_take_more(head, channels):
     assert wider - wide == pytest.approx(wide - small, rel=0.05)
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_activation_checkpointing_keeps_one_tensor_a_block(head):
+    frames = 2000
+    model = LanguageModelConfig(AudioSpec(44100, 2, 8), EmbeddingConfig(8),
+                                SashimiConfig(d_model=8, n_layers=4, pool=()), HEADS[head])  # fmt: skip
+    plain, twice = (estimate(model, Load(1, frames, activation_checkpointing=on)) for on in (False, True))
+    assert twice.peak < 0.6 * plain.peak
+    # Eight blocks, their inputs, and a few tensors around them: (1, frames, 16) each.
+    assert twice.parts["center"] <= 10 * frames * 16 * 4 < plain.parts["center"] / 4
+
+
+def test_checkpointing_is_offered_before_shorter_clips():
+    model = config()
+    peaks = [estimate(model, Load(1, 2000, activation_checkpointing=on)).peak for on in (True, False)]
+    between = int(sum(peaks) / 2 * (1 + memory.HEAP))
+    assert memory.remedy(model, Load(2, 2000), 0, between) == (
+        "fits with loader.batch_size=1 trainer.accumulate_grad_batches=2 activation_checkpointing=true"
+    )
+    enough = int(peaks[1] * (1 + memory.HEAP))
+    assert memory.remedy(model, Load(2, 2000), 0, enough).endswith("trainer.accumulate_grad_batches=2")
+    shorter = memory.remedy(model, Load(1, 2000), 0, int(peaks[0] * 0.8))
+    assert shorter.startswith("fits with activation_checkpointing=true dataset.sample_len=")
+
+
 @pytest.mark.slow
 def test_precision_and_device_count():
     base = estimate(config(), Load(2, 400))
@@ -77,6 +101,7 @@ def test_precision_and_device_count():
     [
         (Load(1, 100, precision="transformer-engine"), r"trainer\.precision 32-true, .*got 'transformer-engine'"),
         (Load(1, 100, backend="keops"), "backend=keops"),
+        (Load(1, 100, backend="triton"), "backend=triton"),
     ],
 )
 def test_what_it_cannot_tell_is_refused(load, message):

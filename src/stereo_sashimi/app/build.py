@@ -4,6 +4,7 @@ The order is the order of the data: the data set says the number of channels and
 size the embedding, which sizes the backbone, which sizes the head.
 """
 
+import math
 import sys
 from typing import Any
 
@@ -12,10 +13,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from stereo_sashimi.data.datamodule import AudioDataModule
+from stereo_sashimi.models.compiled import check_compiler
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.nn import ReversibleNormInputConfig, ReversibleNormOutputConfig
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.tasks import AutoregressiveTask
+from stereo_sashimi.tasks.carry import check_segments
 from stereo_sashimi.tasks.checkpoints import AtomicCheckpointIO
 from stereo_sashimi.tasks.nonfinite import NonFiniteGuard
 from stereo_sashimi.tasks.resume import ExactResume
@@ -29,6 +32,7 @@ def build_datamodule(cfg: DictConfig) -> AudioDataModule:
         data_dir=cfg.paths.data_dir,
         train_chunk_size=cfg.train.train_chunk_size,
         val_chunk_size=cfg.train.val_chunk_size,
+        carry_state=cfg.train.carry_state,
         seed=cfg.train.seed,
         **cfg.loader,
     )
@@ -52,6 +56,10 @@ def build_model_config(cfg: DictConfig, datamodule: AudioDataModule) -> Language
 
 def build_task(cfg: DictConfig, model: LanguageModelConfig, datamodule: AudioDataModule) -> AutoregressiveTask:
     """The LightningModule; everything it is given is plain, and goes into its checkpoints."""
+    if carry_state := datamodule.carry_state:
+        check_segments(datamodule.sample_len, math.prod(model.model.pool), model.pad_len)
+    # Inside a track the loss skips nothing.
+    skipped = 0 if carry_state else datamodule.context_len or 0
     scheduler = None if cfg.scheduler.get("_target_") is None else to_plain(instantiate(cfg.scheduler))
     task: AutoregressiveTask = instantiate(
         cfg.task,
@@ -62,14 +70,20 @@ def build_task(cfg: DictConfig, model: LanguageModelConfig, datamodule: AudioDat
         monitor=cfg.train.monitor,
         mode=cfg.train.mode,
         backend=cfg.backend.name,
-        frames_per_batch=datamodule.batch_size * (datamodule.sample_len - (datamodule.context_len or 0)),
+        compile=cfg.compile,
+        activation_checkpointing=cfg.activation_checkpointing,
+        frames_per_batch=datamodule.batch_size * (datamodule.sample_len - skipped),
+        carry_state=carry_state,
         _convert_="all",
     )
     return task
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
-    """Lightning's Trainer with the callbacks and loggers that are not null."""
+    """Lightning's Trainer with the callbacks and loggers that are not null.
+
+    Raises BackendError if `compile` is true and torch.compile does not run on the trainer's device.
+    """
 
     def each(section: str) -> list[Any]:
         return [instantiate(node) for node in cfg[section].values() if node is not None]
@@ -89,4 +103,6 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         enable_progress_bar=cfg.trainer.enable_progress_bar and sys.stderr.isatty(),
         _convert_="all",
     )
+    if cfg.compile:
+        check_compiler(trainer.strategy.root_device)
     return trainer

@@ -12,7 +12,10 @@ from stereo_sashimi.schema import refuse_unknown
 
 # Sections without a `_target_`, and the keys that the app reads from them.
 PLAIN = {
-    "train": ("seed", "monitor", "mode", "train_chunk_size", "val_chunk_size", "test", "validate_before", "on_nan"),
+    "train": (
+        *("seed", "monitor", "mode", "train_chunk_size", "val_chunk_size", "test", "validate_before", "on_nan"),
+        *("carry_state",),
+    ),
     "loader": ("batch_size", "num_workers", "pin_memory", "persistent_workers"),
     "paths": ("data_dir", "runs", "run"),
     "backend": ("name",),
@@ -20,7 +23,7 @@ PLAIN = {
 TRAIN_SECTIONS = (
     *PLAIN,
     *("checkpoint", "init_from", "dataset", "task", "encoder", "model", "decoder", "optimizer", "scheduler", "trainer"),
-    *("callbacks", "logger"),
+    *("callbacks", "logger", "compile", "activation_checkpointing"),
 )
 
 

@@ -26,6 +26,8 @@ def check_values(cfg: DictConfig) -> None:
     hints = _hints(AutoregressiveTask) | _hints(AudioDataModule) | {"test": bool, "validate_before": bool}
     for section in ("loader", "train"):
         _check(plain.get(section, {}), hints, section)
+    for name in ("compile", "activation_checkpointing"):
+        check_type(plain[name], bool, name)
     for name, node in plain.items():
         _check_node(node, str(name))
     _check_monitor(plain["train"]["monitor"], plain["task"]["metrics"])
@@ -34,6 +36,21 @@ def check_values(cfg: DictConfig) -> None:
         raise ValueError(
             f"trainer.accumulate_grad_batches must be at least 1; got {trainer['accumulate_grad_batches']}."
         )
+    if plain["compile"] and plain["backend"]["name"] in ("reference", "keops"):
+        raise ValueError(
+            f"compile=true cannot look into backend={plain['backend']['name']}. Use backend=auto, or compile=false."
+        )
+    if plain["compile"] and not plain["dataset"]["drop_last"]:
+        raise ValueError(
+            "compile=true needs clips of one length, but dataset.drop_last=false keeps shorter ones. Set "
+            "dataset.drop_last=true, or compile=false."
+        )
+    for key in ("overfit_batches", "use_distributed_sampler"):
+        if plain["train"]["carry_state"] and trainer.get(key):
+            raise ValueError(
+                f"train.carry_state=true walks through whole tracks; trainer.{key}={trainer[key]} puts other batches "
+                f"there. Set train.carry_state=false, or trainer.{key}={'0' if key[0] == 'o' else 'false'}."
+            )
     if plain["train"]["validate_before"] and trainer.get("limit_val_batches") == 0:
         raise ValueError(
             "train.validate_before=true validates before and after training, but trainer.limit_val_batches=0 leaves "

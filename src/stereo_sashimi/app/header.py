@@ -27,8 +27,7 @@ def header(
     channels = f"{spec.n_channels} channel{'s' if spec.n_channels > 1 else ''} ({', '.join(spec.channel_names)})"
     parameters = sum(p.numel() for p in task.model.parameters())
     groups = {name: sum(p.numel() for p in group.values()) for name, group in parameter_groups(task.model).items()}
-    resolved = kernel_backend.resolve(backend)
-    chosen = f"{resolved} (auto)" if backend == "auto" else resolved
+    chosen = kernel_backend.describe(kernel_backend.resolve(backend))
     clip = f"clips of {datamodule.sample_len / spec.sample_rate:.2f} s"
     counts = " + ".join(f"{n:,} {split}" for split, n in clips.items())
     scheduler = "constant" if task.scheduler_config is None else task.scheduler_config.kind
@@ -36,14 +35,15 @@ def header(
     pool = "x".join(str(p) for p in model.pool) or "none"
     lines = {
         "data": f"{datamodule.name}  {channels}  {rate}  {spec.bits} bit {spec.quantization}, {spec.n_levels:,} levels"
-        f"  {counts} {clip}{_remixed(datamodule)}",
+        f"  {counts} {clip}{_remixed(datamodule)}{_carried(datamodule)}",
         "model": f"SaShiMi{' U-Net' if model.unet else ''}  {parameters / 1e6:.2f} M parameters  "
         f"d_model {model.d_model}  layers {model.n_layers}  pool {pool}  {model.layer.kind}  "
         f"decoder {config.decoder.kind}, {config.decoder.coupling}",
         "optim": f"{optimizer.kind}  lr {optimizer.lr:g} (ssm {optimizer.ssm_lr or optimizer.lr:g})  {scheduler}  "
         + "  ".join(f"{name} {n:,}" for name, n in groups.items() if n)
         + ("" if ema is None else f"  ema {ema:g}"),
-        "backend": f"{chosen}  precision {precision}  device {device_name(device)}  torch {torch.__version__}",
+        "backend": f"{chosen}  precision {precision}{_ways(task)}  device {device_name(device)}  "
+        f"torch {torch.__version__}",
         "run": f"{run}  seed {seed}",
         "resume": resume,
     }
@@ -57,6 +57,18 @@ def _remixed(datamodule: AudioDataModule) -> str:
         return ""
     found, done = ("stereo", "mixed down to mono") if datamodule.d_input == 1 else ("mono", "copied to both channels")
     return f"  {files:,} {found} file{'s' if files > 1 else ''} {done}"
+
+
+def _ways(task: AutoregressiveTask) -> str:
+    """Ways of running that are not the default."""
+    ways = {"compiled": task.compiled, "activation checkpointing": task.model.backbone.activation_checkpointing}
+    return "".join(f"  {name}" for name, chosen in ways.items() if chosen)
+
+
+def _carried(datamodule: AudioDataModule) -> str:
+    """How training clips hang together, if they do."""
+    rows = datamodule.batch_size
+    return f"  state carried over in {rows} lane{'s' if rows > 1 else ''}" if datamodule.carry_state else ""
 
 
 def device_name(device: str) -> str:

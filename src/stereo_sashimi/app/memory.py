@@ -54,6 +54,7 @@ def describe(cfg: DictConfig) -> tuple[LanguageModelConfig, Load]:
         ranks=bool(check_metrics(list(cfg.task.metrics))),
         copies=int(_several(cfg)) + int(_averages(cfg)),
         cuda=_cuda(cfg),
+        activation_checkpointing=cfg.activation_checkpointing,
     )
     return config, load
 
@@ -96,7 +97,7 @@ def report(config: LanguageModelConfig, load: Load, found: Estimate, process: in
     spec = config.spec
     lines = [
         f"step      {load.batch_size} clips x {load.frames:,} frames x {spec.n_channels} channels, {load.precision}, "
-        f"{'cuda' if load.cuda else 'cpu'}",
+        f"{'cuda' if load.cuda else 'cpu'}{', activation checkpointing' if load.activation_checkpointing else ''}",
         f"model     {found.parameters / 1e6:.2f} M parameters, decoder {config.decoder.kind}, "
         f"encoder.merge {config.encoder.merge}",
         f"peak      in {found.phase}",
@@ -122,9 +123,13 @@ def remedy(config: LanguageModelConfig, load: Load, process: int, available: int
     def fits(load: Load) -> bool:
         return total_bytes(estimate(config, load), load, process) <= available
 
-    tried = load
-    while not (fit := fits(tried)) and tried.batch_size > 1:
-        tried = replace(tried, batch_size=tried.batch_size // 2)
+    # Smaller batches cost least, then computing activations twice, and shorter clips are another training.
+    for twice in (load.activation_checkpointing, True):
+        tried = replace(load, activation_checkpointing=twice)
+        while not (fit := fits(tried)) and tried.batch_size > 1:
+            tried = replace(tried, batch_size=tried.batch_size // 2)
+        if fit:
+            break
     while not fit and tried.frames > SHORTEST:
         tried = replace(tried, frames=max(SHORTEST, tried.frames // 2))
         fit = fits(tried)
@@ -133,6 +138,9 @@ def remedy(config: LanguageModelConfig, load: Load, process: int, available: int
         accumulate = -(-load.batch_size // tried.batch_size)
         words = [f"loader.batch_size={tried.batch_size}"] if tried.batch_size != load.batch_size else []
         words += [f"trainer.accumulate_grad_batches={accumulate}"] if accumulate > 1 else []
+        words += (
+            ["activation_checkpointing=true"] if tried.activation_checkpointing != load.activation_checkpointing else []
+        )
         words += [f"dataset.sample_len={tried.frames}"] if tried.frames != load.frames else []
         return f"fits with {' '.join(words)}"
     ideas = ["a smaller model.d_model or model.n_layers"]

@@ -28,6 +28,9 @@ class Load:
     - `ranks`: whether accuracies are computed.
     - `copies`: further sets of the weights that are kept: gradient buckets of several processes, averaged weights.
     - `cuda`: count as PyTorch's CUDA allocator and fused optimizers do.
+    - `activation_checkpointing`: as in `Sashimi`.
+
+    `compile` is not among them: fused blocks take what the others take, or less.
     """
 
     batch_size: int
@@ -37,6 +40,7 @@ class Load:
     ranks: bool = False
     copies: int = 0
     cuda: bool = False
+    activation_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,10 @@ def estimate(config: LanguageModelConfig, load: Load) -> Estimate:
     """
     if load.precision not in PRECISIONS:
         raise ValueError(f"the estimate knows trainer.precision {', '.join(PRECISIONS)}; got {load.precision!r}.")
-    if load.backend == "keops":
-        raise ValueError("the estimate cannot look into backend=keops; use backend=auto, krylov or reference.")
+    if load.backend in ("keops", "triton"):
+        raise ValueError(
+            f"the estimate cannot look into backend={load.backend}; use backend=auto, krylov or reference."
+        )
     dtype, cast = PRECISIONS[load.precision]
     tracker = MemoryTracker(512 if load.cuda else 64)
     # (phase, peak, parts)
@@ -83,7 +89,7 @@ def estimate(config: LanguageModelConfig, load: Load) -> Estimate:
     try:
         with FakeTensorMode(), tracker:
             with tracker.in_room("parameters"):
-                model = config.build(load.backend)
+                model = config.build(load.backend, load.activation_checkpointing)
             end("building the model")
             weights = [p for p in model.parameters() if p.requires_grad]
             kept = _like(tracker, "moments", weights, 2) + _like(tracker, "copies of weights", weights, load.copies)
@@ -129,9 +135,10 @@ def rooms(model: LanguageModel) -> dict[str, list[nn.Module]]:
 
 def _loss(model: LanguageModel, codes: torch.Tensor, ranks: bool, tracker: MemoryTracker) -> torch.Tensor:
     hidden = model.hidden_for(codes)
-    # A head is no module that is called: its score is.
+    # A head is no module that is called: its loss is.
     with tracker.in_room("head"):
-        return -model.head.score(hidden, codes, ranks).log_prob.mean()
+        weight = hidden.new_full(codes.shape[:2], 1 / codes.numel())
+        return model.head.loss(hidden, codes, weight, ranks)[0]
 
 
 def _like(tracker: MemoryTracker, room: str, weights: list[nn.Parameter], count: int) -> list[torch.Tensor]:

@@ -19,6 +19,10 @@ from stereo_sashimi.tasks.find import find
 
 # What may differ when a run is resumed: it changes what is reported, not what is trained.
 RESUMABLE = ("metrics",)
+# What a checkpoint says that was written before there was such a field.
+ABSENT = {"carry_state": False}
+# Where a field is set, if that is not the section of its name.
+GROUPS = {"spec": "dataset", "pad_len": "dataset", "context_len": "dataset", "carry_state": "train.carry_state"}
 LAST = Path("checkpoints", "last.ckpt")
 
 
@@ -33,11 +37,12 @@ def check_resume(path: str, task: AutoregressiveTask, trainer: pl.Trainer) -> No
     saved, ours = (_flat(h) for h in (content["hyper_parameters"], dict(task.hparams)))
     for name in ours | saved:
         value = ours.get(name)
-        if saved.get(name) != value and name not in RESUMABLE:
+        before = saved.get(name, ABSENT.get(name))
+        if before != value and name not in RESUMABLE:
             section = name.removeprefix("model.").split(".")[0]
-            group = {"spec": "dataset", "pad_len": "dataset", "context_len": "dataset"}.get(section, section)
+            group = GROUPS.get(section, section)
             raise ValueError(
-                f"checkpoint {path} was trained with {name.removeprefix('model.')}={saved.get(name)!r}; this run has "
+                f"checkpoint {path} was trained with {name.removeprefix('model.')}={before!r}; this run has "
                 f"{value!r}. Match `{group}` to the run that wrote it."
             )
     prefix = "model."

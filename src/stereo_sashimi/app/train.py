@@ -162,6 +162,8 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
+        # With compile=true complex numbers (discretisation, spectra) stay calls of torch between the fused loops.
+        ".*does not support code generation for complex operators.*",
         # Validation totals are summed over processes before they are logged.
         ".*sync_dist=True.*",
     ):

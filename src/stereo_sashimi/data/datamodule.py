@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -16,7 +17,8 @@ from stereo_sashimi.audio.channels import n_channels
 from stereo_sashimi.audio.io import probe
 from stereo_sashimi.audio.resample import METHODS
 from stereo_sashimi.data.dataset import AudioFolder, ResumableLoader, collate, leave_signals
-from stereo_sashimi.data.sampler import ChunkSampler, FixedDrawSampler, SamplerError, state_in_training
+from stereo_sashimi.data.loops import ranks_of, reload_for_short_chunks, state_in_training, training_sampler
+from stereo_sashimi.data.sampler import EpochSampler, FixedDrawSampler, SamplerError
 from stereo_sashimi.data.split import SPLITS, DataError, split_folder
 from stereo_sashimi.spec import AudioSpec
 
@@ -37,6 +39,8 @@ class AudioDataModule(pl.LightningDataModule):
     - `batch_size`, `num_workers`, `pin_memory` (only with a CUDA device), `persistent_workers`: as DataLoader's.
     - `train_chunk_size`: clips that one training epoch walks through, over all processes, the next epoch going on
       where it stopped; `val_chunk_size`: clips in a fixed draw. None: all. The test split is always whole.
+    - `carry_state`: true: each row of the training batches plays whole tracks, clip after clip, see `lanes.py`;
+      validation and test keep their draws.
     - `seed`: of the order in training and of the draws.
 
     Raises ValueError, naming the key, for values outside these ranges.
@@ -69,6 +73,7 @@ class AudioDataModule(pl.LightningDataModule):
         persistent_workers: bool = False,
         train_chunk_size: int | None = None,
         val_chunk_size: int | None = None,
+        carry_state: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -88,6 +93,11 @@ class AudioDataModule(pl.LightningDataModule):
             raise DataError(
                 f"dataset.context_len must be below dataset.sample_len={sample_len}, or no frame is left for the "
                 f"loss; got {context_len}."
+            )
+        if carry_state and pad_len:
+            raise DataError(
+                f"dataset.pad_len={pad_len} puts start codes in front of clips, but with train.carry_state=true a clip "
+                "goes on where the one before it ended. Set dataset.pad_len=null, or train.carry_state=false."
             )
         if not 0 < train_percentage < 1:
             raise DataError(f"dataset.train_percentage must be between 0 and 1; got {train_percentage}.")
@@ -112,6 +122,7 @@ class AudioDataModule(pl.LightningDataModule):
         self.persistent_workers = persistent_workers
         self.train_chunk_size = train_chunk_size
         self.val_chunk_size = val_chunk_size
+        self.carry_state = carry_state
         self.seed = seed
         self.datasets: dict[str, AudioFolder] = {}
 
@@ -122,7 +133,7 @@ class AudioDataModule(pl.LightningDataModule):
         self._n_levels = AudioSpec(1 if sample_rate is None else sample_rate, self._d_input, **self._format).n_levels
         self._files: dict[str, list[Path]] | None = None
         self._spec: AudioSpec | None = None
-        self._sampler: ChunkSampler | None = None
+        self._sampler: EpochSampler | None = None
         self._sampler_trainer: pl.Trainer | None = None
         self._resumed: dict[str, int] | None = None
         self._resumed_at: tuple[int, int] | None = None
@@ -171,7 +182,9 @@ class AudioDataModule(pl.LightningDataModule):
                 sampler.set_epoch(loop.epoch_progress.current.processed)
             elif self._resumed_at is None:
                 self._resumed_at = self._counters()
-        return ResumableLoader(self.datasets["train"], sampler=sampler, **self._loader_options())
+        data = self.datasets["train"]
+        begins = data.tracks[0] if self.carry_state else None
+        return ResumableLoader(data, sampler=sampler, **self._loader_options(begins))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of a draw of `val_chunk_size` validation clips, the same in every epoch."""
@@ -201,6 +214,7 @@ class AudioDataModule(pl.LightningDataModule):
         if self._sampler is None:
             self._resumed = state_dict
             return
+        self._sampler.load_state_dict(state_dict)
         inside = 0 < state_dict["consumed"] < self._sampler.chunk_length(state_dict["epoch"])
         if inside and state_dict["global_batch"] != self._global_batch:
             raise SamplerError(
@@ -208,12 +222,11 @@ class AudioDataModule(pl.LightningDataModule):
                 f"processes; this run has {self._global_batch}.\n"
                 "  Resume with the same loader.batch_size x processes, or from a checkpoint of an epoch's end."
             )
-        self._sampler.load_state_dict(state_dict)
         self._resumed, self._resumed_at = state_dict, None
 
     @property
     def _ranks(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        return ranks_of(self.trainer)
 
     @property
     def _global_batch(self) -> int:
@@ -242,7 +255,7 @@ class AudioDataModule(pl.LightningDataModule):
             name=self.name,
         )
 
-    def _train_sampler(self) -> ChunkSampler:
+    def _train_sampler(self) -> EpochSampler:
         if self._sampler is None:
             raise DataError("AudioDataModule.train_dataloader was called before setup('fit').")
         return self._sampler
@@ -250,35 +263,22 @@ class AudioDataModule(pl.LightningDataModule):
     def _set_up_sampler(self) -> None:
         # A trainer that fits again goes on; another trainer begins at the beginning, or is given a state after this.
         if self._sampler is None or self._sampler_trainer is not self.trainer:
-            rank, world_size = self._ranks
             # Only without a trainer can a state have come before setup.
             before, self._resumed = self._resumed if self.trainer is None else None, None
             self._sampler_trainer = self.trainer
-            self._sampler = ChunkSampler(
-                len(self.datasets["train"]),
-                self.train_chunk_size,
+            self._sampler = training_sampler(
+                self.datasets["train"].tracks,
+                self.trainer,
+                batch_size=self.batch_size,
+                chunk_size=self.train_chunk_size,
+                carry_state=self.carry_state,
                 seed=self.seed,
-                shuffle=True,
-                rank=rank,
-                world_size=world_size,
             )
             self.load_state_dict(before or {})
-        lengths = {-(-self._sampler.epoch_length(e) // self.batch_size) for e in (0, self._sampler.n_chunks - 1)}
-        if self.trainer is None or len(lengths) == 1:
-            return
-        # Lightning counts the batches of an epoch only when it loads the loader: without a reload it would leave out
-        # the validation after the shorter last chunk of a pass, or cut all chunks to that length after a resume there.
-        self.trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
-        every = self.trainer.val_check_interval
-        if isinstance(every, int) and every > min(lengths) and self.trainer.check_val_every_n_epoch is not None:
-            raise DataError(
-                f"the last chunk of a pass over the training data has {min(lengths)} batches, fewer than "
-                f"trainer.val_check_interval={every}.\n"
-                "  Set trainer.check_val_every_n_epoch=null, trainer.val_check_interval=1.0, or another "
-                "train.train_chunk_size."
-            )
+        if self.trainer is not None:
+            reload_for_short_chunks(self.trainer, self._sampler, self.batch_size)
 
-    def _loader_options(self) -> dict[str, Any]:
+    def _loader_options(self, begins: np.ndarray | None = None) -> dict[str, Any]:
         # The loader's own generator seeds its workers, so that iterating does not draw from the global one.
         generator = torch.Generator().manual_seed(self.seed + self._ranks[0])
         return {
@@ -286,7 +286,7 @@ class AudioDataModule(pl.LightningDataModule):
             "num_workers": self.num_workers,
             "pin_memory": self.pin_memory and torch.cuda.is_available(),
             "persistent_workers": self.persistent_workers,
-            "collate_fn": partial(collate, start_code=self.spec.start_code),
+            "collate_fn": partial(collate, start_code=self.spec.start_code, begins=begins),
             "worker_init_fn": leave_signals,
             "generator": generator,
         }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,20 +34,31 @@ class Batch(NamedTuple):
     - `codes`: (batch, length, channels) int64 in [0, n_levels).
     - `lengths`: (batch,) int64, how many frames of each clip are audio; the rest are start codes.
     - `clips`: (batch,) int64, index of each clip in its data set (`AudioFolder.describe`).
+    - `first`: (batch,) bool, the clip begins its track; None where nobody needs to know.
     """
 
     codes: Int64[Tensor, "batch length channels"]
     lengths: Int64[Tensor, "batch"]
     clips: Int64[Tensor, "batch"]
+    first: Bool[Tensor, "batch"] | None = None
 
 
-def collate(items: Sequence[tuple[Int64[Tensor, "_ channels"], int]], start_code: int) -> Batch:
-    """Stack clips, shorter ones padded at the end with `start_code` to the longest of the batch."""
+def collate(
+    items: Sequence[tuple[Int64[Tensor, "_ channels"], int]],
+    start_code: int,
+    begins: Int64[np.ndarray, "tracks"] | None = None,
+) -> Batch:
+    """Stack clips, shorter ones padded at the end with `start_code` to the longest of the batch.
+
+    `begins`: the indices of the clips that begin a track, for `Batch.first`.
+    """
     lengths = torch.tensor([len(codes) for codes, _ in items])
     codes = torch.full((len(items), int(lengths.max()), items[0][0].shape[1]), start_code, dtype=torch.int64)
     for row, (clip, _) in zip(codes, items, strict=True):
         row[: len(clip)] = clip
-    return Batch(codes, lengths, torch.tensor([index for _, index in items]))
+    clips = torch.tensor([index for _, index in items])
+    first = None if begins is None else torch.from_numpy(np.isin(clips.numpy(), begins))
+    return Batch(codes, lengths, clips, first)
 
 
 class AudioFolder(Dataset[tuple[Tensor, int]]):
@@ -125,6 +136,12 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         source = self._sources[file].path.name
         pcm = to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=source, dataset=self.name)
         return torch.from_numpy(encode(pcm, self.spec)), index
+
+    @property
+    def tracks(self) -> tuple[Int64[np.ndarray, "tracks"], Int64[np.ndarray, "tracks"]]:
+        """Index of the first clip of each file, and how many clips it has; files without any are left out."""
+        counts = np.diff(self._first)
+        return self._first[:-1][counts > 0], counts[counts > 0]
 
     @property
     def n_remixed(self) -> int:

@@ -78,6 +78,10 @@ class Likelihood(Metric):
         """The numbers so far. Raises ValueError if nothing was counted."""
         if not bool((self.count > 0).all()):
             raise ValueError("No sample was scored: no clip of this split is longer than dataset.context_len.")
+        return self.ratios()
+
+    def ratios(self) -> dict[str, Tensor]:
+        """As `compute`, of this process alone and NaN if nothing was counted: nobody waits for the device."""
         out = self._ratios(self.nats.sum(), self.hits.sum(-1), self.count.sum(), "")
         if len(self.channel_names) > 1:
             for c, name in enumerate(self.channel_names):

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from stereo_sashimi.models.sashimi import Sashimi, SashimiConfig, SashimiState
+from stereo_sashimi.models.sashimi import Sashimi, SashimiConfig, SashimiState, finite_rows, reset_rows
 from stereo_sashimi.nn.embedding import EmbeddingConfig, MultiChannelEmbedding
 from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig, Head
 from stereo_sashimi.nn.shared_head import SharedHead
@@ -40,9 +40,9 @@ class LanguageModelConfig:
                 "encoder.merge=none makes each a sequence of its own. Use encoder.merge=concat, sum or mix."
             )
 
-    def build(self, backend: str = "auto") -> "LanguageModel":
-        """A freshly initialised model."""
-        return LanguageModel(self, backend)
+    def build(self, backend: str = "auto", activation_checkpointing: bool = False) -> "LanguageModel":
+        """A freshly initialised model; `backend` and `activation_checkpointing` as in `Sashimi`."""
+        return LanguageModel(self, backend, activation_checkpointing)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain fields only, no class paths."""
@@ -73,7 +73,9 @@ class LanguageModel(nn.Module):
     their features lie side by side outside it.
     """
 
-    def __init__(self, config: LanguageModelConfig, backend: str = "auto") -> None:
+    def __init__(
+        self, config: LanguageModelConfig, backend: str = "auto", activation_checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.spec = spec = config.spec
@@ -81,7 +83,7 @@ class LanguageModel(nn.Module):
         d_input = spec.n_channels // self.n_sequences
         self.embedding: MultiChannelEmbedding = config.encoder.build(d_input, spec.n_levels)
         width = self.embedding.d_output
-        self.backbone: Sashimi = config.model.build(width, backend)
+        self.backbone: Sashimi = config.model.build(width, backend, activation_checkpointing)
         head: Head = config.decoder.build(width, d_input, spec.n_levels)
         self.head: Head = SharedHead(head, spec.n_channels) if self.n_sequences > 1 else head
 
@@ -113,6 +115,30 @@ class LanguageModel(nn.Module):
         inputs = torch.cat([self.start_codes(codes.shape[0]), codes[:, :-1]], dim=1)
         hidden, _ = self(inputs)
         return hidden[:, self.config.pad_len :]
+
+    def hidden_after(
+        self,
+        previous: Int64[Tensor, "batch 1 channels"],
+        codes: Int64[Tensor, "batch length channels"],
+        state: SashimiState,
+    ) -> tuple[Float[Tensor, "batch length width"], SashimiState]:
+        """Features that predict each frame of a segment, and the state for the segment that follows it.
+
+        - `previous`: the frame before the segment, or `start_codes` at the start of a track (of `pad_len` 0).
+        - `state`: what the segment before returned, or `initial_state`. It stands behind all frames before `previous`.
+        """
+        hidden, after = self(torch.cat([previous, codes[:, :-1]], dim=1), state)
+        assert after is not None
+        return hidden, after
+
+    def reset_rows(self, state: SashimiState, rows: Bool[Tensor, "batch"]) -> SashimiState:
+        """`state` with the rows that `rows` marks at the start of a track; raises as `models.sashimi.reset_rows`."""
+        # The channels of a clip may be sequences of their own: (batch sequences) rows.
+        return reset_rows(state, self.initial_state(len(rows)), rows.repeat_interleave(self.n_sequences))
+
+    def finite_rows(self, state: SashimiState, batch_size: int) -> Bool[Tensor, "batch"]:
+        """The rows of `state` without any NaN or infinity."""
+        return finite_rows(state).view(batch_size, self.n_sequences).all(dim=1)
 
     def log_prob(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length channels"]:
         """Log-probability in nats of each code given everything before it, from the start of a track."""

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import NamedTuple
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stereo_sashimi.nn.feedforward import FeedForward
 from stereo_sashimi.nn.module import StatefulModule
@@ -63,9 +65,11 @@ class SashimiConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must lie in [0, 1); got {getattr(self, name)}.")
 
-    def build(self, width: int | None = None, backend: str = "auto") -> "Sashimi":
+    def build(
+        self, width: int | None = None, backend: str = "auto", activation_checkpointing: bool = False
+    ) -> "Sashimi":
         """The backbone for an embedding of `width` features (default `d_model`)."""
-        return Sashimi(self.d_model if width is None else width, self, backend)
+        return Sashimi(self.d_model if width is None else width, self, backend, activation_checkpointing)
 
 
 def _is_positive_integer(value: object) -> bool:
@@ -84,11 +88,20 @@ class SashimiState(NamedTuple):
 
 
 class Sashimi(nn.Module):
-    """The backbone. Input and output (batch, length, width), any length; see `SashimiConfig`."""
+    """The backbone. Input and output (batch, length, width), any length; see `SashimiConfig`.
 
-    def __init__(self, width: int, config: SashimiConfig, backend: str = "auto") -> None:
+    - `backend`: how kernels are computed. `activation_checkpointing`: training keeps only the input of each residual
+      block and computes the rest again in the backward pass (Chen et al. 2016, "Training Deep Nets with Sublinear
+      Memory Cost"), one more forward pass for a fraction of the memory. Neither is saved or changes a result.
+    """
+
+    def __init__(
+        self, width: int, config: SashimiConfig, backend: str = "auto", activation_checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.width, self.unet, self.stride = width, config.unet, math.prod(config.pool)
+        self.activation_checkpointing = activation_checkpointing
+        self.draws = config.dropout > 0 or config.dropres > 0
 
         def blocks(d_model: int) -> list[StatefulModule]:
             pairs: list[StatefulModule] = []
@@ -127,9 +140,15 @@ class Sashimi(nn.Module):
         length = x.shape[1]
         layers_in = repeat(None) if state is None else iter(state.layers)
         layers_out: list[Tensor | None] = []
+        twice = self.activation_checkpointing and self.training and torch.is_grad_enabled()
 
         def run(module: StatefulModule, x: Tensor, *args: int) -> Tensor:
-            y, layer_state = module(x, next(layers_in), *args)
+            layer = next(layers_in)
+            if twice and isinstance(module, Residual):
+                # Without dropout there is no generator to put back, which a CUDA graph could not capture.
+                y, layer_state = checkpoint(module, x, layer, use_reentrant=False, preserve_rng_state=self.draws)
+            else:
+                y, layer_state = module(x, layer, *args)
             layers_out.append(layer_state)
             return y
 
@@ -158,3 +177,30 @@ class Sashimi(nn.Module):
 def _modules(level: nn.Module) -> list[StatefulModule]:
     assert isinstance(level, nn.ModuleList)
     return [module for module in level if isinstance(module, StatefulModule)]
+
+
+def reset_rows(state: SashimiState, initial: SashimiState, rows: Bool[Tensor, "batch"]) -> SashimiState:
+    """`state` with the rows that `rows` marks taken from `initial`, the state before the first frame of a track.
+
+    What a reset row had is gone entirely, NaN included. Raises ValueError unless `state` stands at the end of whole
+    groups (phase 0): a batch has one phase.
+    """
+    if state.phase != initial.phase:
+        raise ValueError(
+            f"a row can begin a track only where all rows are at the end of whole groups: the state has phase "
+            f"{state.phase}, not {initial.phase}. Advance it by multiples of the product of model.pool."
+        )
+
+    def choose(carried: Tensor | None, fresh: Tensor | None) -> Tensor | None:
+        if carried is None or fresh is None:
+            return None
+        marks = rows.view(-1, *[1] * (carried.dim() - 1))
+        return torch.where(marks, fresh.to(carried.dtype), carried)
+
+    return SashimiState(state.phase, tuple(map(choose, state.layers, initial.layers)))
+
+
+def finite_rows(state: SashimiState) -> Bool[Tensor, "batch"]:
+    """Rows of the batch whose state has neither NaN nor infinity."""
+    finite = [layer.isfinite().flatten(1).all(dim=1) for layer in state.layers if layer is not None]
+    return torch.stack(finite).all(dim=0)

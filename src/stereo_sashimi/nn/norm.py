@@ -35,23 +35,25 @@ class _ScalarNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, s: Tensor, m: Tensor) -> Tensor:
-        n, mean, r = torch.native_layer_norm(x, x.shape[-1:], None, None, EPSILON)
+        width = x.shape[-1]
+        y, mean, r = torch.native_layer_norm(x, [width], s.expand(width), None, EPSILON)
         ctx.save_for_backward(x, s, m, mean, r)
-        return torch.addcmul(s * n, s * m, r)
+        return y + s * m * r
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, s, m, mean, r = ctx.saved_tensors
         width = x.shape[-1]
-        n, sums = (x - mean) * r, grad.sum(-1, keepdim=True)
-        of_n = torch.ops.aten.native_layer_norm_backward(
-            grad.contiguous(), x, [width], mean, r, None, None, [True, False, False]
-        )[0]
+        # As if s were one weight a channel: the sum of their gradients is its own.
+        of_x, of_weights, _ = torch.ops.aten.native_layer_norm_backward(
+            grad.contiguous(), x, [width], mean, r, s.expand(width), None, [True, True, False]
+        )
+        sums = grad.sum(-1, keepdim=True)
         # d r / d x = -n r^2 / width
-        of_x = s * torch.addcmul(of_n, n, sums * r.square() * m, value=-1 / width)
-        of_m = (sums * r).sum()
-        return of_x, ((grad * n).sum() + m * of_m).view(1), (s * of_m).view(1)
+        of_x = torch.addcmul(of_x, x - mean, sums * r.pow(3) * (s * m), value=-1 / width)
+        of_r = (sums * r).sum()
+        return of_x, (of_weights.sum() + m * of_r).view(1), (s * of_r).view(1)
 
 
 def make_norm(kind: str, d_model: int) -> nn.Module:

@@ -1,8 +1,8 @@
 """Which kernel computation runs: one choice when a model is built; the run header prints it.
 
 A named backend that cannot run raises. `auto` takes, layer by layer, what costs less: on CPUs stepping through the
-frames (recurrent) up to MAX_STEPPED of them, for longer segments and on GPUs two-level products (krylov): no
-measurement on a GPU says yet for which sizes `triton` would be faster. KeOps and Triton are imported, and a CUDA
+frames of single clips, and for batches kernels that are stepped (recurrent) up to MAX_STEPPED frames; for longer ones
+and on GPUs two-level products (krylov). No measurement on a GPU says yet for which sizes `triton` would be faster. KeOps and Triton are imported, and a CUDA
 device is looked for, only once one of them is named.
 """
 
@@ -19,7 +19,7 @@ from stereo_sashimi.ops.kernels import cauchy, keops, krylov, triton
 
 KernelFunction = Callable[[Discrete, int, torch.dtype], Tensor]
 
-# Frames of a kernel, or frames x clips of a segment, from which on products are cheaper (docs/performance.md).
+# Frames of a kernel from which on products are cheaper (docs/performance.md).
 MAX_STEPPED = 32768
 
 
@@ -61,19 +61,18 @@ def resolve(backend: str) -> str:
 def describe(backend: str) -> str:
     """What a run header says about a backend."""
     if backend == "auto":
-        return f"auto (on a CPU recurrent up to {MAX_STEPPED:,} frames, else krylov)"
+        return f"auto (on a CPU recurrent for single clips and up to {MAX_STEPPED:,} frames, else krylov)"
     return backend
 
 
 def steps(backend: str, ssm: Discrete, u: Tensor) -> bool:
     """Whether a segment u (batch, length, h) is stepped through, rather than convolved with a kernel.
 
-    Stepping has to be done for each clip, a kernel only once: so it is for single clips, and for carried states, which
-    a convolution cannot take by itself.
+    A kernel is made once for all clips of a batch, stepping is done for each.
     """
     if backend == "recurrent":
         return True
-    return backend == "auto" and _can_step(ssm) and len(u) == 1 and u.shape[1] <= MAX_STEPPED
+    return backend == "auto" and _can_step(ssm) and len(u) == 1
 
 
 @cache

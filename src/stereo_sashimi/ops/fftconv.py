@@ -1,9 +1,12 @@
 """Causal convolution by FFT; the kernels come from `kernels/`."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from scipy.fft import next_fast_len
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def causal_convolution(
@@ -13,15 +16,48 @@ def causal_convolution(
 
     The FFT is at least 2 length - 1 long, so nothing wraps around; its size is the next one with small factors.
     """
-    length = u.shape[-1]
-    if length == 0:
+    if u.shape[-1] == 0:
         return torch.zeros_like(u)
-    n_fft = _fft_length(length)
-    spectrum = torch.fft.rfft(u, n=n_fft) * torch.fft.rfft(kernel, n=n_fft)
-    return torch.fft.irfft(spectrum, n=n_fft)[..., :length]
+    y: Tensor = _CausalConvolution.apply(u, kernel)
+    return y
+
+
+class _CausalConvolution(torch.autograd.Function):
+    """Its gradients are correlations, by FFTs of real signals as well: autograd would take complex ones.
+
+    Spectra are twice as large as the signals, which are alive anyway: they are computed again rather than kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, kernel: Tensor) -> Tensor:
+        ctx.save_for_backward(u, kernel)
+        n_fft = _fft_length(u.shape[-1])
+        return _real(_spectrum(u, n_fft) * _spectrum(kernel, n_fft), n_fft, u.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        u, kernel = ctx.saved_tensors
+        length, n_fft = u.shape[-1], _fft_length(u.shape[-1])
+        upper = _spectrum(grad, n_fft)
+        of_u = of_kernel = None
+        if ctx.needs_input_grad[0]:
+            of_u = _real(upper * _spectrum(kernel, n_fft).conj(), n_fft, length)
+        if ctx.needs_input_grad[1]:
+            products = upper * _spectrum(u, n_fft).conj()
+            of_kernel = _real(products.flatten(0, -3).sum(0) if u.ndim > 2 else products, n_fft, length)
+        return of_u, of_kernel
 
 
 @torch.compiler.assume_constant_result
 def _fft_length(length: int) -> int:
     """The next length with small factors that holds a whole convolution; torch.compile cannot look into SciPy."""
     return int(next_fast_len(2 * length - 1, real=True))
+
+
+def _spectrum(x: Tensor, n_fft: int) -> Tensor:
+    return torch.fft.rfft(x, n=n_fft)
+
+
+def _real(spectrum: Tensor, n_fft: int, length: int) -> Tensor:
+    return torch.fft.irfft(spectrum, n=n_fft)[..., :length]

@@ -44,8 +44,10 @@ def scan(
     y, x, _ = torch.ops.stereo_sashimi.recurrent(
         packed, _padded(u, (0, pad)).contiguous(), x.contiguous(), _needs_grad(packed, u, x)
     )
-    x = x.unflatten(2, (m, 2, LANES)).permute(0, 1, 4, 2, 3).flatten(1, 2)[:, :h]
-    return y[..., :h], torch.view_as_complex(x.contiguous())
+    x = x.unflatten(2, (m, 2, LANES)).permute(0, 1, 4, 2, 3).flatten(1, 2)
+    # A slice of everything would cost its backward pass a copy.
+    y, x = (y[..., :h], x[:, :h]) if pad else (y, x)
+    return y, torch.view_as_complex(x.contiguous())
 
 
 def kernel(ssm: Discrete, length: int, dtype: torch.dtype | None = None) -> Float[Tensor, "h length"]:

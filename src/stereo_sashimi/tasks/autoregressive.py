@@ -14,8 +14,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.metrics import Likelihood
+from stereo_sashimi.models.compiled import compile_blocks, one_graph
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.schema import from_plain
+from stereo_sashimi.tasks.carry import Carry
 from stereo_sashimi.tasks.checkpoints import fitting
 from stereo_sashimi.tasks.optim import AdamWConfig, CosineWarmupConfig, PlateauConfig, SchedulerConfig
 
@@ -28,12 +30,16 @@ class AutoregressiveTask(pl.LightningModule):
     - `model`: plain fields of a `LanguageModelConfig`. `optimizer`, `scheduler`: of the configs in `optim.py`;
       scheduler null for constant rates.
     - `metrics`: what is logged beside loss and bits per sample, see `Likelihood`.
-    - `context_len`: the loss skips the first n frames of a clip.
+    - `context_len`: the loss skips the first n frames of a clip; with `carry_state`, in training, those of a track.
     - `monitor`, `mode`: what the plateau scheduler watches.
-    - `backend`: kernel backend; it is no part of the model.
+    - `backend`: kernel backend; `compile`: run the backbone's blocks and the DML head through torch.compile
+      (`models/compiled.py`); `activation_checkpointing`: as in `Sashimi`. Ways of running, no part of the model.
     - `frames_per_batch`: valid frames of a full batch of this process, what a training loss is divided by. Each frame
       then weighs the same in whatever batch it comes, so that accumulated gradients, or those of several processes,
       equal the gradient of the larger batch, padded and short batches included. None: divide by the batch's own.
+    - `carry_state`: true: a training batch goes on with the state of the one before, see `carry.py`; it needs the
+      loader of `AudioDataModule(carry_state=True)`. Validation and test take every clip from its start as ever, so that
+      their numbers are comparable.
     """
 
     def __init__(
@@ -47,19 +53,29 @@ class AutoregressiveTask(pl.LightningModule):
         mode: str = "min",
         backend: str = "auto",
         frames_per_batch: int | None = None,
+        carry_state: bool = False,
+        compile: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         metrics = list(metrics)
-        self.save_hyperparameters(ignore=["backend", "frames_per_batch"])
+        self.save_hyperparameters(ignore=["backend", "frames_per_batch", "compile", "activation_checkpointing"])
         self.frames_per_batch = frames_per_batch
         config = LanguageModelConfig.from_plain(model)
         self.spec = config.spec
-        self.model = config.build(backend)
+        self.model = config.build(backend, activation_checkpointing)
+        self.compiled = compile
+        self._head_loss = self.model.head.loss
+        if compile:
+            compile_blocks(self.model.backbone)
+            if config.decoder.kind == "dml":
+                self._head_loss = one_graph(self._head_loss)
         self.optimizer_config = from_plain(optimizer, (AdamWConfig,), "optimizer")
         self.scheduler_config: SchedulerConfig | None = None
         if scheduler is not None:
             self.scheduler_config = from_plain(scheduler, (PlateauConfig, CosineWarmupConfig), "scheduler")
         self.context_len = context_len or 0
+        self.carry = Carry() if carry_state else None
         if mode not in ("min", "max"):
             raise ValueError(f"train.mode must be min or max; got {mode!r}.")
         self.monitor, self.mode = monitor, mode
@@ -84,28 +100,47 @@ class AutoregressiveTask(pl.LightningModule):
         return self.model.log_prob(codes)
 
     def _loss(self, batch: Batch, split: str) -> Tensor:
-        hidden = self.model.hidden_for(batch.codes)
+        hidden = self._hidden(batch, split)
         meter = self.meter(split)
-        score = self.model.head.score(hidden, batch.codes, meter.needs_rank)
         frames = torch.arange(batch.codes.shape[1], device=batch.codes.device)
-        mask = (frames >= self.context_len) & (frames < batch.lengths.unsqueeze(-1))
-        meter.update(score.log_prob.detach(), mask, score.rank)
-        return -(score.log_prob * mask.unsqueeze(-1)).sum() / (mask.sum() * self.spec.n_channels).clamp_min(1)
+        mask = (frames >= self._skipped(batch, split)) & (frames < batch.lengths.unsqueeze(-1))
+        weight = mask.to(next(self.model.head.parameters()).dtype) / (mask.sum() * self.spec.n_channels).clamp_min(1)
+        loss, score = self._head_loss(hidden, batch.codes, weight, meter.needs_rank)
+        meter.update(score.log_prob, mask, score.rank)
+        return loss
+
+    def _hidden(self, batch: Batch, split: str) -> Tensor:
+        if self.carry is not None and split == "train":
+            return self.carry.hidden(self.model, batch)
+        return self.model.hidden_for(batch.codes)
+
+    def _skipped(self, batch: Batch, split: str) -> Tensor | int:
+        """Frames at the start of each row that the loss leaves out: a number, or (batch, 1)."""
+        if self.carry is not None and split == "train":
+            return self.carry.skipped(batch, self.context_len)
+        return self.context_len
 
     def _weight(self, batch: Batch) -> Tensor | float:
         """Valid frames of a batch over those of a full one: turns its mean loss into its part of the step's loss."""
         if self.frames_per_batch is None:
             return 1.0
-        return (batch.lengths - self.context_len).clamp_min(0).sum() / self.frames_per_batch
+        skipped = self._skipped(batch, "train")
+        return (batch.lengths.unsqueeze(-1) - skipped).clamp_min(0).sum() / self.frames_per_batch
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Check that the batches of this step went on with what was carried; the host waits here in any case."""
+        if self.carry is not None:
+            self.carry.check()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, see `frames_per_batch`; the numbers logged under train/ are means over the batch."""
         loss = self._loss(batch, "train") * self._weight(batch)
         meter = self.meter("train")
-        if not bool(meter.count.any()):
+        # Asked only where it can be: to know a number of the device, the host waits for it.
+        if self.context_len and not bool(meter.count.any()):
             # Every clip of the batch is shorter than context_len: nothing to learn, nothing to report.
             return loss
-        numbers = {f"train/{name}": value.float() for name, value in meter.compute().items()}
+        numbers = {f"train/{name}": value.float() for name, value in meter.ratios().items()}
         meter.reset()
         self.log_dict(numbers, batch_size=len(batch.codes))
         self.log("bits", numbers["train/bits_per_sample"], prog_bar=True, logger=False, batch_size=len(batch.codes))

@@ -35,7 +35,9 @@ class StepLines(Callback):
 
     def __init__(self, every_n_steps: int = 10) -> None:
         self.every_n_steps = max(1, every_n_steps)
-        self._samples, self._since, self._logged_step = 0, 0.0, 0
+        # A tensor once batches are counted: on the device, where nobody has to wait for it.
+        self._samples: torch.Tensor | int = 0
+        self._since, self._logged_step = 0.0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; a run that resumes inside an epoch does not start that epoch."""
@@ -49,13 +51,13 @@ class StepLines(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count samples; report every n-th optimizer step."""
-        self._samples += int(batch.lengths.sum()) * batch.codes.shape[-1] * trainer.world_size
+        self._samples = self._samples + batch.lengths.sum() * (batch.codes.shape[-1] * trainer.world_size)
         step = trainer.global_step
         if step % self.every_n_steps and step != trainer.max_steps:
             return
         if step == self._logged_step:
             return
-        rate = self._samples / max(1e-9, time.perf_counter() - self._since)
+        rate = int(self._samples) / max(1e-9, time.perf_counter() - self._since)
         self._samples, self._since, self._logged_step = 0, time.perf_counter(), step
         peak = peak_gib(pl_module.device)
         pl_module.log_dict({"train/samples_per_s": rate, "train/peak_gib": peak}, batch_size=1)

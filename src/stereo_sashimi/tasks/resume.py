@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.tasks import random_state
+from stereo_sashimi.tasks.carry import Carried, carry_of
 from stereo_sashimi.tasks.interrupts import CommonSigterm, Deferral
 
 KEY = "resume"
@@ -30,12 +31,14 @@ class Boundary:
     - `loops`: counters of Lightning's fit loop, as in a checkpoint. `data`: state of the data module.
     - `random`: generators of this process; None where a checkpoint does not have them.
     - `validation_due`: the validation that belongs here has not run to its end.
+    - `carried`: what this process carries to its next batch, see `carry.py`; None if nothing.
     """
 
     loops: dict[str, Any]
     data: dict[str, Any] | None
     random: random_state.RawState | None
     validation_due: bool
+    carried: Carried | None = None
 
 
 class ExactResume(Callback):
@@ -60,6 +63,9 @@ class ExactResume(Callback):
         self._restore = False
         if self._boundary.random is not None:
             random_state.restore(self._boundary.random, pl_module.device)
+        carry, carried = carry_of(pl_module), self._boundary.carried
+        if carry is not None:
+            carry.restore(None if carried is None else Carried.from_plain(carried.to_plain(), pl_module.device))
         # A validation that was broken off has been recognised by now; it starts over and counts from here.
         validation: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         validation.total.reset_on_restart()
@@ -73,7 +79,7 @@ class ExactResume(Callback):
     ) -> None:
         """Note where training stands if this batch made a step."""
         if not accumulating(trainer):
-            self._boundary = _boundary(trainer, pl_module.device)
+            self._boundary = _boundary(trainer, pl_module)
             if not self._boundary.validation_due:
                 self._sigterm.agree(trainer)
         self._deferral.release()
@@ -108,12 +114,11 @@ class ExactResume(Callback):
         if boundary.data is not None:
             checkpoint[_data_key(trainer)] = boundary.data
         mine = None if boundary.random is None else random_state.to_plain(boundary.random)
-        states: list[Any] = [None] * trainer.world_size
-        if trainer.world_size > 1 and not self._alone:
-            torch.distributed.all_gather_object(states, mine)
-        else:
-            states[trainer.global_rank] = mine
-        checkpoint[KEY] = {"validation_due": boundary.validation_due, "random_states": states}
+        content = {"validation_due": boundary.validation_due, "random_states": self._of_all(trainer, mine)}
+        if carry_of(pl_module) is not None:
+            carried = None if boundary.carried is None else boundary.carried.to_plain()
+            content["carried"] = self._of_all(trainer, carried)
+        checkpoint[KEY] = content
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -122,20 +127,41 @@ class ExactResume(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         saved = checkpoint.get(KEY)
-        states = [] if saved is None else saved["random_states"]
-        plain = states[trainer.global_rank] if trainer.global_rank < len(states) else None
+        plain = _of_rank(trainer, saved, "random_states")
         if plain is None:
             rank_zero_warn(
                 f"The checkpoint holds no random generators of process {trainer.global_rank} of {trainer.world_size}: "
                 "dropout goes on from train.seed instead of where it was."
+            )
+        carried = _of_rank(trainer, saved, "carried")
+        if carry_of(pl_module) is not None and (saved is None or None in saved.get("carried", [None])):
+            rank_zero_warn(
+                "The checkpoint does not hold the carried state of every process (train.carry_state=true): the others "
+                "go on inside their tracks with the state of a track's start."
             )
         self._boundary = Boundary(
             loops=checkpoint["loops"]["fit_loop"],
             data=checkpoint.get(_data_key(trainer)),
             random=None if plain is None else random_state.from_plain(plain),
             validation_due=saved is not None and saved["validation_due"],
+            carried=None if carried is None else Carried.from_plain(carried, torch.device("cpu")),
         )
         self._restore = True
+
+    def _of_all(self, trainer: pl.Trainer, mine: Any) -> list[Any]:
+        """What each process gives, in the order of ranks; None for the others where this one saves alone."""
+        all_of_them: list[Any] = [None] * trainer.world_size
+        if trainer.world_size > 1 and not self._alone:
+            torch.distributed.all_gather_object(all_of_them, mine)
+        else:
+            all_of_them[trainer.global_rank] = mine
+        return all_of_them
+
+
+def _of_rank(trainer: pl.Trainer, saved: dict[str, Any] | None, name: str) -> Any:
+    """This process's entry of what `_of_all` saved under a name; None if there is none."""
+    states = [] if saved is None else saved.get(name, [])
+    return states[trainer.global_rank] if trainer.global_rank < len(states) else None
 
 
 def accumulating(trainer: pl.Trainer) -> bool:
@@ -143,7 +169,7 @@ def accumulating(trainer: pl.Trainer) -> bool:
     return bool(trainer.fit_loop._should_accumulate())
 
 
-def _boundary(trainer: pl.Trainer, device: torch.device) -> Boundary:
+def _boundary(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Boundary:
     """The state at the end of a batch that made a step, as it is once Lightning has counted that batch."""
     fit_loop: Any = trainer.fit_loop
     epoch_loop = fit_loop.epoch_loop
@@ -161,7 +187,10 @@ def _boundary(trainer: pl.Trainer, device: torch.device) -> Boundary:
     # Lightning numbers logged steps behind a validation; without one nothing does so after resuming here.
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] += not due
     loops[VALIDATION] = _settled(loops[VALIDATION], due)
-    return Boundary(loops, data, random_state.capture(device), due)
+    carry = carry_of(pl_module)
+    # No copy: what is carried is replaced by the next batch, not changed.
+    carried = None if carry is None else carry.value
+    return Boundary(loops, data, random_state.capture(pl_module.device), due, carried)
 
 
 def _settled(progress: dict[str, Any], due: bool) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def cfg(tmp_path) -> DictConfig:
                         "__l_max": "${.sample_len}"},
             "loader": {"batch_size": 2},
             "train": {"train_chunk_size": 3, "val_chunk_size": 2, "seed": 7, "monitor": "val/bpb", "mode": "max",
-                      "on_nan": "skip"},
+                      "on_nan": "skip", "carry_state": False},
             "encoder": {"_target_": "stereo_sashimi.nn.EmbeddingConfig", "d_model": 4},
             "model": {"_target_": "stereo_sashimi.models.SashimiConfig", "d_model": 4, "n_layers": 1, "pool": [2],
                       "layer": {"_target_": "stereo_sashimi.nn.S4DConfig", "d_state": 4}},
@@ -36,6 +36,8 @@ def cfg(tmp_path) -> DictConfig:
             "optimizer": {"_target_": "stereo_sashimi.tasks.optim.AdamWConfig", "lr": 0.01, "betas": [0.8, 0.9]},
             "scheduler": {"_target_": "stereo_sashimi.tasks.optim.PlateauConfig", "patience": 4},
             "backend": {"name": "reference"},
+            "compile": False,
+            "activation_checkpointing": False,
             "trainer": {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "enable_progress_bar": True,
                         "enable_checkpointing": False},
             "callbacks": {"lr": {"_target_": "pytorch_lightning.callbacks.LearningRateMonitor"}, "off": None},
@@ -66,6 +68,14 @@ def test_the_data_size_the_model(cfg, is_stereo):
     assert len(model.head.channels) == channels
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activation_checkpointing_reaches_the_backbone_and_no_checkpoint(cfg, checkpointing):
+    cfg.activation_checkpointing = checkpointing
+    task = task_of(cfg)
+    assert task.model.backbone.activation_checkpointing == checkpointing
+    assert not {"compile", "activation_checkpointing"} & set(task.hparams)
+
+
 def test_everything_that_the_task_is_given_is_plain(cfg):
     task = task_of(cfg)
     assert (task.context_len, task.model.config.pad_len, task.monitor, task.mode) == (3, 2, "val/bpb", "max")
@@ -83,6 +93,26 @@ def test_everything_that_the_task_is_given_is_plain(cfg):
     check(dict(task.hparams))
     # The backend is a matter of the machine, not of the model.
     assert "backend" not in task.hparams
+
+
+@pytest.mark.parametrize(("carry", "frames"), [(True, 2 * 16), (False, 2 * (16 - 3))])
+def test_carry_state_reaches_the_data_and_the_task(cfg, carry, frames):
+    cfg.train.carry_state, cfg.dataset.pad_len = carry, None
+    assert build.build_datamodule(cfg).carry_state is carry
+    task = task_of(cfg)
+    assert (task.carry is not None) is carry is task.hparams["carry_state"]
+    # Inside a track context_len skips nothing.
+    assert task.frames_per_batch == frames
+
+
+def test_segments_have_to_fit_the_pools(cfg):
+    cfg.train.carry_state, cfg.dataset.pad_len, cfg.model.pool = True, None, [3, 2]
+    with pytest.raises(
+        ValueError, match=r"dataset\.sample_len .*multiple of 6.*got 16\. Set dataset\.sample_len=12 or 18"
+    ):
+        task_of(cfg)
+    cfg.dataset.sample_len = 18
+    task_of(cfg)
 
 
 def test_no_scheduler(cfg):

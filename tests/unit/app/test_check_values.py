@@ -27,6 +27,8 @@ def test_the_configs_are_right(cfg):
         ("dataset.context_len", 1.5, "dataset.context_len must be an integer or null; got 1.5"),
         ("dataset.path", "???", "dataset.path has no value. Set it: dataset.path=.."),
         ("loader.pin_memory", "yes", "loader.pin_memory must be true or false; got 'yes'"),
+        ("compile", "max-autotune", "compile must be true or false; got 'max-autotune'"),
+        ("activation_checkpointing", 1, "activation_checkpointing must be true or false; got 1"),
         ("train.seed", "one", "train.seed must be an integer; got 'one'"),
         ("train.test", 1, "train.test must be true or false; got 1"),
         ("train.monitor", "val/accuracy", "train.monitor=val/accuracy is not measured; there are val/loss, "),
@@ -41,10 +43,26 @@ def test_the_configs_are_right(cfg):
 def test_the_key_is_named(cfg, key, value, message):
     section, _, name = key.rpartition(".")
     node = cfg
-    for part in section.split("."):
+    for part in section.split(".") if section else ():
         node = node[part]
     with open_dict(node):
         node[name] = value
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_values(cfg)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("dataset", "drop_last", False, "clips of one length, but dataset.drop_last=false keeps shorter ones. Set "
+                                        "dataset.drop_last=true, or compile=false."),
+        ("backend", "name", "reference", "backend=reference. Use backend=auto, or compile=false."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compiled_is_refused(cfg, section, key, value, message):
+    cfg[section][key] = value
+    check_values(cfg)
+    cfg.compile = True
     with pytest.raises(ValueError, match=re.escape(message)):
         check_values(cfg)
 

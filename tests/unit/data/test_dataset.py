@@ -294,4 +294,20 @@ def test_collate_pads_with_the_start_code(channels):
     assert batch.codes[1, :, 0].tolist() == [9, 9, 128, 128]
     assert batch.lengths.tolist() == [4, 2]
     assert batch.clips.tolist() == [5, 0]
-    assert {tensor.dtype for tensor in batch} == {torch.int64}
+    assert {tensor.dtype for tensor in batch[:3]} == {torch.int64}
+    assert batch.first is None
+
+
+def test_collate_says_which_clips_begin_a_track():
+    items = [(torch.full((4, 2), 7), index) for index in (5, 0, 6, 3)]
+    assert collate(items, 128, begins=np.array([0, 3, 5])).first.tolist() == [True, True, False, True]
+
+
+def test_tracks_are_the_files_that_have_clips(tmp_path):
+    for name, frames in {"a": 11, "b": 3, "c": 8, "d": 4}.items():
+        write_pcm(tmp_path / f"{name}.wav", np.zeros((frames, 2), np.int16), 8000)
+    files = [tmp_path / f"{name}.wav" for name in "abcd"]
+    for drop_last, first, counts in ((True, [0, 2, 4], [2, 2, 1]), (False, [0, 3, 4, 6], [3, 1, 2, 1])):
+        data = AudioFolder(files, AudioSpec(8000, 2, 8), 4, drop_last=drop_last)
+        assert [part.tolist() for part in data.tracks] == [first, counts]
+        assert [data.describe(int(clip))[1] for clip in data.tracks[0]] == [0] * len(first)

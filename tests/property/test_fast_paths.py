@@ -1,0 +1,79 @@
+"""Every way of computing the S4 layers trains the same model: against `backend=reference`, mono and stereo, all heads."""
+
+import pytest
+import torch
+
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.sashimi import SashimiConfig
+from stereo_sashimi.nn.embedding import EmbeddingConfig
+from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.s4 import S4Config, S4DConfig
+from stereo_sashimi.spec import AudioSpec
+
+CASES = {
+    "mono, categorical": (1, 8, CategoricalHeadConfig(), S4Config()),
+    "stereo, coupled categorical": (2, 8, CategoricalHeadConfig(coupling="autoregressive"), S4Config()),
+    "stereo, dml": (2, 16, DMLHeadConfig(), S4Config()),
+    "stereo, coupled dml, diagonal": (2, 16, DMLHeadConfig(coupling="autoregressive"), S4DConfig()),
+}
+
+
+def build(case, backend, clips=1):
+    channels, bits, head, layer = CASES[case]
+    torch.manual_seed(0)
+    shape = SashimiConfig(d_model=8, n_layers=2, pool=(4, 4), norm="scalar", pool_weight_norm=True, layer=layer)
+    model = LanguageModelConfig(AudioSpec(16000, channels, bits), EmbeddingConfig(8), shape, head).build(backend)
+    return model, torch.randint(0, 2**bits, (clips, 400, channels))
+
+
+def loss_of(model, codes):
+    weight = torch.full(codes.shape[:2], 1 / codes.numel(), dtype=model.embedding.tables[0].weight.dtype)
+    return model.head.loss(model.hidden_for(codes), codes, weight, model.head.can_rank)[0]
+
+
+def others(case):
+    return ["auto", "krylov"] + (["recurrent"] if CASES[case][3].kind == "s4" else [])
+
+
+@pytest.mark.parametrize("clips", [1, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_are_those_of_the_reference_backend(case, clips):
+    """In float64 as good as equal; in float32 within 1e-4 and 1e-5 of the largest among parameters of one name.
+
+    A scale or shift of a norm is one number, the sum of thousands that nearly cancel: alone it has no scale.
+    """
+    model, codes = build(case, "reference", clips)
+    loss_of(model.double(), codes).backward()
+    expected = {name: p.grad for name, p in model.named_parameters()}
+    largest = {
+        name: max(g.abs().max().item() for n, g in expected.items() if kind(n) == kind(name)) for name in expected
+    }
+    for backend in others(case):
+        for dtype, rtol, atol in ((torch.float64, 1e-8, 1e-10), (torch.float32, 1e-4, 1e-5)):
+            fast, _ = build(case, backend, clips)
+            loss_of(fast.to(dtype), codes).backward()
+            for name, parameter in fast.named_parameters():
+                error = (parameter.grad.double() - expected[name]).abs()
+                assert (error <= rtol * expected[name].abs() + atol * largest[kind(name)]).all(), (backend, dtype, name)
+
+
+def kind(name):
+    return name.rsplit(".", 1)[-1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_stay_together_over_10_steps(case):
+    losses = {}
+    for backend in ("reference", *others(case)):
+        model, codes = build(case, backend)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        losses[backend] = []
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss = loss_of(model, codes)
+            loss.backward()
+            optimizer.step()
+            losses[backend].append(loss.item())
+    for backend in others(case):
+        torch.testing.assert_close(losses[backend], losses["reference"], rtol=1e-4, atol=0)
+    assert losses["reference"][-1] < losses["reference"][0]
