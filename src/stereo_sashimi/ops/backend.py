@@ -1,9 +1,9 @@
 """Which kernel computation runs: one choice when a model is built; the run header prints it.
 
-A named backend that cannot run raises. `auto` takes, layer by layer, what costs less: on CPUs stepping through the
-frames of single clips, and for batches kernels that are stepped (recurrent) up to MAX_STEPPED frames; for longer ones
-and on GPUs two-level products (krylov). No measurement on a GPU says yet for which sizes `triton` would be faster. KeOps and Triton are imported, and a CUDA
-device is looked for, only once one of them is named.
+A named backend that cannot run raises. `auto` takes what costs less, layer by layer. On CPUs single clips are stepped
+through, and of batches the kernels up to MAX_STEPPED frames are (recurrent); longer kernels, and all on GPUs, come from
+two-level products (krylov): no measurement on a GPU says yet for which sizes `triton` would be faster. KeOps and Triton
+are imported, and a CUDA device is looked for, only once one of them is named.
 """
 
 from collections.abc import Callable

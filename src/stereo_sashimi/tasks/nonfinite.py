@@ -31,8 +31,8 @@ class NonFiniteGuard(Callback):
 
     A loss that is not finite makes its gradients NaN, so that every process of a distributed run sees it in the
     gradients that they share, and all of them do the same. For that the host waits for the device once an optimizer
-    step, between what a CUDA graph can hold (forward and backward) and the step that would spoil the weights; nothing
-    else in a training step waits.
+    step, between what a CUDA graph can hold (forward and backward) and the step that would spoil the weights. The
+    rest of a step waits for nothing, unless `context_len` or `carry_state` ask for it.
     """
 
     def __init__(self, on_nan: str = "stop") -> None:
