@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from stereo_sashimi.app import errors, sweep
 from stereo_sashimi.app.train import best_score
+from stereo_sashimi.tasks.checkpoints import BestCheckpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTUNA = find_spec("hydra_plugins") is not None and find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
@@ -121,11 +122,13 @@ def test_outside_a_sweep_processes_may_be_started():
 
 
 @pytest.mark.parametrize("score", [None, float("nan"), float("inf")])
-def test_a_number_that_is_not_finite_is_no_score(score):
-    trainer = quiet_trainer(devices=1)
-    checkpoint = pl.callbacks.ModelCheckpoint(monitor="val/loss")
-    checkpoint.best_model_score = None if score is None else torch.tensor(score)
-    trainer.callbacks.append(checkpoint)
-    assert best_score(trainer) is None
-    checkpoint.best_model_score = torch.tensor(2.5)
-    assert best_score(trainer) == 2.5
+def test_a_number_that_is_not_finite_is_no_score(score, tmp_path):
+    keeper = BestCheckpoint(dirpath=tmp_path, monitor="val/loss")
+    keeper.best_model_score = None if score is None else torch.tensor(score)
+    assert best_score(keeper) is None
+    keeper.best_model_score = torch.tensor(2.5)
+    assert best_score(keeper) == 2.5
+
+
+def test_a_trainer_without_a_best_checkpoint_has_no_score():
+    assert best_score(None) is None

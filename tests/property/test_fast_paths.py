@@ -23,7 +23,7 @@ def build(case, backend, clips=1):
     torch.manual_seed(0)
     shape = SashimiConfig(d_model=8, n_layers=2, pool=(4, 4), norm="scalar", pool_weight_norm=True, layer=layer)
     model = LanguageModelConfig(AudioSpec(16000, channels, bits), EmbeddingConfig(8), shape, head).build(backend)
-    return model, torch.randint(0, 2**bits, (clips, 400, channels))
+    return model, torch.randint(0, 2**bits, (clips, 160, channels))
 
 
 def loss_of(model, codes):

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from stereo_sashimi.app.allocator import keep_freed_memory
 from stereo_sashimi.app.build import build_datamodule, build_model_config, build_task, build_trainer
 from stereo_sashimi.app.check import check_keys
 from stereo_sashimi.app.check_values import check_values, make_folder
@@ -33,6 +34,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     check_keys(cfg)
     check_values(cfg)
     _quiet()
+    keep_freed_memory()
     datamodule = build_datamodule(cfg)
     datamodule.setup("fit")
     # The data module has checked the seed and draws nothing from the global generators.

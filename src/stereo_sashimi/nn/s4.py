@@ -93,8 +93,6 @@ class S4(StatefulModule):
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(d_model, 2 * d_model)
         self.backend = kernel_backend.resolve(backend)
-        if self.backend == "recurrent" and config.kind != S4Config.kind:
-            raise ValueError(f"backend=recurrent is for layer=s4; got layer={config.kind}. Use backend=auto or krylov.")
 
     def initial_state(self, batch_size: int) -> Complex[Tensor, "batch d_model m"]:
         """A state at rest."""

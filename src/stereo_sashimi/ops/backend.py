@@ -1,7 +1,7 @@
 """Which kernel computation runs: one choice when a model is built; the run header prints it.
 
 A named backend that cannot run raises. `auto` takes what costs less, layer by layer. On CPUs single clips are stepped
-through, and of batches the kernels up to MAX_STEPPED frames are (recurrent); longer kernels, and all on GPUs, come from
+through, and of batches the DPLR kernels up to MAX_STEPPED frames (recurrent); other kernels, and all on GPUs, come from
 two-level products (krylov): no measurement on a GPU says yet for which sizes `triton` would be faster. KeOps and Triton
 are imported, and a CUDA device is looked for, only once one of them is named.
 """
@@ -24,12 +24,12 @@ MAX_STEPPED = 32768
 
 
 def _auto(ssm: Discrete, length: int, dtype: torch.dtype) -> Tensor:
-    steps = _can_step(ssm) and length <= MAX_STEPPED
+    steps = ssm.left is not None and _on_cpu(ssm) and length <= MAX_STEPPED
     return (recurrent if steps else krylov).kernel(ssm, length, dtype)
 
 
-def _can_step(ssm: Discrete) -> bool:
-    return ssm.left is not None and ssm.delta.device.type == "cpu"
+def _on_cpu(ssm: Discrete) -> bool:
+    return ssm.delta.device.type == "cpu"
 
 
 KERNELS: dict[str, KernelFunction] = {
@@ -72,7 +72,7 @@ def steps(backend: str, ssm: Discrete, u: Tensor) -> bool:
     """
     if backend == "recurrent":
         return True
-    return backend == "auto" and _can_step(ssm) and len(u) == 1
+    return backend == "auto" and _on_cpu(ssm) and len(u) == 1
 
 
 @cache

@@ -1,7 +1,7 @@
 """The recurrence of one S4 layer stepped on CPUs by compiled loops (`recurrent_loops.py`), with its adjoint.
 
 A step costs about 10 multiply-adds a mode, so up to some ten thousand frames the whole response is cheaper than the
-matrix powers of a convolution kernel; `ops/ssm.py:recurrence` is the same thing to read. Needs a rank-1 part.
+matrix powers of a convolution kernel; `ops/ssm.py:recurrence` is the same thing to read.
 """
 
 import os
@@ -27,7 +27,7 @@ def scan(
 ) -> tuple[Float[Tensor, "batch length h"], Complex[Tensor, "batch h m"]]:
     """y_t = 2 Re(C x_{t+1}), x_{t+1} = A_bar x_t + B_bar u_t from `state` (None: at rest), in the precision of `u`.
 
-    Returns y and the last state. Raises ValueError for a diagonal SSM, BackendError for tensors on a GPU.
+    Returns y and the last state. Raises BackendError for tensors on a GPU.
     """
     if u.device.type not in ("cpu", "meta"):
         raise BackendError(
@@ -59,10 +59,9 @@ def kernel(ssm: Discrete, length: int, dtype: torch.dtype | None = None) -> Floa
 
 
 def _pack(ssm: Discrete, dtype: torch.dtype, pad: int) -> Tensor:
-    """Parameters as `recurrent_loops.py` wants them: (groups, modes * 10 * LANES)."""
-    if ssm.left is None or ssm.right is None:
-        raise ValueError("The recurrent backend is for DPLR layers (layer=s4); a diagonal one is faster with krylov.")
-    fields = torch.stack([ssm.delta, ssm.left, ssm.right, ssm.b, ssm.c])
+    """Parameters as `recurrent_loops.py` wants them: (groups, modes * parts * LANES)."""
+    coupling = [] if ssm.left is None or ssm.right is None else [ssm.left, ssm.right]
+    fields = torch.stack([ssm.delta, ssm.b, ssm.c, *coupling])
     parts = _padded(torch.view_as_real(fields).to(dtype), (0, 0, 0, 0, 0, pad))
     # (part, group, lane, mode, re or im) -> (group, mode, part, re or im, lane)
     return parts.unflatten(1, (-1, LANES)).permute(1, 3, 0, 4, 2).flatten(1).contiguous()

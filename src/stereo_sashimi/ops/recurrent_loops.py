@@ -10,8 +10,8 @@ The adjoint of a step, with g the gradient of x' and G those of y, s and u:
 
   g += 2 G_y conj(c)    G_s = sum_m Re(conj(left) g)    G_u = sum_m Re(conj(b) g)    g <- g + conj(delta) g + 2 G_s conj(right)
 
-All arrays are flat. A group's parameters are (modes, 10, LANES), the ten being the real and imaginary parts of delta,
-left, right, b, c in that order; a state is (modes, 2, LANES).
+All arrays are flat. A group's parameters are (modes, parts, LANES): the real and imaginary parts of delta, b, c and, but
+for diagonal layers, left and right, in that order. A state is (modes, 2, LANES).
 """  # noqa: E501 (one equation a line)
 
 from typing import Any, no_type_check
@@ -22,9 +22,8 @@ from numba import njit
 from stereo_sashimi.ops.recurrent import LANES, SEGMENT
 from stereo_sashimi.ops.simd import load, store, zeros
 
-N_PARTS = 10
-_D, _L, _R, _B, _C = (2 * LANES * part for part in range(5))
-_P, _X, _Z = N_PARTS * LANES, 2 * LANES, 4 * LANES
+_D, _B, _C, _L, _R = (2 * LANES * part for part in range(5))
+_X, _Z = 2 * LANES, 4 * LANES
 
 # `no_type_check` keeps the tests' import hook away, whose wrappers numba cannot compile.
 _OPTIONS: dict[str, Any] = {
@@ -37,31 +36,38 @@ _OPTIONS: dict[str, Any] = {
 
 @njit(**_OPTIONS)
 @no_type_check
-def _step(p, x, at, to, scalars, z, y, o):
+def _step(p, stride, x, at, to, scalars, z, y, o):
     """x[to] from x[at], y to y[o]. scalars[z] holds s and u of this step; that of the next step gets its s."""
     s, u = load(scalars, z), load(scalars, z + LANES)
     half_y, half_s = zeros(p), zeros(p)
-    for m in range(len(p) // _P):
-        q, i = m * _P, m * _X
+    for m in range(len(p) // stride):
+        q, i = m * stride, m * _X
         re, im = load(x, at + i), load(x, at + i + LANES)
         d_re, d_im = load(p, q + _D), load(p, q + _D + LANES)
-        new_re = re + (d_re * re - d_im * im + load(p, q + _L) * s + load(p, q + _B) * u)
-        new_im = im + (d_re * im + d_im * re + load(p, q + _L + LANES) * s + load(p, q + _B + LANES) * u)
+        new_re = d_re * re - d_im * im + load(p, q + _B) * u
+        new_im = d_re * im + d_im * re + load(p, q + _B + LANES) * u
+        if stride > _L:
+            new_re = new_re + load(p, q + _L) * s
+            new_im = new_im + load(p, q + _L + LANES) * s
+        # Last, as delta x is small against x.
+        new_re, new_im = re + new_re, im + new_im
         store(x, to + i, new_re)
         store(x, to + i + LANES, new_im)
         half_y = half_y + (load(p, q + _C) * new_re - load(p, q + _C + LANES) * new_im)
-        half_s = half_s + (load(p, q + _R) * new_re - load(p, q + _R + LANES) * new_im)
+        if stride > _L:
+            half_s = half_s + (load(p, q + _R) * new_re - load(p, q + _R + LANES) * new_im)
     store(y, o, half_y + half_y)
     store(scalars, z + _Z, half_s + half_s)
 
 
 @njit(**_OPTIONS)
 @no_type_check
-def _first_s(p, x, at, scalars):
+def _first_s(p, stride, x, at, scalars):
     half_s = zeros(p)
-    for m in range(len(p) // _P):
-        q, i = m * _P + _R, at + m * _X
-        half_s = half_s + (load(p, q) * load(x, i) - load(p, q + LANES) * load(x, i + LANES))
+    if stride > _L:
+        for m in range(len(p) // stride):
+            q, i = m * stride + _R, at + m * _X
+            half_s = half_s + (load(p, q) * load(x, i) - load(p, q + LANES) * load(x, i + LANES))
     store(scalars, 0, half_s + half_s)
 
 
@@ -74,12 +80,13 @@ def forward(p, u, x, y, width, snapshots):
     no rows nothing is kept.
     """
     scalars = np.zeros(2 * _Z, p.dtype)
-    _first_s(p, x, 0, scalars)
+    stride = len(p) * _X // len(x)
+    _first_s(p, stride, x, 0, scalars)
     for t in range((len(u) + width - LANES) // width):
         if t % SEGMENT == 0 and t // SEGMENT < snapshots.shape[0]:
             snapshots[t // SEGMENT] = x
         store(scalars, LANES, load(u, t * width))
-        _step(p, x, 0, 0, scalars, 0, y, t * width)
+        _step(p, stride, x, 0, 0, scalars, 0, y, t * width)
         store(scalars, 0, load(scalars, _Z))
 
 
@@ -87,7 +94,8 @@ def forward(p, u, x, y, width, snapshots):
 @no_type_check
 def backward(p, u, snapshots, grad_y, g, grad_u, grad_p, width):
     """The adjoint of `forward`. g: gradient of the last state, then of the first. Adds to grad_p, writes grad_u."""
-    size = len(p) // _P * _X
+    size = len(g)
+    stride = len(p) * _X // size
     states = np.zeros((SEGMENT + 1) * size, p.dtype)
     grads = np.zeros(SEGMENT * size, p.dtype)
     # For each step of the segment: s, u, G_s, G_y.
@@ -98,76 +106,81 @@ def backward(p, u, snapshots, grad_y, g, grad_u, grad_p, width):
         start = segment * SEGMENT
         steps = min(SEGMENT, length - start)
         states[:size] = snapshots[segment]
-        _first_s(p, states, 0, scalars)
+        _first_s(p, stride, states, 0, scalars)
         for t in range(steps):
             store(scalars, t * _Z + LANES, load(u, (start + t) * width))
             upper = load(grad_y, (start + t) * width)
             store(scalars, t * _Z + 3 * LANES, upper + upper)
-            _step(p, states, t * size, (t + 1) * size, scalars, t * _Z, unused, 0)
+            _step(p, stride, states, t * size, (t + 1) * size, scalars, t * _Z, unused, 0)
         for t in range(steps - 1, -1, -1):
-            _step_back(p, g, grads, t * size, scalars, t * _Z, grad_u, (start + t) * width)
-        for m in range(len(p) // _P):
-            _collect(states, grads, scalars, steps, m * _X, size, grad_p, m * _P)
+            _step_back(p, stride, g, grads, t * size, scalars, t * _Z, grad_u, (start + t) * width)
+        for m in range(len(p) // stride):
+            _collect(states, grads, scalars, steps, m * _X, size, grad_p, m * stride, stride > _L)
 
 
 @njit(**_OPTIONS)
 @no_type_check
-def _step_back(p, g, grads, to, scalars, z, grad_u, o):
+def _step_back(p, stride, g, grads, to, scalars, z, grad_u, o):
     """Keep the gradient of x' in grads[to], move g to that of x; G_s goes to `scalars`, G_u to grad_u[o]."""
     grad_y = load(scalars, z + 3 * LANES)
     half_s, of_u = zeros(p), zeros(p)
-    for m in range(len(p) // _P):
-        q, i = m * _P, m * _X
+    for m in range(len(p) // stride):
+        q, i = m * stride, m * _X
         re = load(g, i) + grad_y * load(p, q + _C)
         im = load(g, i + LANES) - grad_y * load(p, q + _C + LANES)
         store(grads, to + i, re)
         store(grads, to + i + LANES, im)
-        half_s = half_s + (load(p, q + _L) * re + load(p, q + _L + LANES) * im)
+        if stride > _L:
+            half_s = half_s + (load(p, q + _L) * re + load(p, q + _L + LANES) * im)
         of_u = of_u + (load(p, q + _B) * re + load(p, q + _B + LANES) * im)
     grad_s = half_s + half_s
     store(scalars, z + 2 * LANES, grad_s)
     store(grad_u, o, of_u)
-    for m in range(len(p) // _P):
-        q, i = m * _P, m * _X
+    for m in range(len(p) // stride):
+        q, i = m * stride, m * _X
         re, im = load(grads, to + i), load(grads, to + i + LANES)
         d_re, d_im = load(p, q + _D), load(p, q + _D + LANES)
-        store(g, i, re + (d_re * re + d_im * im + grad_s * load(p, q + _R)))
-        store(g, i + LANES, im + (d_re * im - d_im * re - grad_s * load(p, q + _R + LANES)))
+        of_re, of_im = d_re * re + d_im * im, d_re * im - d_im * re
+        if stride > _L:
+            of_re = of_re + grad_s * load(p, q + _R)
+            of_im = of_im - grad_s * load(p, q + _R + LANES)
+        store(g, i, re + of_re)
+        store(g, i + LANES, im + of_im)
 
 
 @njit(**_OPTIONS)
 @no_type_check
-def _collect(states, grads, scalars, steps, i, size, out, q):
+def _collect(states, grads, scalars, steps, i, size, out, q, coupled):
     """Add what the steps of a segment give to the gradients of one mode's parameters."""
     d_re = d_im = l_re = l_im = r_re = r_im = b_re = b_im = c_re = c_im = zeros(out)
     re, im = load(states, i), load(states, i + LANES)
     for t in range(steps):
         x, z = t * size + i, t * _Z
         g_re, g_im = load(grads, x), load(grads, x + LANES)
-        s, u, grad_s, grad_y = (
-            load(scalars, z),
-            load(scalars, z + LANES),
-            load(scalars, z + 2 * LANES),
-            load(scalars, z + 3 * LANES),
-        )
+        u, grad_y = load(scalars, z + LANES), load(scalars, z + 3 * LANES)
         d_re = d_re + (g_re * re + g_im * im)
         d_im = d_im + (g_im * re - g_re * im)
-        l_re = l_re + g_re * s
-        l_im = l_im + g_im * s
-        r_re = r_re + grad_s * re
-        r_im = r_im - grad_s * im
         b_re = b_re + g_re * u
         b_im = b_im + g_im * u
+        if coupled:
+            s, grad_s = load(scalars, z), load(scalars, z + 2 * LANES)
+            l_re = l_re + g_re * s
+            l_im = l_im + g_im * s
+            r_re = r_re + grad_s * re
+            r_im = r_im - grad_s * im
         re, im = load(states, x + size), load(states, x + size + LANES)
         c_re = c_re + grad_y * re
         c_im = c_im - grad_y * im
-    store(out, q + _D, load(out, q + _D) + d_re)
-    store(out, q + _D + LANES, load(out, q + _D + LANES) + d_im)
-    store(out, q + _L, load(out, q + _L) + l_re)
-    store(out, q + _L + LANES, load(out, q + _L + LANES) + l_im)
-    store(out, q + _R, load(out, q + _R) + r_re)
-    store(out, q + _R + LANES, load(out, q + _R + LANES) + r_im)
-    store(out, q + _B, load(out, q + _B) + b_re)
-    store(out, q + _B + LANES, load(out, q + _B + LANES) + b_im)
-    store(out, q + _C, load(out, q + _C) + c_re)
-    store(out, q + _C + LANES, load(out, q + _C + LANES) + c_im)
+    _add(out, q + _D, d_re, d_im)
+    _add(out, q + _B, b_re, b_im)
+    _add(out, q + _C, c_re, c_im)
+    if coupled:
+        _add(out, q + _L, l_re, l_im)
+        _add(out, q + _R, r_re, r_im)
+
+
+@njit(**_OPTIONS)
+@no_type_check
+def _add(out, at, re, im):
+    store(out, at, load(out, at) + re)
+    store(out, at + LANES, load(out, at + LANES) + im)

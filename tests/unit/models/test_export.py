@@ -146,7 +146,10 @@ def test_shared_and_strided_weights_are_saved(model, tmp_path):
     assert not linear.weight.is_contiguous()
     loaded = load(save(model, tmp_path / "model"))
     assert torch.equal(loaded.embedding.tables[0].weight, loaded.embedding.tables[1].weight)
-    assert same_bits(loaded, model)
+    # A matrix product may round otherwise for another memory layout, so layouts are made alike to compare bits.
+    plain = copy.deepcopy(model)
+    plain.head.channels[0].weight = torch.nn.Parameter(linear.weight.detach().contiguous())
+    assert same_bits(loaded, plain)
     # The caller's model is as it was.
     assert model.embedding.tables[1].weight is model.embedding.tables[0].weight
     assert not linear.weight.is_contiguous()

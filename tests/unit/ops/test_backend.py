@@ -15,16 +15,11 @@ def test_auto_steps_through_single_clips_on_cpus_only():
     short = torch.zeros(1, 9, 2)
     assert backend.steps("auto", dplr, short)
     assert not backend.steps("auto", dplr, short.expand(2, -1, -1))
-    assert not backend.steps("auto", diagonal, short)
+    assert backend.steps("auto", diagonal, short)
     assert not backend.steps("krylov", dplr, short)
     on_gpu = Discrete(*(field.to("meta") for field in dplr))
     assert not backend.steps("auto", on_gpu, short.to("meta"))
     assert "recurrent" in backend.describe(backend.resolve("auto"))
-
-
-def test_stepping_is_for_layers_with_a_rank_1_part():
-    with pytest.raises(ValueError, match="backend=recurrent is for layer=s4; got layer=s4d"):
-        S4(4, S4DConfig(d_state=4), backend="recurrent")
 
 
 @pytest.mark.parametrize("name", ["krylov", "reference"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stereo_sashimi.app.allocator import keep_freed_memory
 from stereo_sashimi.app.bench.clock import peak_bytes, repeated
 from stereo_sashimi.app.bench.config import Named, described
 from stereo_sashimi.app.bench.floor import Shapes, least_work, measure_ceilings, step_shapes
@@ -27,6 +28,7 @@ def measure(named: Named, *, warmup: int, repeats: int, load: list[float], rooms
     - `warmup` steps are not timed, `repeats` are. `load`: the machine's before the start, only passed on.
     - `rooms`: false leaves out everything but the step itself.
     """
+    keep_freed_memory()
     found = described(named.overrides)
     cfg, datamodule, config = found
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
