@@ -123,7 +123,7 @@ def test_outside_a_sweep_processes_may_be_started():
 
 @pytest.mark.parametrize("score", [None, float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_is_no_score(score, tmp_path):
-    keeper = BestCheckpoint(dirpath=tmp_path, monitor="val/loss")
+    keeper = BestCheckpoint(dirpath=str(tmp_path), monitor="val/loss")
     keeper.best_model_score = None if score is None else torch.tensor(score)
     assert best_score(keeper) is None
     keeper.best_model_score = torch.tensor(2.5)
