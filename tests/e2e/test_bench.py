@@ -191,6 +191,7 @@ def test_each_configuration_has_a_process_of_its_own(tiny, capfd):
 
 
 @pytest.mark.slow
+@pytest.mark.compiler
 @pytest.mark.timeout(900)
 def test_compiled_steps_have_the_same_rooms(tiny):
     # Compiled in a process without the shape checks of the tests, which would break its graphs.
