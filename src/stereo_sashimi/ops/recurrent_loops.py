@@ -14,27 +14,18 @@ All arrays are flat. A group's parameters are (modes, parts, LANES): the real an
 for diagonal layers, left and right, in that order. A state is (modes, 2, LANES).
 """  # noqa: E501 (one equation a line)
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numpy as np
-from numba import njit
 
 from stereo_sashimi.ops.recurrent import LANES, SEGMENT
-from stereo_sashimi.ops.simd import load, store, zeros
+from stereo_sashimi.ops.simd import compiled, load, store, zeros
 
 _D, _B, _C, _L, _R = (2 * LANES * part for part in range(5))
 _X, _Z = 2 * LANES, 4 * LANES
 
-# `no_type_check` keeps the tests' import hook away, whose wrappers numba cannot compile.
-_OPTIONS: dict[str, Any] = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "boundscheck": False,
-}
 
-
-@njit(**_OPTIONS)
+@compiled
 @no_type_check
 def _step(p, stride, x, at, to, scalars, z, y, o):
     """x[to] from x[at], y to y[o]. scalars[z] holds s and u of this step; that of the next step gets its s."""
@@ -60,7 +51,7 @@ def _step(p, stride, x, at, to, scalars, z, y, o):
     store(scalars, z + _Z, half_s + half_s)
 
 
-@njit(**_OPTIONS)
+@compiled
 @no_type_check
 def _first_s(p, stride, x, at, scalars):
     half_s = zeros(p)
@@ -71,7 +62,7 @@ def _first_s(p, stride, x, at, scalars):
     store(scalars, 0, half_s + half_s)
 
 
-@njit(**_OPTIONS)
+@compiled
 @no_type_check
 def forward(p, u, x, y, width, snapshots):
     """Step through u, whose frames are `width` numbers apart and whose channels stand at the front; y likewise.
@@ -90,7 +81,7 @@ def forward(p, u, x, y, width, snapshots):
         store(scalars, 0, load(scalars, _Z))
 
 
-@njit(**_OPTIONS)
+@compiled
 @no_type_check
 def backward(p, u, snapshots, grad_y, g, grad_u, grad_p, width):
     """The adjoint of `forward`. g: gradient of the last state, then of the first. Adds to grad_p, writes grad_u."""
@@ -118,7 +109,7 @@ def backward(p, u, snapshots, grad_y, g, grad_u, grad_p, width):
             _collect(states, grads, scalars, steps, m * _X, size, grad_p, m * stride, stride > _L)
 
 
-@njit(**_OPTIONS)
+@compiled
 @no_type_check
 def _step_back(p, stride, g, grads, to, scalars, z, grad_u, o):
     """Keep the gradient of x' in grads[to], move g to that of x; G_s goes to `scalars`, G_u to grad_u[o]."""
@@ -148,7 +139,7 @@ def _step_back(p, stride, g, grads, to, scalars, z, grad_u, o):
         store(g, i + LANES, im + of_im)
 
 
-@njit(**_OPTIONS)
+@compiled
 @no_type_check
 def _collect(states, grads, scalars, steps, i, size, out, q, coupled):
     """Add what the steps of a segment give to the gradients of one mode's parameters."""
@@ -179,7 +170,7 @@ def _collect(states, grads, scalars, steps, i, size, out, q, coupled):
         _add(out, q + _R, r_re, r_im)
 
 
-@njit(**_OPTIONS)
+@compiled
 @no_type_check
 def _add(out, at, re, im):
     store(out, at, load(out, at) + re)

@@ -1,4 +1,4 @@
-"""Vectors of LANES numbers inside numba functions: `load`, `store`, `zeros`, and the operators + - *.
+"""Vectors of LANES numbers inside numba functions (`compiled`): `load`, `store`, `zeros`, and the operators + - *.
 
 LLVM turns each into the vector instructions of the machine at hand (AVX-512, AVX2, NEON). Loops over lanes would have
 to be found and proven free of overlaps by its vectoriser, which gives up where several arrays are read and written.
@@ -6,15 +6,29 @@ Products and sums may fuse ("contract"); nothing else is reordered, so a result 
 """
 
 import operator
-from typing import no_type_check
+from collections.abc import Callable
+from typing import Any, no_type_check
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, lower_builtin, type_callable
 
 from stereo_sashimi.ops.recurrent import LANES
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """`function` compiled by numba when it is first called, and kept on disk where there is a folder for it.
+
+    It runs without Python's lock. Decorate with `no_type_check` below: that keeps the tests' import hook away, whose
+    wrappers numba cannot compile.
+    """
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # Neither this folder nor the user's own can be written: compiled anew in each process.
+        return njit(**options)(function)
 
 
 class Vector(types.Type):

@@ -1,6 +1,7 @@
 """The compiled recurrence against the readable one of `ops/ssm.py`: values, states and every gradient."""
 
 import os
+from typing import no_type_check
 
 import pytest
 import torch
@@ -133,3 +134,17 @@ def test_a_gpu_is_refused():
 
     with pytest.raises(BackendError, match="backend=auto"):
         recurrent.scan(leaves(2), torch.zeros(1, 3, 2).as_subclass(OnGpu), None)
+
+
+def test_without_a_folder_to_keep_it_a_function_is_compiled_all_the_same(monkeypatch):
+    from numba.core import caching
+
+    from stereo_sashimi.ops.simd import compiled
+
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+
+    @no_type_check
+    def twice(x):
+        return 2 * x
+
+    assert compiled(twice)(21) == 42
