@@ -47,11 +47,11 @@ test: lint ## lint, then the test suite (under 3 minutes on 2 cores)
 
 .PHONY: slow
 slow: install ## the slow tests that CI runs as well
-	$(RUN) -m pytest --dist loadgroup -m "slow and not gpu and not compiler"
+	$(RUN) -m pytest --dist loadgroup -m "slow and not gpu and not long"
 
-.PHONY: compiled
-compiled: install ## the tests of compile=true that take minutes of a C++ compiler
-	$(RUN) -m pytest -n 0 -m compiler
+.PHONY: long
+long: install ## the tests that take minutes each and are not part of CI: compile=true, the table of the stereo proof
+	$(RUN) -m pytest -n 0 -m "long and not gpu"
 
 .PHONY: gpu
 gpu: install ## the tests that need a CUDA device

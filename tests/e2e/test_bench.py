@@ -178,6 +178,7 @@ def test_mistakes_are_refused_before_anything_runs(capsys, monkeypatch, words, c
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_each_configuration_has_a_process_of_its_own(tiny, capfd):
     ballast = b"x" * 2**31
@@ -191,7 +192,7 @@ def test_each_configuration_has_a_process_of_its_own(tiny, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.compiler
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_compiled_steps_have_the_same_rooms(tiny):
     # Compiled in a process without the shape checks of the tests, which would break its graphs.

@@ -273,6 +273,7 @@ def test_killed_and_resumed_is_left_alone(small, folder, tmp_path, every, step):
     assert_same(tmp_path / "straight", tmp_path / "resumed")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_have_the_lanes_of_one(small, folder, tmp_path):

@@ -32,7 +32,7 @@ def test_no_graph_break_from_codes_to_features_and_in_the_dml_head():
 
 
 @pytest.mark.slow
-@pytest.mark.compiler
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["dml", "categorical", "mixed"])
 def test_ten_steps_have_the_losses_of_eager_ones(name):
     result = run("tests/e2e/compile_script.py", "train", name)
@@ -40,7 +40,7 @@ def test_ten_steps_have_the_losses_of_eager_ones(name):
 
 
 @pytest.mark.slow
-@pytest.mark.compiler
+@pytest.mark.long
 def test_a_compiled_run_leaves_what_an_eager_one_leaves(train, tmp_path, stereo_folder, small):
     """Trained with averaged weights, resumed without compile, and loaded."""
     words = [

@@ -106,6 +106,7 @@ def test_an_identical_channel_is_almost_free(head):
     assert bits("identical", "joint", head)[1] > 5
 
 
+@pytest.mark.long
 def test_the_table(capsys):
     entropy = math.log2(LEFT_STD * math.sqrt(2 * math.pi * math.e))
     noise = math.log2(NOISE_STD * math.sqrt(2 * math.pi * math.e))

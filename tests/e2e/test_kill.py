@@ -119,16 +119,21 @@ def random_kills(seed: int, count: int = 5) -> list[tuple[int, int]]:
     return [(rng.choice((1, 3, 4)), rng.randint(5, 11)) for _ in range(count)]
 
 
+def some_of(kills):
+    """Two of them for CI, all for `make long`."""
+    return [pytest.param(*kill, marks=[pytest.mark.long] * (i > 1)) for i, kill in enumerate(kills)]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("every", "step"), random_kills(0))
+@pytest.mark.parametrize(("every", "step"), some_of(random_kills(0)))
 def test_killed_and_resumed_is_left_alone(command, straight, tmp_path, every, step):
     kill_and_resume(command, tmp_path, straight(), (), every, step)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("every", "step"), random_kills(1))
+@pytest.mark.parametrize(("every", "step"), some_of(random_kills(1)))
 def test_with_loader_workers_that_read_ahead(command, straight, tmp_path, every, step):
     # Their number changes nothing, so the straight run without them is the one to equal.
     kill_and_resume(command, tmp_path, straight(), ("loader.num_workers=2",), every, step)

@@ -63,7 +63,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 # As numbers: summing booleans is slow, and counts up to 2**24 are exact.
                 rank[rows] = torch.gt(logits, true_logit, out=mass).sum(-1).long()
             torch.softmax(logits, dim=-1, out=mass)
-            log_prob[rows] = _log_mass(logits, mass, true_logit, true[rows])
+            # The largest mass is at least 1 / codes, so its logarithm is exact where that of the true one is not.
+            log_prob[rows] = true_logit.squeeze(-1) - logits.amax(-1) + mass.amax(-1).log()
             _add_gradients(grads, rows, features[rows], weight, mass, true[rows], row_weight[rows])
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(log_prob, rank)
@@ -74,16 +75,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if grad is None else grad * grad_loss for grad in ctx.saved_tensors)
         return *scaled, None, None, None
-
-
-def _log_mass(logits: Tensor, mass: Tensor, true_logit: Tensor, true: Tensor) -> Tensor:
-    """log(mass[true]), exact where that mass is too small for a number as well."""
-    true_mass = mass.gather(-1, true.unsqueeze(-1)).squeeze(-1)
-    # Where asking costs nothing; a GPU would have to be waited for.
-    if true_mass.device.type == "cpu" and bool((true_mass > 1e-30).all()):
-        return true_mass.log()
-    # The largest mass is at least 1 / codes, so nothing underflows.
-    return true_logit.squeeze(-1) - logits.amax(-1) + mass.amax(-1).log()
 
 
 def _add_gradients(
