@@ -28,7 +28,6 @@ def measure(named: Named, *, warmup: int, repeats: int, load: list[float], rooms
     - `warmup` steps are not timed, `repeats` are. `load`: the machine's before the start, only passed on.
     - `rooms`: false leaves out everything but the step itself.
     """
-    keep_freed_memory()
     found = described(named.overrides)
     cfg, datamodule, config = found
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -36,6 +35,7 @@ def measure(named: Named, *, warmup: int, repeats: int, load: list[float], rooms
         # Logging without a trainer is a no-op, and Lightning remarks on it.
         warnings.filterwarnings("ignore", message=r".*self\.log\(\)")
         step = Step(found)
+        keep_freed_memory(step.task.model, datamodule.batch_size * datamodule.sample_len)
         times = repeated(step, step.device, warmup=warmup, repeats=repeats)
         peak = peak_bytes(step.device)
         seconds = median(times)
