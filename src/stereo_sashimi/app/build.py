@@ -76,9 +76,6 @@ def build_task(cfg: DictConfig, model: LanguageModelConfig, datamodule: AudioDat
         carry_state=carry_state,
         _convert_="all",
     )
-    if str(cfg.trainer.precision) == "64-true":
-        # Lightning widens the weights after it has loaded a checkpoint, whose last digits are then gone.
-        task.double()
     return task
 
 

@@ -40,6 +40,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     pl.seed_everything(cfg.train.seed, workers=True, verbose=False)
     config = build_model_config(cfg, datamodule)
     task = build_task(cfg, config, datamodule)
+    if str(cfg.trainer.precision) == "64-true":
+        # Lightning widens the weights after it has loaded a checkpoint, whose last digits are then gone.
+        task.double()
     keep_freed_memory(task.model, datamodule.batch_size * datamodule.sample_len)
     source = _initialise(cfg, task)
     trainer = build_trainer(cfg)
