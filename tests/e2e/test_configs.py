@@ -47,6 +47,10 @@ def check(cfg: DictConfig, tmp_path: Path) -> None:
     assert isinstance(build.build_task(cfg, model, data), AutoregressiveTask)
 
 
+def test_every_kernel_backend_is_an_option():
+    assert {name for group, name in OPTIONS if group == "backend"} == {*KERNELS}
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiments_compose(composed, tmp_path, experiment):
     check(composed("train", f"experiment={experiment}"), tmp_path)

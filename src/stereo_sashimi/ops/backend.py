@@ -20,7 +20,7 @@ from stereo_sashimi.ops.kernels import cauchy, keops, krylov, triton
 KernelFunction = Callable[[Discrete, int, torch.dtype], Tensor]
 
 # Frames of a kernel from which on products are cheaper (docs/performance.md).
-MAX_STEPPED = 32768
+MAX_STEPPED = 4096
 
 
 def _auto(ssm: Discrete, length: int, dtype: torch.dtype) -> Tensor:

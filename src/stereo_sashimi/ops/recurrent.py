@@ -81,7 +81,7 @@ def _forward(p: Tensor, u: Tensor, x: Tensor, keep: bool) -> tuple[Tensor, Tenso
     """(y, last state, states before every SEGMENT-th step: none unless `keep`)."""
     from stereo_sashimi.ops import recurrent_loops
 
-    y, end, snapshots = (_empty_like(*shape) for shape in _shapes(p, u, x, keep))
+    y, end, snapshots = _room_for(u, x, keep)
     end.copy_(x)
     params, inputs, outputs, states, kept = (tensor.detach().numpy() for tensor in (p, u, y, end, snapshots))
 
@@ -117,19 +117,15 @@ def _backward(
     return grad_p.sum(0), grad_u, grad_x
 
 
-def _shapes(p: Tensor, u: Tensor, x: Tensor, keep: bool) -> tuple[tuple[Tensor, tuple[int, ...]], ...]:
+def _room_for(u: Tensor, x: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What `_forward` returns, not filled in yet."""
     segments = -(-u.shape[1] // SEGMENT) if keep else 0
-    return (u, u.shape), (x, x.shape), (x, (*x.shape[:2], segments, x.shape[-1]))
-
-
-def _empty_like(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return like.new_empty(shape)
+    return torch.empty_like(u), torch.empty_like(x), x.new_empty(*x.shape[:2], segments, x.shape[-1])
 
 
 @_forward.register_fake
 def _(p: Tensor, u: Tensor, x: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-    y, end, snapshots = (_empty_like(*shape) for shape in _shapes(p, u, x, keep))
-    return y, end, snapshots
+    return _room_for(u, x, keep)
 
 
 @_backward.register_fake

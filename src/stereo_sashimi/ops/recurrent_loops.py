@@ -8,11 +8,12 @@ With x the state before a step, x' after it, and delta = A_bar's diagonal - 1 (s
 
 The adjoint of a step, with g the gradient of x' and G those of y, s and u:
 
-  g += 2 G_y conj(c)    G_s = sum_m Re(conj(left) g)    G_u = sum_m Re(conj(b) g)    g <- g + conj(delta) g + 2 G_s conj(right)
+  g += 2 G_y conj(c)      G_s = sum_m Re(conj(left) g)      G_u = sum_m Re(conj(b) g)
+  g <- g + conj(delta) g + 2 G_s conj(right)
 
-All arrays are flat. A group's parameters are (modes, parts, LANES): the real and imaginary parts of delta, b, c and, but
-for diagonal layers, left and right, in that order. A state is (modes, 2, LANES).
-"""  # noqa: E501 (one equation a line)
+All arrays are flat. A group's parameters are (modes, parts, LANES): the real and imaginary parts of delta, b, c and,
+but for diagonal layers, left and right, in that order. A state is (modes, 2, LANES).
+"""
 
 from typing import no_type_check
 

@@ -56,7 +56,8 @@ def respond(
 ) -> tuple[Float[Tensor, "batch length h"], Complex[Tensor, "batch h m"] | None]:
     """The output for a segment from `state`, or from rest; `None` in gives `None` out.
 
-    - `ssm`: in float64. `kernel`: computes convolution kernels. `stepped`: go through the frames one by one instead.
+    - `ssm`: best in float64 (`SSM.discretize`). `kernel`: computes convolution kernels.
+    - `stepped`: go through the frames one by one instead.
     """
     dtype, length = u.dtype, u.shape[1]
     if stepped and length > 1:
