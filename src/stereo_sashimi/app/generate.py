@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> list[Path]:
         f"checkpoint {relative(path)}\n{_line(model)}\nbackend {chosen}  device {device}",
         flush=True,
     )
-    model.head.check_sampling(sampler.top_k, sampler.top_p)
+    model.head.check_sampling(sampler)
     n_samples, first_seed = _integer(cfg.n_samples, "n_samples", 1), _integer(cfg.seed, "seed", 0)
     seeds = list(range(first_seed, first_seed + n_samples))
     stem = _stem(cfg, sampler)
@@ -89,11 +89,11 @@ def _draw(model: LanguageModel, n_frames: int, prompt: np.ndarray | None, sample
     ) as progress:
         task = progress.add_task("sampling", total=n_frames, rate="")
 
-        def on_frame() -> None:
+        def on_frames(count: int) -> None:
             speed = progress.tasks[task].speed
-            progress.update(task, advance=1, rate=f"{speed:.0f} frames/s" if speed else "")
+            progress.update(task, advance=count, rate=f"{speed:.0f} frames/s" if speed else "")
 
-        return draw(model, n_frames, seeds, prompt=prompt, sampler=sampler, on_frame=on_frame)
+        return draw(model, n_frames, seeds, prompt=prompt, sampler=sampler, on_frames=on_frames)
 
 
 def _save(out: Path, name: str, pcm: np.ndarray, settings: dict[str, Any]) -> Path:

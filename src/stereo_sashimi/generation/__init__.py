@@ -1,7 +1,9 @@
-"""Making and scoring audio: `stream.py` runs a model frame by frame, `sample.py` decides what is drawn,
-`whole.py` scores and makes whole recordings, `files.py` reads and writes them.
+"""Making and scoring audio: `stream.py` runs a model frame by frame on an engine (`engine.py`), `sample.py` has its
+random numbers, `whole.py` scores and makes whole recordings, `files.py` reads and writes them.
 """
 
+from stereo_sashimi.generation.engine import ENGINES as ENGINES
+from stereo_sashimi.generation.engine import EngineError as EngineError
 from stereo_sashimi.generation.files import read as read
 from stereo_sashimi.generation.files import write as write
 from stereo_sashimi.generation.sample import Sampler as Sampler

@@ -1,58 +1,63 @@
-"""Sampler: how the next frame is drawn, and the random numbers of each stream. The model's side is in `stream.py`."""
+"""UniformStreams: the random numbers of each stream. How they choose a code is `distributions/sampler.py`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from stereo_sashimi.distributions.sampler import Sampler as Sampler
 
-@dataclass(frozen=True)
-class Sampler:
-    """What to draw from the model's distributions.
 
-    - `temperature`: 0, or at least 1e-6; 1 draws from the model itself, 0 takes the most likely code.
-    - `top_k`, `top_p`: restrict a categorical head to its most likely codes; top_p in (0, 1].
-    """
+class RandomState(NamedTuple):
+    """Where the random numbers of some streams stand: one seed a stream, and the frames drawn since then."""
 
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature must be at least 0; got {self.temperature}.")
-        # Dividing by less overflows; 0 is what it would tend to.
-        if self.temperature != 0 and not 1e-6 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0, or at least 1e-6 and finite; got {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1]; got {self.top_p}.")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, or null; got {self.top_k}.")
+    seeds: tuple[int, ...]
+    position: int
 
 
 class UniformStreams:
-    """Uniform numbers in [0, 1), one generator a stream, always on the CPU and in float64.
+    """Uniform numbers in [0, 1), float64: those of frame i of a stream are a function of its seed and of i alone.
 
-    So what a stream draws depends on its own seed only: not on the batch around it and not on the device.
+    So what a stream draws depends neither on the batch around it nor on the device, nor on how many frames are taken
+    at once; and a stream goes on anywhere from two numbers. Philox (Salmon et al. 2011, "Parallel random numbers: as
+    easy as 1, 2, 3") with the seed as key and the block's number as counter.
+
+    - `seeds`: at least 0 and below 2**63, one a stream. `n_channels`, `n_uniforms`: numbers of one frame.
     """
 
     BLOCK_FRAMES = 1024
 
-    def __init__(self, seeds: Sequence[int], n_channels: int, n_uniforms: int, device: torch.device) -> None:
+    def __init__(self, seeds: Sequence[int], n_channels: int, n_uniforms: int, position: int = 0) -> None:
         for seed in seeds:
             if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
                 raise ValueError(f"seed must be an integer of at least 0 and below 2**63; got {seed!r}.")
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.shape, self.device = (self.BLOCK_FRAMES, n_channels, n_uniforms), device
-        self.block: Tensor | None = None
-        self.used = 0
+        self.seeds, self.position = tuple(seeds), position
+        self._shape = (self.BLOCK_FRAMES, n_channels, n_uniforms)
+        self._number, self._block = -1, np.empty((len(self.seeds), *self._shape))
 
-    def next_frame(self) -> Float64[Tensor, "batch 1 channels n_uniforms"]:
-        """The numbers for one frame of every stream."""
-        if self.block is None or self.used == self.BLOCK_FRAMES:
-            rows = [torch.rand(self.shape, generator=g, dtype=torch.float64) for g in self.generators]
-            self.block, self.used = torch.stack(rows).to(self.device), 0
-        self.used += 1
-        return self.block[:, self.used - 1 : self.used]
+    def take(self, n_frames: int) -> Float64[Tensor, "batch frames channels n_uniforms"]:
+        """The numbers of the next `n_frames` frames of every stream."""
+        parts = []
+        while n_frames > 0:
+            number, first = divmod(self.position, self.BLOCK_FRAMES)
+            part = self._block_of(number)[:, first : first + n_frames].copy()
+            parts.append(part)
+            n_frames -= part.shape[1]
+            self.position += part.shape[1]
+        return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
+
+    def state(self) -> RandomState:
+        """Where the next frame's numbers begin."""
+        return RandomState(self.seeds, self.position)
+
+    def _block_of(self, number: int) -> np.ndarray:
+        if number != self._number:
+            count = int(np.prod(self._shape))
+            for row, seed in enumerate(self.seeds):
+                raw = np.random.Philox(key=seed, counter=[0, number, 0, 0]).random_raw(count)
+                self._block[row] = ((raw >> np.uint64(11)) * 2.0**-53).reshape(self._shape)
+            self._number = number
+        return self._block

@@ -1,8 +1,4 @@
-"""Stream: a language model running as a recurrence, frame by frame; plain torch, the reference of every faster engine.
-
-The lines that run are the model's own `forward` with a state: what it computes one frame at a time equals one pass
-over the whole sequence (law "convolution = recurrence").
-"""
+"""Stream: a language model running as a recurrence, frame by frame, on one of the engines of `engine.py`."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,7 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from stereo_sashimi.generation.sample import Sampler, UniformStreams
+from stereo_sashimi.generation.engine import Engine, EngineState, Frames, resolve
+from stereo_sashimi.generation.sample import RandomState, Sampler, UniformStreams
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
 from stereo_sashimi.nn.freeze import freeze
@@ -20,11 +17,11 @@ from stereo_sashimi.nn.freeze import freeze
 PREFILL_FRAMES = 1 << 15
 
 
-class Frame(NamedTuple):
-    """One generated frame of every stream: codes (batch, 1, channels) and their log-probability in nats."""
+class StreamState(NamedTuple):
+    """Everything that continues a stream, on whatever engine: `engine` and `random`."""
 
-    codes: Tensor
-    log_prob: Tensor
+    engine: EngineState
+    random: RandomState
 
 
 class Stream:
@@ -32,70 +29,134 @@ class Stream:
 
     - `model`: its parameters are read once, here; later changes do not reach the stream.
     - `batch_size`: number of independent streams, at least 1.
+    - `engine`: a name in `engine.ENGINES`, or `auto`, the fastest one that can run this model. `stream.engine.name`
+      says which it is.
+
+    Raises EngineError, a ValueError, if the engine that is named cannot run this model here.
     """
 
     @torch.no_grad()
-    def __init__(self, model: LanguageModel, batch_size: int) -> None:
+    def __init__(self, model: LanguageModel, batch_size: int, engine: str = "auto") -> None:
         if batch_size < 1:
             raise ValueError(f"n_samples must be at least 1; got {batch_size}.")
+        chosen = resolve(engine, model)
         frozen = freeze(model)
         assert isinstance(frozen, LanguageModel)
         self.model, self.batch_size, self.spec = frozen, batch_size, frozen.spec
-        self._state = frozen.initial_state(batch_size)
+        self.engine: Engine = chosen(frozen, batch_size)
+        self._uniforms = self._random(range(batch_size))
+        backbone = frozen.initial_state(batch_size)
         for segment in frozen.start_codes(batch_size).split(PREFILL_FRAMES, dim=1):
-            self.step(segment)
+            _, backbone = self._pass(segment, backbone)
 
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return self._hidden.device
+        return next(self.model.parameters()).device
 
-    @torch.no_grad()
     def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
-        """Feed known codes, at least one frame; returns the features that predict the frame after each of them."""
+        """Feed known codes, at least one frame, one after the other; the features that predict the frame after each.
+
+        `prefill` feeds many frames in far less time.
+        """
+        self._check(codes)
         if codes.shape[1] < 1:
             raise ValueError("Stream.step needs at least one frame of codes; got none.")
-        hidden, state = self.model(codes, self._state)
-        assert state is not None
-        self._state, self._hidden = state, hidden[:, -1:]
-        return hidden
+        return self.engine.step(codes)
 
     @torch.no_grad()
     def prefill(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length channels"]:
         """Feed a prompt in parallel passes; returns its log-probability in nats."""
+        self._check(codes)
         log_probs = []
         # An empty tensor splits into one empty segment, not into none.
         for segment in codes.split(PREFILL_FRAMES, dim=1) if codes.shape[1] else ():
-            first = self._hidden
-            hidden = self.step(segment)
+            state, first = self.engine.state()
+            hidden, _ = self._pass(segment, state)
             log_probs.append(self.model.head.log_prob(torch.cat([first, hidden[:, :-1]], dim=1), segment))
-        return torch.cat(log_probs, dim=1) if log_probs else codes.to(self._hidden.dtype)
+        return torch.cat(log_probs, dim=1) if log_probs else codes.to(next(self.model.parameters()).dtype)
 
-    def state(self) -> tuple[SashimiState, Tensor]:
+    def state(self) -> StreamState:
         """Everything that continues this stream: a value, not a view that later steps change."""
-        return self._state, self._hidden
+        return StreamState(self.engine.state(), self._uniforms.state())
 
-    def restore(self, state: tuple[SashimiState, Tensor]) -> None:
-        """Continue from a value of `state()`."""
-        self._state, self._hidden = state
+    def restore(self, state: StreamState) -> None:
+        """Continue from a value of `state()`, of this stream or of another one of the same model and batch size.
+
+        Raises ValueError if it has another number of streams.
+        """
+        if len(state.random.seeds) != self.batch_size:
+            raise ValueError(
+                f"this state is that of {len(state.random.seeds)} streams; the stream has a batch_size of "
+                f"{self.batch_size}."
+            )
+        self.engine.restore(state.engine)
+        self._uniforms = self._random(state.random.seeds, state.random.position)
 
     @torch.no_grad()
-    def generate(self, n_frames: int, sampler: Sampler, seeds: Sequence[int]) -> Iterator[Frame]:
-        """Draw `n_frames` frames, one at a time. `seeds` has one number a stream.
+    def spread(self, batch_size: int) -> "Stream":
+        """A stream of `batch_size` recurrences that all stand where this one stands, which must have one.
 
-        The log-probabilities are the untempered model's own.
+        So many continuations of a prompt read it once.
         """
-        if len(seeds) != self.batch_size:
-            raise ValueError(f"generate needs one seed a stream: {self.batch_size}; got {len(seeds)}.")
-        head = self.model.head
-        uniforms = UniformStreams(seeds, self.spec.n_channels, head.n_uniforms, self._hidden.device)
-        for _ in range(n_frames):
-            codes, log_prob = head.sample(
-                self._hidden,
-                uniforms.next_frame(),
-                temperature=sampler.temperature,
-                top_k=sampler.top_k,
-                top_p=sampler.top_p,
+        if self.batch_size != 1:
+            raise ValueError(f"Stream.spread needs a stream with a batch_size of 1; this one has {self.batch_size}.")
+        other = object.__new__(Stream)
+        other.model, other.batch_size, other.spec = self.model, batch_size, self.spec
+        other.engine = type(self.engine)(self.model, batch_size)
+        other._uniforms = other._random(range(batch_size))
+        (phase, layers), hidden = self.engine.state()
+        repeated = tuple(None if x is None else x.repeat(batch_size, *[1] * (x.dim() - 1)) for x in layers)
+        other.engine.restore(EngineState(SashimiState(phase, repeated), hidden.repeat(batch_size, 1, 1)))
+        return other
+
+    def generate(
+        self,
+        n_frames: int | None,
+        sampler: Sampler | None = None,
+        seeds: Sequence[int] | None = None,
+        frames_at_once: int = 1,
+    ) -> Iterator[Frames]:
+        """Draw `n_frames` frames (None: without end) and yield `frames_at_once` at a time, the last time maybe fewer.
+
+        - `sampler`: None draws from the model itself.
+        - `seeds`: one number a stream, with which its random numbers begin. None goes on with those in use; a new
+          stream has the seeds 0, 1, ...
+        - `frames_at_once`: more cost less time for each; codes are the same. Between two of them the stream stands
+          behind what was yielded.
+
+        Raises ValueError for what the head cannot sample under, another number of seeds, or a seed out of range.
+        """
+        sampler = sampler or Sampler()
+        self.model.head.check_sampling(sampler)
+        if frames_at_once < 1:
+            raise ValueError(f"frames_at_once must be at least 1; got {frames_at_once}.")
+        if seeds is not None:
+            if len(seeds) != self.batch_size:
+                raise ValueError(f"generate needs one seed a stream: {self.batch_size}; got {len(seeds)}.")
+            self._uniforms = self._random(seeds)
+        return self._generate(n_frames, sampler, frames_at_once)
+
+    def _generate(self, n_frames: int | None, sampler: Sampler, frames_at_once: int) -> Iterator[Frames]:
+        while n_frames is None or n_frames > 0:
+            count = frames_at_once if n_frames is None else min(frames_at_once, n_frames)
+            yield self.engine.draw(sampler, self._uniforms.take(count))
+            n_frames = None if n_frames is None else n_frames - count
+
+    def _pass(self, codes: Tensor, state: SashimiState) -> tuple[Tensor, SashimiState]:
+        """Feed codes in one parallel pass from `state`; the engine stands behind them then."""
+        hidden, after = self.model(codes, state)
+        assert after is not None
+        self.engine.restore(EngineState(after, hidden[:, -1:]))
+        return hidden, after
+
+    def _random(self, seeds: Sequence[int], position: int = 0) -> UniformStreams:
+        return UniformStreams(seeds, self.spec.n_channels, self.model.head.n_uniforms, position)
+
+    def _check(self, codes: Tensor) -> None:
+        expected = (self.batch_size, self.spec.n_channels)
+        if codes.ndim != 3 or (codes.shape[0], codes.shape[2]) != expected:
+            raise ValueError(
+                f"this stream takes codes of shape (batch, length, channels) = ({expected[0]}, length, {expected[1]}); "
+                f"got {tuple(codes.shape)}."
             )
-            self.step(codes)
-            yield Frame(codes, log_prob)

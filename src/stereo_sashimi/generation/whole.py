@@ -20,6 +20,9 @@ from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.spec import AudioSpec
 
+# Drawn between two looks at what else there is to do: a progress bar, Ctrl-C.
+FRAMES_AT_ONCE = 64
+
 
 @dataclass(frozen=True)
 class TrackScore:
@@ -99,18 +102,19 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
+    engine: str = "auto",
 ) -> np.ndarray:
     """Draw a recording: int16 (frames, channels), the prompt and `seconds` of continuation.
 
     - `prompt`: PCM in the model's format; None starts a new track. It comes back as the model saw it: at 8 bits, or
       with a `normalize` other than none, not as it was.
     - `seed`: at least 0; the same one gives the same recording. `draw` makes several in one batch.
-    - `temperature`, `top_k`, `top_p`: see `Sampler`.
+    - `temperature`, `top_k`, `top_p`: see `Sampler`. `engine`: see `Stream`.
 
     Raises ValueError for any of these out of range.
     """
     sampler = Sampler(temperature, top_k, top_p)
-    return draw(model, frames_in(seconds, model.spec), [seed], prompt=prompt, sampler=sampler).pcm[0]
+    return draw(model, frames_in(seconds, model.spec), [seed], prompt=prompt, sampler=sampler, engine=engine).pcm[0]
 
 
 def draw(
@@ -120,32 +124,38 @@ def draw(
     *,
     prompt: np.ndarray | None = None,
     sampler: Sampler | None = None,
-    on_frame: Callable[[], object] | None = None,
+    engine: str = "auto",
+    on_frames: Callable[[int], object] | None = None,
 ) -> Drawn:
     """Draw one sample of `n_frames` new frames for each seed, as one batch; all continue the same prompt.
 
-    - `sampler`: None draws from the model itself. `on_frame`: called after each frame, for progress bars.
+    - `sampler`: None draws from the model itself. `engine`: see `Stream`.
+    - `on_frames`: called with a number of frames that were drawn, for progress bars.
     """
     spec, sampler = model.spec, sampler or Sampler()
-    model.head.check_sampling(sampler.top_k, sampler.top_p)
+    model.head.check_sampling(sampler)
     if prompt is not None:
         check_pcm(prompt, spec)
-    stream = Stream(model, len(seeds))
+    stream = Stream(model, 1, engine)
     heard: list[np.ndarray] = []
     prompt_scores = None
     if prompt is not None:
-        total = torch.zeros(len(seeds), spec.n_channels, dtype=torch.float64)
+        total = torch.zeros(1, spec.n_channels, dtype=torch.float64)
         for codes in _segments(prompt, spec):
             total += _feed(stream, [codes])
             heard.append(decode(codes, spec))
-        prompt_scores = _scores(total, len(prompt), spec)
+        prompt_scores = _scores(total, len(prompt), spec) * len(seeds)
+    stream = stream.spread(len(seeds))
     drawn = torch.empty(len(seeds), n_frames, spec.n_channels, dtype=torch.int64)
     total = torch.zeros(len(seeds), spec.n_channels, dtype=torch.float64)
-    for i, frame in enumerate(stream.generate(n_frames, sampler, seeds)):
-        drawn[:, i : i + 1] = frame.codes
-        total -= frame.log_prob.cpu().double().sum(1)
-        if on_frame is not None:
-            on_frame()
+    done = 0
+    for frames in stream.generate(n_frames, sampler, seeds, FRAMES_AT_ONCE):
+        count = frames.codes.shape[1]
+        drawn[:, done : done + count] = frames.codes
+        total -= frames.log_prob.cpu().double().sum(1)
+        done += count
+        if on_frames is not None:
+            on_frames(count)
     rows = [np.concatenate([*heard, decode(row, spec)]) for row in drawn.numpy()]
     return Drawn(np.stack(rows), _scores(total, n_frames, spec), prompt_scores)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stereo_sashimi.distributions import categorical
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.nn.embedding import waveform_rows_
 from stereo_sashimi.nn.heads import Head, Score, by_rows, full_precision
 from stereo_sashimi.ops.linear_cross_entropy import LOGITS_AT_ONCE, linear_cross_entropy
@@ -108,10 +109,22 @@ class CategoricalHead(Head):
         shape = codes.shape[:2]
         return loss, Score(log_prob.unflatten(0, shape), None if rank is None else rank.unflatten(0, shape))
 
-    def _sample_channel(
-        self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float
-    ) -> tuple[Tensor, Tensor]:
-        codes = categorical.sample(params, uniform=uniform[..., 0], temperature=temperature, top_k=top_k, top_p=top_p)
+    def check_sampling(self, sampler: Sampler) -> None:
+        """Raise ValueError for the temperatures of a mixture: there is none."""
+        if sampler.mixture_temperature is not None or sampler.scale_temperature is not None:
+            raise ValueError(
+                "mixture_temperature and scale_temperature are for the DML head, and this model has a categorical one; "
+                f"got {sampler.mixture_temperature} and {sampler.scale_temperature}. Use temperature, top_k or top_p."
+            )
+
+    def _sample_channel(self, params: Tensor, uniform: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
+        codes = categorical.sample(
+            params,
+            uniform=uniform[..., 0],
+            temperature=sampler.temperature,
+            top_k=sampler.top_k,
+            top_p=sampler.top_p,
+        )
         return codes, categorical.log_prob(params, codes)
 
     def _log_mass_channel(self, params: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stereo_sashimi.distributions import categorical, dml, dml_gradient
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.nn.heads import Head, Score, by_rows, full_precision
 
 
@@ -100,18 +101,23 @@ class DMLHead(Head):
         (ranks,) = by_rows(rank, rows, params.flatten(0, 1), true.flatten())
         return ranks.unflatten(0, true.shape)
 
-    def check_sampling(self, top_k: int | None, top_p: float) -> None:
+    def check_sampling(self, sampler: Sampler) -> None:
         """Raise ValueError for top_k and top_p: logistics have no list of codes to cut."""
-        if top_k is not None or top_p != 1.0:
+        if sampler.top_k is not None or sampler.top_p != 1.0:
             raise ValueError(
-                f"The DML head draws from logistics and can apply neither top_k nor top_p; got top_k={top_k}, "
-                f"top_p={top_p}. Use top_k=null top_p=1.0 and temperature, or a model with decoder=categorical."
+                f"The DML head draws from logistics and can apply neither top_k nor top_p; got "
+                f"top_k={sampler.top_k}, top_p={sampler.top_p}. Use top_k=null top_p=1.0 and temperature, or a model "
+                "with decoder=categorical."
             )
 
-    def _sample_channel(
-        self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float
-    ) -> tuple[Tensor, Tensor]:
-        codes = dml.sample(params, self.n_levels, uniform=uniform, temperature=temperature)
+    def _sample_channel(self, params: Tensor, uniform: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
+        codes = dml.sample(
+            params,
+            self.n_levels,
+            uniform=uniform,
+            temperature=sampler.of_scale,
+            mixture_temperature=sampler.of_mixture,
+        )
         return codes, dml.log_prob(params, codes, self.n_levels)
 
     def _log_mass_channel(self, params: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stereo_sashimi.distributions.sampler import Sampler
+
 COUPLINGS = ("independent", "autoregressive")
 
 
@@ -167,17 +169,16 @@ class Head(nn.Module, ABC):
         self,
         hidden: Float[Tensor, "batch length width"],
         uniform: Float[Tensor, "batch length channels n_uniforms"],
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
+        sampler: Sampler | None = None,
     ) -> tuple[Int[Tensor, "batch length channels"], Float[Tensor, "batch length channels"]]:
         """Draw the frames at each position, channel after channel.
 
-        `uniform` are numbers in [0, 1) from the caller's generators, best in float64. Returns the codes (int64) and
-        their log probability under the model itself, whatever the temperature, top_k and top_p. No gradients.
+        `uniform` are numbers in [0, 1) from the caller's generators, best in float64; `sampler` None draws from the
+        model itself. Returns the codes (int64) and their log probability under the model itself, whatever the sampler.
+        No gradients. Raises ValueError as `check_sampling`.
         """
-        self.check_sampling(top_k, top_p)
+        sampler = sampler or Sampler()
+        self.check_sampling(sampler)
         expected = (*hidden.shape[:2], self.n_channels, self.n_uniforms)
         if tuple(uniform.shape) != expected:
             raise ValueError(
@@ -188,14 +189,14 @@ class Head(nn.Module, ABC):
         log_probs = []
         for channel in range(self.n_channels):
             params = self.channel_parameters(hidden, codes, channel)
-            code, log_prob = self._sample_channel(params, uniform[:, :, channel], temperature, top_k, top_p)
+            code, log_prob = self._sample_channel(params, uniform[:, :, channel], sampler)
             codes = torch.cat((codes, code.unsqueeze(-1)), dim=-1)
             log_probs.append(log_prob)
         return codes, torch.stack(log_probs, dim=-1)
 
-    def check_sampling(self, top_k: int | None, top_p: float) -> None:
+    @abstractmethod
+    def check_sampling(self, sampler: Sampler) -> None:
         """Raise ValueError for a restriction that this head's distributions cannot be sampled under."""
-        return None
 
     def log_mass(
         self,
@@ -229,9 +230,7 @@ class Head(nn.Module, ABC):
         return loss, Score(score.log_prob.detach(), score.rank)
 
     @abstractmethod
-    def _sample_channel(
-        self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float
-    ) -> tuple[Tensor, Tensor]:
+    def _sample_channel(self, params: Tensor, uniform: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
         """Draw codes from the parameters of one channel; returns them and their log probability."""
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.nn.heads import Head, Score
 
 
@@ -24,9 +25,9 @@ class SharedHead(Head):
         """As the mono head's."""
         return self.mono.can_rank
 
-    def check_sampling(self, top_k: int | None, top_p: float) -> None:
+    def check_sampling(self, sampler: Sampler) -> None:
         """As the mono head's."""
-        self.mono.check_sampling(top_k, top_p)
+        self.mono.check_sampling(sampler)
 
     def channel_parameters(
         self,
@@ -49,10 +50,8 @@ class SharedHead(Head):
         own = codes[..., channel : channel + 1]
         return self.mono._loss_channel(self._own(hidden, channel), own, 0, weight, with_rank)
 
-    def _sample_channel(
-        self, params: Tensor, uniform: Tensor, temperature: float, top_k: int | None, top_p: float
-    ) -> tuple[Tensor, Tensor]:
-        return self.mono._sample_channel(params, uniform, temperature, top_k, top_p)
+    def _sample_channel(self, params: Tensor, uniform: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
+        return self.mono._sample_channel(params, uniform, sampler)
 
     def _log_mass_channel(self, params: Tensor) -> Tensor:
         return self.mono._log_mass_channel(params)

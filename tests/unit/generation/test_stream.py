@@ -44,7 +44,7 @@ def test_log_probs_of_a_draw_are_those_of_the_model(model):
 def test_a_track_starts_after_the_start_code(model):
     stream = Stream(model, 2)
     expected, _ = model.eval()(torch.full((2, 1, model.spec.n_channels), model.spec.start_code))
-    torch.testing.assert_close(stream.state()[1], expected.detach(), rtol=0, atol=1e-11)
+    torch.testing.assert_close(stream.state().engine.hidden, expected.detach(), rtol=0, atol=1e-11)
 
 
 def test_a_prompt_at_once_equals_stepping_through_it(model, monkeypatch):
@@ -55,7 +55,7 @@ def test_a_prompt_at_once_equals_stepping_through_it(model, monkeypatch):
     for frame in codes.split(1, dim=1):
         stepped.step(frame)
     torch.testing.assert_close(log_prob, model.eval().log_prob(codes).detach(), rtol=0, atol=1e-9)
-    torch.testing.assert_close(at_once.state(), stepped.state(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(at_once.state().engine, stepped.state().engine, rtol=0, atol=1e-9)
     assert torch.equal(draw(at_once, 5, [1, 2])[0], draw(stepped, 5, [1, 2])[0])
 
 
@@ -63,8 +63,8 @@ def test_an_empty_prompt_changes_nothing(model):
     stream = Stream(model, 2)
     before = stream.state()
     assert stream.prefill(torch.zeros(2, 0, model.spec.n_channels, dtype=torch.int64)).shape[1] == 0
-    assert stream.state()[0] is before[0]
-    assert stream.state()[1] is before[1]
+    assert stream.state().engine.backbone is before.engine.backbone
+    assert stream.state().engine.hidden is before.engine.hidden
     with pytest.raises(ValueError, match="at least one frame"):
         stream.step(torch.zeros(2, 0, model.spec.n_channels, dtype=torch.int64))
 
@@ -82,7 +82,7 @@ def test_a_restored_state_repeats_the_continuation(model):
     stream.prefill(torch.randint(256, (2, 5, model.spec.n_channels)))
     saved = stream.state()
     first = draw(stream, 8, [3, 4])
-    assert not torch.equal(stream.state()[1], saved[1])
+    assert not torch.equal(stream.state().engine.hidden, saved.engine.hidden)
     stream.restore(saved)
     second = draw(stream, 8, [3, 4])
     assert torch.equal(first[0], second[0])
@@ -105,7 +105,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(model):
     stream = Stream(model, 1)
 
     def elements() -> int:
-        state, hidden = stream.state()
+        state, hidden = stream.state().engine
         return hidden.numel() + sum(t.numel() for t in state.layers if t is not None)
 
     sizes = []
@@ -149,16 +149,29 @@ def test_a_sampler_refuses_wrong_fields_by_name(fields, name):
         Sampler(**fields)
 
 
-def test_uniforms_go_on_over_blocks_of_frames(monkeypatch):
-    def take(count: int) -> torch.Tensor:
-        streams = UniformStreams([4, 5], 2, 1, torch.device("cpu"))
-        return torch.cat([streams.next_frame() for _ in range(count)], dim=1)
-
-    numbers = take(7)
+def test_uniforms_depend_on_seed_and_frame_alone(monkeypatch):
+    monkeypatch.setattr(UniformStreams, "BLOCK_FRAMES", 5)
+    streams = UniformStreams([4, 5], 2, 3)
+    numbers = streams.take(23)
     assert numbers.dtype == torch.float64
-    assert numbers.shape == (2, 7, 2, 1)
-    assert len(numbers.unique()) == numbers.numel()
-    monkeypatch.setattr(UniformStreams, "BLOCK_FRAMES", 3)
-    across = take(7)
-    assert torch.equal(across[:, :3], numbers[:, :3])
-    assert len(across.unique()) == across.numel(), "a block was repeated"
+    assert numbers.shape == (2, 23, 2, 3)
+    assert len(numbers.unique()) == numbers.numel(), "a block was repeated"
+    assert 0 <= numbers.min() < 0.1 < 0.9 < numbers.max() < 1
+    alone = UniformStreams([5], 2, 3)
+    assert torch.equal(torch.cat([alone.take(n) for n in (1, 3, 1, 12, 6)], dim=1), numbers[1:])
+    assert alone.state() == ((5,), 23)
+    later = UniformStreams([5], 2, 3, position=8)
+    assert torch.equal(later.take(2), numbers[1:, 8:10])
+
+
+def test_uniforms_are_uniform():
+    numbers = UniformStreams([0, 2**63 - 1], 1, 1).take(20000).flatten().sort().values
+    expected = (torch.arange(len(numbers), dtype=torch.float64) + 0.5) / len(numbers)
+    # The Kolmogorov-Smirnov distance exceeds 2.2 / sqrt(n) once in 10,000 times.
+    assert (numbers - expected).abs().max() < 2.2 / len(numbers) ** 0.5
+
+
+def test_seeds_out_of_range_are_refused():
+    for seed in (-1, 2**63, True):
+        with pytest.raises(ValueError, match="seed must be an integer"):
+            UniformStreams([seed], 1, 1)

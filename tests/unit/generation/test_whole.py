@@ -9,6 +9,7 @@ import torch
 
 from stereo_sashimi.audio.quantize import decode, encode
 from stereo_sashimi.generation import stream as stream_module
+from stereo_sashimi.generation import whole as whole_module
 from stereo_sashimi.generation.sample import Sampler
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.generation.whole import TrackScore, draw, frames_in, generate, score
@@ -83,13 +84,13 @@ def test_segments_have_the_codes_of_the_whole(monkeypatch, normalize, quantizati
 @pytest.mark.parametrize("normalize", ["none", "peak"])
 def test_the_model_sees_a_segment_at_a_time(monkeypatch, normalize):
     lengths = []
-    step = Stream.step
+    forward = LanguageModel.forward
 
-    def watched(self, codes):
+    def watched(self, codes, state=None):
         lengths.append(codes.shape[1])
-        return step(self, codes)
+        return forward(self, codes, state)
 
-    monkeypatch.setattr(Stream, "step", watched)
+    monkeypatch.setattr(LanguageModel, "forward", watched)
     monkeypatch.setattr(stream_module, "PREFILL_FRAMES", 16)
     model = make("stereo", normalize=normalize)
     score(model, music(model))
@@ -150,12 +151,13 @@ def test_a_continuation_is_the_stream_after_its_prompt(model, monkeypatch):
     assert np.array_equal(longer[50:], decode(np.stack(drawn), model.spec))
 
 
-def test_a_batch_is_its_rows_and_scores_what_it_drew(model):
+def test_a_batch_is_its_rows_and_scores_what_it_drew(model, monkeypatch):
     prompt = music(model, 20)
     calls: list[int] = []
-    batch = draw(model, 12, [5, 6], prompt=prompt, on_frame=lambda: calls.append(1))
+    monkeypatch.setattr(whole_module, "FRAMES_AT_ONCE", 5)
+    batch = draw(model, 12, [5, 6], prompt=prompt, on_frames=calls.append)
     assert batch.pcm.shape == (2, 32, model.spec.n_channels)
-    assert len(calls) == 12
+    assert calls == [5, 5, 2]
     for row, seed in enumerate((5, 6)):
         assert np.array_equal(batch.pcm[row], generate(model, 0.012, prompt=prompt, seed=seed))
         nats = nats_of(model, encode(batch.pcm[row], model.spec))

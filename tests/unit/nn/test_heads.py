@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stereo_sashimi.distributions import categorical, dml
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.nn.heads import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig, Head
 from stereo_sashimi.schema import from_plain, to_plain
 
@@ -180,7 +181,7 @@ def test_draws_walk_the_channels_and_report_the_plain_log_probability(config, n_
     head, (hidden, _) = build(config, n_channels), batch(n_channels)
     uniform = torch.rand(2, 5, n_channels, head.n_uniforms, dtype=torch.float64)
     for temperature in (0.0, 0.5, 1.0):
-        codes, log_prob = head.sample(hidden, uniform, temperature=temperature)
+        codes, log_prob = head.sample(hidden, uniform, Sampler(temperature=temperature))
         assert codes.dtype == torch.int64
         assert torch.allclose(log_prob, head.log_prob(hidden, codes), atol=1e-5)
     alone = [head.sample(hidden[i : i + 1], uniform[i : i + 1])[0] for i in range(2)]
@@ -204,9 +205,9 @@ def test_draws_of_a_frame_follow_the_joint_mass(config):
 def test_top_k_and_top_p_reach_the_categorical_draw():
     head, (hidden, _) = build(CategoricalHeadConfig("autoregressive"), 2), batch(2)
     uniform = torch.rand(2, 5, 2, 1, dtype=torch.float64)
-    modes = head.sample(hidden, uniform, temperature=0.0)[0]
-    assert torch.equal(head.sample(hidden, uniform, top_k=1)[0], modes)
-    assert torch.equal(head.sample(hidden, uniform, top_p=1e-6)[0], modes)
+    modes = head.sample(hidden, uniform, Sampler(temperature=0.0))[0]
+    assert torch.equal(head.sample(hidden, uniform, Sampler(top_k=1))[0], modes)
+    assert torch.equal(head.sample(hidden, uniform, Sampler(top_p=1e-6))[0], modes)
     assert not torch.equal(head.sample(hidden, uniform)[0], modes)
 
 
@@ -214,7 +215,26 @@ def test_top_k_and_top_p_reach_the_categorical_draw():
 def test_dml_refuses_filters_of_codes(options):
     head, (hidden, _) = build(DMLHeadConfig(), 1), batch(1)
     with pytest.raises(ValueError, match="neither top_k nor top_p"):
-        head.sample(hidden, torch.rand(2, 5, 1, 2), **options)
+        head.sample(hidden, torch.rand(2, 5, 1, 2), Sampler(**options))
+
+
+@each_head
+def test_temperatures_of_a_mixture_reach_the_dml_draw_and_are_refused_elsewhere(config):
+    head, (hidden, _) = build(config, 1), batch(1)
+    uniform = torch.rand(2, 5, 1, head.n_uniforms, dtype=torch.float64)
+    apart = Sampler(temperature=0.5, mixture_temperature=0.3, scale_temperature=0.0)
+    if isinstance(config, CategoricalHeadConfig):
+        with pytest.raises(ValueError, match="mixture_temperature and scale_temperature are for the DML head"):
+            head.sample(hidden, uniform, apart)
+        return
+    expected = dml.sample(
+        head.parameters_for(hidden, None if config.coupling == "independent" else torch.zeros(2, 5, 1).long())[:, :, 0],
+        256,
+        uniform=uniform[:, :, 0],
+        temperature=0.0,
+        mixture_temperature=0.3,
+    )
+    assert torch.equal(head.sample(hidden, uniform, apart)[0][..., 0], expected)
 
 
 def test_ranks_of_16_bit_codes_are_for_the_categorical_head():
