@@ -45,9 +45,11 @@ class Stream:
         self.model, self.batch_size, self.spec = frozen, batch_size, frozen.spec
         self.engine: Engine = chosen(frozen, batch_size)
         self._uniforms = self._random(range(batch_size))
-        backbone = frozen.initial_state(batch_size)
-        for segment in frozen.start_codes(batch_size).split(PREFILL_FRAMES, dim=1):
-            _, backbone = self._pass(segment, backbone)
+        # One row for all of them: they begin alike to the bit, whatever the batch size.
+        backbone = frozen.initial_state(1)
+        for segment in frozen.start_codes(1).split(PREFILL_FRAMES, dim=1):
+            hidden, backbone = _pass(frozen, segment, backbone)
+        self.engine.restore(_repeated(EngineState(backbone, hidden[:, -1:]), batch_size))
 
     @property
     def device(self) -> torch.device:
@@ -72,7 +74,8 @@ class Stream:
         # An empty tensor splits into one empty segment, not into none.
         for segment in codes.split(PREFILL_FRAMES, dim=1) if codes.shape[1] else ():
             state, first = self.engine.state()
-            hidden, _ = self._pass(segment, state)
+            hidden, after = _pass(self.model, segment, state)
+            self.engine.restore(EngineState(after, hidden[:, -1:]))
             log_probs.append(self.model.head.log_prob(torch.cat([first, hidden[:, :-1]], dim=1), segment))
         return torch.cat(log_probs, dim=1) if log_probs else codes.to(next(self.model.parameters()).dtype)
 
@@ -103,11 +106,9 @@ class Stream:
             raise ValueError(f"Stream.spread needs a stream with a batch_size of 1; this one has {self.batch_size}.")
         other = object.__new__(Stream)
         other.model, other.batch_size, other.spec = self.model, batch_size, self.spec
-        other.engine = type(self.engine)(self.model, batch_size)
+        other.engine = self.engine.like(batch_size)
         other._uniforms = other._random(range(batch_size))
-        (phase, layers), hidden = self.engine.state()
-        repeated = tuple(None if x is None else x.repeat(batch_size, *[1] * (x.dim() - 1)) for x in layers)
-        other.engine.restore(EngineState(SashimiState(phase, repeated), hidden.repeat(batch_size, 1, 1)))
+        other.engine.restore(_repeated(self.engine.state(), batch_size))
         return other
 
     def generate(
@@ -143,13 +144,6 @@ class Stream:
             yield self.engine.draw(sampler, self._uniforms.take(count))
             n_frames = None if n_frames is None else n_frames - count
 
-    def _pass(self, codes: Tensor, state: SashimiState) -> tuple[Tensor, SashimiState]:
-        """Feed codes in one parallel pass from `state`; the engine stands behind them then."""
-        hidden, after = self.model(codes, state)
-        assert after is not None
-        self.engine.restore(EngineState(after, hidden[:, -1:]))
-        return hidden, after
-
     def _random(self, seeds: Sequence[int], position: int = 0) -> UniformStreams:
         return UniformStreams(seeds, self.spec.n_channels, self.model.head.n_uniforms, position)
 
@@ -160,3 +154,17 @@ class Stream:
                 f"this stream takes codes of shape (batch, length, channels) = ({expected[0]}, length, {expected[1]}); "
                 f"got {tuple(codes.shape)}."
             )
+
+
+def _pass(model: LanguageModel, codes: Tensor, state: SashimiState) -> tuple[Tensor, SashimiState]:
+    """Features and state behind `codes`, in one parallel pass."""
+    hidden, after = model(codes, state)
+    assert after is not None
+    return hidden, after
+
+
+def _repeated(state: EngineState, batch_size: int) -> EngineState:
+    """The state of one recurrence for each of `batch_size`."""
+    (phase, layers), hidden = state
+    rows = tuple(None if x is None else x.repeat(batch_size, *[1] * (x.dim() - 1)) for x in layers)
+    return EngineState(SashimiState(phase, rows), hidden.repeat(batch_size, 1, 1))

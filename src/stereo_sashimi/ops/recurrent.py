@@ -4,10 +4,7 @@ A step costs about 10 multiply-adds a mode, so up to some ten thousand frames th
 matrix powers of a convolution kernel; `ops/ssm.py:recurrence` is the same thing to read.
 """
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.errors import BackendError
+from stereo_sashimi.ops.threads import for_each
 
 # Channels that one vector instruction takes, and steps whose states are alive at once in the adjoint. Here and not in
 # recurrent_loops.py, which is imported when first needed: numba takes its time.
@@ -90,7 +88,7 @@ def _forward(p: Tensor, u: Tensor, x: Tensor, keep: bool) -> tuple[Tensor, Tenso
         recurrent_loops.forward(params[group], *ends, u.shape[-1], kept[row, group])
 
     if u.shape[1]:
-        _for_each(run, len(u), len(p))
+        for_each(run, list(product(range(len(u)), range(len(p)))))
     return y, end, snapshots
 
 
@@ -113,7 +111,7 @@ def _backward(
         recurrent_loops.backward(*given, *wanted, u.shape[-1])
 
     if u.shape[1]:
-        _for_each(run, len(u), len(p))
+        for_each(run, list(product(range(len(u)), range(len(p)))))
     return grad_p.sum(0), grad_u, grad_x
 
 
@@ -151,20 +149,3 @@ _forward.register_autograd(_gradients, setup_context=_save)
 def _from(frames: Any, group: int) -> Any:
     """Frames (length, width) as a flat array that begins with the first channel of a group."""
     return frames.reshape(-1)[group * LANES :]
-
-
-def _for_each(run: Callable[[int, int], None], rows: int, groups: int) -> None:
-    """Every batch row and group of channels once, on as many threads as torch uses."""
-    pairs = [(row, group) for row in range(rows) for group in range(groups)]
-    threads = min(torch.get_num_threads(), len(pairs))
-    if threads == 1:
-        for pair in pairs:
-            run(*pair)
-    else:
-        list(_pool(os.getpid(), threads).map(lambda pair: run(*pair), pairs))
-
-
-@lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    # A forked child has none of its parent's threads, so each process has its own.
-    return ThreadPoolExecutor(threads, thread_name_prefix="recurrent")

@@ -5,13 +5,18 @@ to be found and proven free of overlaps by its vectoriser, which gives up where 
 Products and sums may fuse ("contract"); nothing else is reordered, so a result does not depend on the machine's load.
 """
 
+import hashlib
 import operator
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any, no_type_check
 
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, lower_builtin, type_callable
 
@@ -24,11 +29,30 @@ def compiled(function: Callable[..., Any]) -> Any:
     It runs without Python's lock. Decorate with `no_type_check` below: that keeps the tests' import hook away, whose
     wrappers numba cannot compile.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # Neither this folder nor the user's own can be written: compiled anew in each process.
-        return njit(**options)(function)
+    dispatcher: Any = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+    # Without a folder that can be written, neither this one nor the user's own, it is compiled anew in each process.
+    with suppress(RuntimeError):
+        dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
+class _Cache(FunctionCache):
+    """numba's cache looks at the file of a function alone; here functions also contain what other files define."""
+
+    @no_type_check
+    def _index_key(self, sig, codegen):
+        return (*super()._index_key(sig, codegen), _sources())
+
+
+@cache
+def _sources() -> str:
+    """A hash of all files of this package that import numba's vectors or are them."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        text = path.read_bytes()
+        if b"stereo_sashimi.ops.simd" in text or path.name == "simd.py":
+            digest.update(text)
+    return digest.hexdigest()
 
 
 class Vector(types.Type):

@@ -1,0 +1,97 @@
+"""The compiled engine's loop over frames: draw a frame or take a known one, embed it, run the plan. See `pack.py`.
+
+A plan is a table of operations in the order of `models/sashimi.py`. An operation that belongs to a level of the
+backbone runs at every `stride`-th frame, when the group of frames below it is complete.
+"""
+
+from typing import no_type_check
+
+from stereo_sashimi.generation.compiled.draws import draw_frame
+from stereo_sashimi.generation.compiled.layers import advance, dense, gated, normalise, ready
+from stereo_sashimi.ops.recurrent import LANES
+from stereo_sashimi.ops.simd import compiled, load, store
+
+# Operations and the columns of a plan. What a column holds depends on the operation: see `pack.py`.
+NORM, ADVANCE, DENSE, GATED, COPY, PLUS = range(6)
+OP, STRIDE, X, Y, W, A, B, C, X_STEP, Y_STEP, POOL, COLUMNS = range(12)
+
+
+@compiled
+@no_type_check
+def operate(op, w, epsilons, phase, memory, size, first, last):
+    """One operation of the plan at one frame."""
+    x, y = op[X], op[Y]
+    if op[POOL] > 1:
+        # Where this frame stands in its group of the level above.
+        place = (phase + 1) // op[STRIDE] - 1
+        x += place % op[POOL] * op[X_STEP]
+        y += place % op[POOL] * op[Y_STEP]
+    kind = op[OP]
+    if kind == NORM:
+        normalise(w, op[W], op[A], epsilons[op[B]], memory, size, first, last, x, y)
+    elif kind == ADVANCE:
+        advance(w, op[W], op[A], op[B], op[C], memory, size, first, last, x, y, op[X_STEP])
+    elif kind == DENSE:
+        dense(w, op[W], op[A], op[B], memory, size, first, last, x, y, op[C])
+    elif kind == GATED:
+        gated(w, op[W], op[A], op[B], memory, size, first, last, x, y)
+    else:
+        for row in range(first, last):
+            for i in range(0, op[A] * LANES, LANES):
+                v = load(memory, row * size + x + i)
+                if kind == PLUS:
+                    v = v + load(memory, row * size + y + i)
+                store(memory, row * size + y + i, v)
+
+
+@compiled
+@no_type_check
+def embed(codes, t, tables, merge, memory, size, first, last, y):
+    """Rows of the tables (channels, n_levels, d_model) of frame t at memory[y]: side by side, or summed."""
+    channels, d_model = tables.shape[0], tables.shape[2]
+    for row in range(first, last):
+        base = row * size + y
+        for c in range(channels):
+            table = tables[c, codes[row, t, c]]
+            if merge and c:
+                for i in range(d_model):
+                    memory[base + i] += table[i]
+            else:
+                at = base if merge else base + c * d_model
+                for i in range(d_model):
+                    memory[at + i] = table[i]
+
+
+@compiled
+@no_type_check
+def run(plan, w, epsilons, tables, embedding, head, mixers, memory, size, first, last, phase, codes, uniforms, sampling,
+        log_prob, hidden):  # fmt: skip
+    """All frames of `codes` (rows, frames, channels) for the rows from `first` to `last`.
+
+    With `uniforms` (rows, frames, channels, n_uniforms) of as many frames, frames are drawn into `codes`, and
+    `log_prob` of the shape of `codes` is filled; with none they are given. `hidden` (rows, frames, width), if it has
+    frames, takes the features after each. `embedding`: (summed, where to). `head`: see `draws.py`.
+    """
+    draws, keeps = uniforms.shape[1] > 0, hidden.shape[1] > 0
+    for t in range(codes.shape[1]):
+        if draws:
+            draw_frame(head, w, mixers, memory, size, first, last, codes, t, uniforms, sampling, log_prob)
+        embed(codes, t, tables, embedding[0], memory, size, first, last, embedding[1])
+        for o in range(len(plan)):
+            if (phase + 1) % plan[o, STRIDE] == 0:
+                operate(plan[o], w, epsilons, phase, memory, size, first, last)
+        phase += 1
+        if keeps:
+            for row in range(first, last):
+                for i in range(hidden.shape[2]):
+                    hidden[row, t, i] = memory[row * size + i]
+
+
+@compiled
+@no_type_check
+def make_ready(plan, w, memory, size, rows):
+    """What the operations keep beside the states that are carried, made from those."""
+    for o in range(len(plan)):
+        op = plan[o]
+        if op[OP] == ADVANCE:
+            ready(w, op[W], op[A], op[B], op[C], memory, size, 0, rows, op[X_STEP])

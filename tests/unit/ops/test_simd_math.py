@@ -1,0 +1,96 @@
+"""Vector functions inside numba: as accurate as they say, defined at the ends, the same in every lane."""
+
+import numpy as np
+import pytest
+import torch
+
+from stereo_sashimi.ops.recurrent import LANES
+from stereo_sashimi.ops.simd import _sources, compiled, load, store
+from stereo_sashimi.ops.simd_math import exp_of_negative, fma, fnma, gelu, magnitude, product, sigmoid, splat, total
+
+ENDS = np.float32([-3e38, -1000, -100, -87.5, -1e-20, -0.0, 0, 1e-38, 1e-20, 87.5, 100, 1000, 3e38, 1, -1, 0.5])
+
+
+@compiled
+def functions(x, exp, sig, gel):
+    for i in range(0, len(x), LANES):
+        v = load(x, i)
+        store(exp, i, exp_of_negative(splat(0.0) - magnitude(v)))
+        store(sig, i, sigmoid(v))
+        store(gel, i, gelu(v))
+
+
+@compiled
+def products(x, y, z, out):
+    a, b, c = load(x, 0), load(y, 0), load(z, 0)
+    store(out, 0, fma(a, b, c))
+    store(out, LANES, fnma(a, b, c))
+    store(out, 2 * LANES, product(a, b) + c)
+    return total(a)
+
+
+def evaluate(x: np.ndarray) -> list[np.ndarray]:
+    results = [np.empty_like(x) for _ in range(3)]
+    functions(x, *results)
+    return results
+
+
+def test_functions_are_accurate():
+    x = np.concatenate([np.linspace(-20, 20, 160000, dtype=np.float32), ENDS])
+    exp, sig, gel = (torch.from_numpy(y).double() for y in evaluate(x))
+    t = torch.from_numpy(x).double()
+    true = (-t.abs()).exp()
+    inside = t.abs() < 87
+    assert ((exp - true).abs() / true)[inside].max() < 1.5e-7
+    assert exp[~inside].max() < 1e-37
+    assert (sig - t.sigmoid()).abs().max() < 1e-7
+    assert ((gel - torch.nn.functional.gelu(t)).abs() / t.abs().clamp_min(1e-37)).max() < 4e-7
+    assert gel[t > 10].equal(t[t > 10])
+
+
+def test_a_value_does_not_depend_on_its_lane():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 4, LANES).astype(np.float32)
+    for shift in range(LANES):
+        for moved, plain in zip(evaluate(np.roll(x, shift)), evaluate(x), strict=True):
+            assert np.array_equal(moved, np.roll(plain, shift))
+
+
+def test_fused_products_are_rounded_once_and_others_twice():
+    rng = np.random.default_rng(1)
+    x, y, z = rng.normal(size=(3, LANES)).astype(np.float32)
+    z = -(x * y) * np.float32(1 + 2**-20)
+    out = np.empty(3 * LANES, np.float32)
+    s = products(x, y, z, out)
+    exact = x.astype(np.float64) * y.astype(np.float64)
+    assert np.array_equal(out[:LANES], (exact + z).astype(np.float32))
+    assert np.array_equal(out[LANES : 2 * LANES], (z - exact).astype(np.float32))
+    assert np.array_equal(out[2 * LANES :], x * y + z)
+    assert not np.array_equal(out[:LANES], out[2 * LANES :])
+    halves = x
+    while len(halves) > 1:
+        halves = halves[: len(halves) // 2] + halves[len(halves) // 2 :]
+    assert s == halves[0]
+
+
+def test_cached_code_belongs_to_the_sources_it_was_made_of(tmp_path, monkeypatch):
+    key = functions._cache._index_key((), functions.targetctx.codegen())
+    assert key[-1] == _sources()
+    (tmp_path / "ops").mkdir()
+    simd = tmp_path / "ops" / "simd.py"
+    simd.write_text("a = 1")
+    monkeypatch.setattr("stereo_sashimi.ops.simd.__file__", str(simd))
+    before = _sources.__wrapped__()
+    (tmp_path / "user.py").write_text("from stereo_sashimi.ops.simd import compiled")
+    assert _sources.__wrapped__() not in (before, key[-1])
+
+
+@pytest.mark.parametrize("number", [np.float32(0.1), 0.1])
+def test_a_number_fills_a_vector(number):
+    @compiled
+    def fill(x, out):
+        store(out, 0, splat(x))
+
+    out = np.zeros(LANES, np.float32)
+    fill(number, out)
+    assert (out == np.float32(0.1)).all()
