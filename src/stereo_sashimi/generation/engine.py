@@ -19,6 +19,8 @@ from stereo_sashimi.models.sashimi import SashimiState
 # Modules and classes; imported when chosen, as some of them take their time.
 ENGINES: dict[str, tuple[str, str]] = {
     "reference": ("stereo_sashimi.generation.reference", "ReferenceEngine"),
+    "cudagraph": ("stereo_sashimi.generation.cudagraph", "CudaGraphEngine"),
+    "compiled": ("stereo_sashimi.generation.compiled", "CompiledEngine"),
 }
 
 
@@ -57,6 +59,10 @@ class Engine(ABC):
     def __init__(self, model: LanguageModel, batch_size: int) -> None:
         self.model, self.batch_size = model, batch_size
 
+    def like(self, batch_size: int) -> "Engine":
+        """Another one of the same model, which says nothing of where it stands."""
+        return type(self)(self.model, batch_size)
+
     @classmethod
     @abstractmethod
     def check(cls, model: LanguageModel) -> None:
@@ -80,14 +86,15 @@ class Engine(ABC):
 
 
 def resolve(engine: str, model: LanguageModel) -> type[Engine]:
-    """The engine of that name, after a look whether it can run `model`; `auto` takes the fastest one that can.
+    """The engine of that name, after a look whether it can run `model`; `auto` takes `compiled` where that can, else `reference`.
 
     Raises EngineError for an unknown name, and for an engine that cannot.
     """
     if engine == "auto":
         weights = next(model.parameters())
+        # Not cudagraph on CUDA devices: it has to be named until it has been measured on one.
         fast = weights.device.type == "cpu" and weights.dtype == torch.float32
-        engine = "compiled" if fast and "compiled" in ENGINES else "reference"
+        engine = "compiled" if fast else "reference"
     if engine not in ENGINES:
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}; got {engine!r}.")
     module, name = ENGINES[engine]

@@ -29,8 +29,8 @@ class Stream:
 
     - `model`: its parameters are read once, here; later changes do not reach the stream.
     - `batch_size`: number of independent streams, at least 1.
-    - `engine`: a name in `engine.ENGINES`, or `auto`, the fastest one that can run this model. `stream.engine.name`
-      says which it is.
+    - `engine`: a name in `engine.ENGINES`, or `auto`: `compiled` for float32 on a CPU, else `reference`.
+      `stream.engine.name` says which it is.
 
     Raises EngineError, a ValueError, if the engine that is named cannot run this model here.
     """

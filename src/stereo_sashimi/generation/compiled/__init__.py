@@ -8,16 +8,16 @@ nothing that is computed for a row depends on the others, so a batch gives to th
 from itertools import pairwise
 from typing import ClassVar
 
-import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.compiled import draws, loops
+from stereo_sashimi.generation.compiled import loops
 from stereo_sashimi.generation.compiled.memory import read_states, write_states
 from stereo_sashimi.generation.compiled.pack import Packed, pack
+from stereo_sashimi.generation.compiled.sampling import numbers
 from stereo_sashimi.generation.engine import Engine, EngineError, EngineState, Frames
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
@@ -91,10 +91,7 @@ class CompiledEngine(Engine):
         loops.make_ready(self.packed.plan, self.packed.weights, self._memory, self.packed.size, self._rows)
 
     def _run(self, codes: Tensor, uniforms: Tensor, sampler: Sampler, hidden: Tensor) -> Tensor:
-        packed, log_prob = self.packed, torch.empty(codes.shape)
-        sampling = np.zeros(draws.N_SAMPLING)
-        sampling[draws.TEMPERATURE], sampling[draws.SCALE_TEMPERATURE] = sampler.of_mixture, sampler.of_scale
-        sampling[draws.TOP_K], sampling[draws.TOP_P] = sampler.top_k or 0, sampler.top_p
+        packed, sampling, log_prob = self.packed, numbers(sampler), torch.empty(codes.shape)
 
         def run(first: int, last: int) -> None:
             loops.run(
