@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stereo_sashimi.app.bench import __main__ as bench
-from stereo_sashimi.app.bench import data, floor, loader, measure, train
+from stereo_sashimi.app.bench import data, floor, loader, measure, process, train
 from stereo_sashimi.app.bench.config import Named, described
 
 KEYS = {
@@ -37,12 +37,9 @@ def here(monkeypatch):
     """Measure in this process."""
 
     def in_this_process(function, named, **options):
-        result = train.attempt(lambda: function(named, **options))
-        if isinstance(result, str):
-            raise train.MeasurementError(result)
-        return result
+        return process.measured(process.attempt("", lambda: function(named, **options)))
 
-    monkeypatch.setattr(train, "in_fresh_process", in_this_process)
+    monkeypatch.setattr(process, "in_fresh_process", in_this_process)
 
 
 def run(*words: str) -> int:
@@ -173,7 +170,7 @@ def test_generated_audio_is_what_the_config_expects(tiny):
     ],
 )
 def test_mistakes_are_refused_before_anything_runs(capsys, monkeypatch, words, code, message):
-    monkeypatch.setattr(train, "in_fresh_process", None)
+    monkeypatch.setattr(process, "in_fresh_process", None)
     assert run(*words) == code
     assert message in capsys.readouterr().err
 
@@ -197,7 +194,7 @@ def test_each_configuration_has_a_process_of_its_own(tiny, capfd):
 def test_compiled_steps_have_the_same_rooms(tiny):
     # Compiled in a process without the shape checks of the tests, which would break its graphs.
     words = ("compile=true", "activation_checkpointing=true", "model.pool=[2]", "loader.batch_size=1")
-    row = train.in_fresh_process(measure.measure, Named("it", (*tiny, *words)), warmup=1, repeats=1, load=[])
+    row = process.in_fresh_process(measure.measure, Named("it", (*tiny, *words)), warmup=1, repeats=1, load=[])
     assert row["compile"] is True
     assert row["activation_checkpointing"] is True
     assert all(row["rooms"][room] > 0 for room in IN_STEP)
@@ -205,7 +202,7 @@ def test_compiled_steps_have_the_same_rooms(tiny):
 
 @pytest.mark.slow
 def test_workers_read_generated_audio(tiny):
-    row = train.in_fresh_process(
+    row = process.in_fresh_process(
         data.measure_loader, Named("it", (*tiny, "loader.num_workers=1", "dataset.path=nowhere")), eats=1.0, load=[]
     )
     assert row["num_workers"] == 1
@@ -214,8 +211,8 @@ def test_workers_read_generated_audio(tiny):
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_reported(tiny):
-    with pytest.raises(train.MeasurementError, match="process was killed"):
-        train.in_fresh_process(die, Named("it", tiny))
+    with pytest.raises(process.MeasurementError, match="process was killed"):
+        process.in_fresh_process(die, Named("it", tiny))
 
 
 def die(named: Named) -> dict:

@@ -2,20 +2,21 @@
 
 import pytest
 
-from stereo_sashimi.app.bench.config import PRESETS, Named, choose, described
+from stereo_sashimi.app.bench.config import Named, choose, described
+from stereo_sashimi.app.bench.presets import GENERATE, ONE, TRAIN
 
 STEREO_16, MONO_8 = (2, 16), (1, 8)
 
 
 def test_overrides_alone_are_one_configuration():
-    assert choose(None, "*", ["decoder=dml", "dataset.bits=8"]) == [
+    assert choose(TRAIN, None, "*", ["decoder=dml", "dataset.bits=8"]) == [
         Named("decoder=dml dataset.bits=8", ("decoder=dml", "dataset.bits=8"))
     ]
-    assert choose(None, "*", []) == [Named("train.yaml", ())]
+    assert choose(TRAIN, None, "*", []) == [Named("train.yaml", ())]
 
 
 def test_lists_of_values_are_multiplied_out_and_named_by_what_differs():
-    found = choose(None, "*", ["decoder=dml", "backend=krylov,reference", "dataset.bits=8,16"])
+    found = choose(TRAIN, None, "*", ["decoder=dml", "backend=krylov,reference", "dataset.bits=8,16"])
     assert [named.name for named in found] == [
         "backend=krylov dataset.bits=8",
         "backend=krylov dataset.bits=16",
@@ -26,16 +27,37 @@ def test_lists_of_values_are_multiplied_out_and_named_by_what_differs():
 
 
 def test_a_list_in_brackets_is_one_value():
-    (named,) = choose(None, "*", ["model.pool=[2,2]"])
+    (named,) = choose(TRAIN, None, "*", ["model.pool=[2,2]"])
     assert named.overrides == ("model.pool=[2,2]",)
 
 
 def test_overrides_follow_those_of_a_preset():
-    found = choose("stereo", "dml-*", ["trainer=cpu", "optimizer.lr=0.1,0.2"])
+    found = choose(TRAIN, "stereo", "dml-*", ["trainer=cpu", "optimizer.lr=0.1,0.2"])
     assert [named.name for named in found] == [
         f"dml-{frames} optimizer.lr={lr}" for frames in (8192, 65536) for lr in (0.1, 0.2)
     ]
-    assert found[0].overrides == (*PRESETS["stereo"]["dml-8192"], "trainer=cpu", "optimizer.lr=0.1")
+    assert found[0].overrides == (*TRAIN["stereo"]["dml-8192"], "trainer=cpu", "optimizer.lr=0.1")
+
+
+def test_an_override_replaces_that_of_the_preset():
+    (named,) = choose(TRAIN, "stereo", "dml-8192", ["dataset.sample_len=64"])
+    assert named.overrides.count("dataset.sample_len=64") == 1
+    assert not [word for word in named.overrides if word.endswith("=8192")]
+    found = choose(GENERATE, "generate", "mono", ["loader.batch_size=4"])
+    assert [named.name for named in found] == ["mono"]
+    assert found[0].overrides[-1] == "loader.batch_size=4"
+
+
+def test_choices_of_a_preset_are_multiplied_out():
+    found = choose(GENERATE, "generate", "mono", [])
+    assert [named.name for named in found] == ["mono loader.batch_size=1", "mono loader.batch_size=8"]
+    assert choose(GENERATE, "generate", "mono*size=8", [])[0] == found[1]
+
+
+def test_what_stands_in_front_of_overrides():
+    assert choose(GENERATE, None, "*", [], (ONE,)) == [Named("train.yaml", (ONE,))]
+    words = ("loader.batch_size=2", "decoder=dml")
+    assert choose(GENERATE, None, "*", words, (ONE,)) == [Named(" ".join(words), words)]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +71,7 @@ def test_overrides_follow_those_of_a_preset():
 )
 def test_what_names_nothing_is_refused(preset, only, overrides, message):
     with pytest.raises(ValueError, match=message):
-        choose(preset, only, overrides)
+        choose(TRAIN, preset, only, overrides)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +92,7 @@ def test_what_names_nothing_is_refused(preset, only, overrides, message):
     ],
 )
 def test_a_preset_is_what_its_name_says(preset, name, form, frames):
-    cfg, datamodule, model = described(PRESETS[preset][name])
+    cfg, datamodule, model = described(TRAIN[preset][name])
     assert (model.spec.n_channels, model.spec.bits) == form
     assert datamodule.sample_len == frames
     assert datamodule.batch_size == (64 if "batch64" in name else 8 if "batch8" in name else 1)
@@ -86,4 +108,44 @@ def test_a_preset_is_what_its_name_says(preset, name, form, frames):
 
 
 def test_the_gpu_preset_has_every_combination():
-    assert len(PRESETS["gpu"]) == 2 * 3 * 5
+    assert len(TRAIN["gpu"]) == 2 * 3 * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "merge", "batches"),
+    [
+        ("mono", MONO_8, "concat", [1, 8]),
+        ("mono-s4d", MONO_8, "concat", [1, 8]),
+        ("mono-unet", MONO_8, "concat", [1, 8]),
+        ("mono-16bit", (1, 16), "concat", [1]),
+        ("dml-sum", STEREO_16, "sum", [1, 8]),
+        ("dml-sum-coupled", STEREO_16, "sum", [1, 8]),
+        ("dml-concat", STEREO_16, "concat", [1]),
+        ("dml-none", STEREO_16, "none", [1]),
+        ("categorical-concat", STEREO_16, "concat", [1]),
+    ],
+)
+def test_a_preset_of_generation_is_what_its_name_says(name, form, merge, batches):
+    found = [described(named.overrides) for named in choose(GENERATE, "generate", name, [])]
+    assert [datamodule.batch_size for _, datamodule, _ in found] == batches
+    for _, _, model in found:
+        assert (model.spec.n_channels, model.spec.bits) == form
+        assert model.encoder.merge == merge
+        assert model.decoder.kind == ("dml" if "dml" in name else "categorical")
+        assert model.decoder.coupling == ("autoregressive" if "coupled" in name else "independent")
+        assert model.model.layer.kind == ("s4d" if "s4d" in name else "s4")
+        assert model.model.unet == ("unet" in name)
+        assert (model.model.d_model, model.model.n_layers, model.model.pool) == (64, 8, (4, 4))
+
+
+def test_the_gpu_preset_of_generation_is_a_curve_over_batches():
+    found = [described(named.overrides) for named in choose(GENERATE, "generate-gpu", "*", [])]
+    assert [datamodule.batch_size for _, datamodule, _ in found] == [1, 4, 16, 64, 256] * 2
+    assert [model.decoder.kind for _, _, model in found] == ["dml"] * 5 + ["categorical"] * 5
+    assert all(model.spec.n_channels == 2 and cfg.trainer.accelerator == "gpu" for cfg, _, model in found)
+
+
+def test_each_command_has_presets_of_its_own():
+    assert not set(TRAIN) & set(GENERATE)
+    with pytest.raises(ValueError, match="choose --preset generate, generate-gpu"):
+        choose(GENERATE, "stereo", "*", [])

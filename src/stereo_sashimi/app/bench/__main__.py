@@ -1,7 +1,8 @@
-"""How fast this machine trains, and what holds it up: `python -m stereo_sashimi.app.bench <command>`.
+"""How fast this machine trains and generates, and what holds it up: `python -m stereo_sashimi.app.bench <command>`.
 
-train   seconds, memory and audio per second of a training step, room by room, against the floor of this machine
-data    how fast the loader reads, against what training takes
+train     seconds, memory and audio per second of a training step, room by room, against the floor of this machine
+data      how fast the loader reads, against what training takes
+generate  frames per second of each generation engine, against the reference engine and the floor of this machine
 
 docs/performance.md says how all of it is measured. Each command has `--help`.
 """
@@ -9,12 +10,12 @@ docs/performance.md says how all of it is measured. Each command has `--help`.
 import argparse
 import sys
 
-from stereo_sashimi.app.bench import data, train
+from stereo_sashimi.app.bench import data, generate, train
 from stereo_sashimi.app.errors import speak
 
 PROGRAM = "python -m stereo_sashimi.app.bench"
 # Each module has `add_arguments` for its parser and `run` for the parsed arguments; `run` returns the exit code.
-COMMANDS = {"train": train, "data": data}
+COMMANDS = {"train": train, "data": data, "generate": generate}
 
 
 @speak

@@ -35,6 +35,12 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def reset_peak(device: torch.device) -> None:
+    """Let `peak_bytes` of a CUDA device begin anew; a process only ever has one peak."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_bytes(device: torch.device) -> int:
     """The most memory so far: of tensors on a CUDA device, else of this process, Python and libraries included."""
     if device.type == "cuda":

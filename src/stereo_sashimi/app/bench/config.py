@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from stereo_sashimi.app.bench.presets import Overrides, Presets
 from stereo_sashimi.app.build import build_datamodule
 from stereo_sashimi.app.check import check_keys
 from stereo_sashimi.app.check_values import check_values
@@ -17,50 +18,6 @@ from stereo_sashimi.app.memory import CONFIGS, describe
 from stereo_sashimi.app.overrides import check_overrides
 from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.models.language_model import LanguageModelConfig
-
-Overrides = tuple[str, ...]
-
-MONO: Overrides = ("experiment=audio/sashimi-musdb18mono", "dataset.bits=8", "loader.batch_size=1")
-CATEGORICAL: Overrides = ("experiment=audio/sashimi-musdb18stereo", "loader.batch_size=1")
-DML: Overrides = ("experiment=audio/sashimi-dml-musdb18stereo", "loader.batch_size=1")
-# Ways to run one model on a GPU, the last two against the first three.
-RUNS: dict[str, Overrides] = {
-    "eager-fp32": (),
-    "eager-bf16": ("trainer.precision=bf16-mixed",),
-    "compiled-bf16": ("trainer.precision=bf16-mixed", "compile=true"),
-    "reference-fp32": ("backend=reference",),
-    "triton-fp32": ("backend=triton",),
-}
-
-
-def _frames(frames: int) -> str:
-    return f"dataset.sample_len={frames}"
-
-
-PRESETS: dict[str, dict[str, Overrides]] = {
-    "baseline": {
-        "mono-8192": (*MONO, _frames(8192)),
-        "mono-12288": (*MONO, _frames(12288)),
-        "mono-8192-unet": (*MONO, "model=sashimi_unet", _frames(8192)),
-        "mono-8192-s4d": (*MONO, "model/layer=s4d", _frames(8192)),
-        "mono-8192-16bit": (*MONO, "dataset.bits=16", _frames(8192)),
-    },
-    "stereo": {
-        "categorical-concat-12288": (*CATEGORICAL, _frames(12288)),
-        "categorical-sum-12288": (*CATEGORICAL, "encoder.merge=sum", _frames(12288)),
-        "dml-8192": (*DML, _frames(8192)),
-        "dml-65536": (*DML, _frames(65536)),
-    },
-    "long": {
-        "dml-131072-checkpointed": (*DML, "activation_checkpointing=true", _frames(131072)),
-    },
-    "gpu": {
-        f"{head}-batch{batch}-{run}": (*base, "trainer=gpu", *how, f"loader.batch_size={batch}")
-        for (head, base), batch, (run, how) in product(
-            {"categorical": CATEGORICAL, "dml": DML}.items(), (1, 8, 64), RUNS.items()
-        )
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -79,26 +36,30 @@ class Described(NamedTuple):
     model: LanguageModelConfig
 
 
-def choose(preset: str | None, only: str, overrides: Sequence[str]) -> list[Named]:
+def choose(
+    presets: Presets, preset: str | None, only: str, overrides: Sequence[str], base: Overrides = ()
+) -> list[Named]:
     """Every configuration that a command line asks for.
 
-    - `preset`: a name in `PRESETS`, to whose configurations `overrides` are added; None: `overrides` alone.
-    - `only`: keep the names that match this pattern (`*` stands for anything).
+    - `preset`: a name in `presets`, to whose configurations `overrides` are added; None: `overrides` alone, behind
+      `base`. They replace what stands before them for the same key.
+    - `only`: keep the names that match this pattern (`*` stands for anything), as they are in the preset or printed.
     - An override `key=a,b` stands for two, and several of them for every combination.
 
     Raises ValueError for a preset that is not there, a pattern that matches nothing, an override that cannot be read.
     """
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}; choose --preset {', '.join(PRESETS)}, or give overrides.")
-    bases: dict[str, Overrides] = PRESETS[preset] if preset is not None else {"": ()}
-    given = _every_choice(overrides)
+    if preset is not None and preset not in presets:
+        raise ValueError(f"there is no preset {preset!r}; choose --preset {', '.join(presets)}, or give overrides.")
+    check_overrides(overrides)
     found = []
-    for (name, base), (words, varying) in product(bases.items(), given):
-        label = " ".join(varying) if name or len(given) > 1 else " ".join(words)
-        found.append(Named(f"{name} {label}".strip() or "train.yaml", (*base, *words)))
-    kept = [named for named in found if fnmatchcase(named.name, only)]
+    for name, words in presets[preset].items() if preset is not None else [("", base)]:
+        choices = _every_choice(_replaced(words, overrides))
+        for chosen, varying in choices:
+            label = " ".join(varying) if name or len(choices) > 1 else " ".join(overrides)
+            found.append((name, Named(f"{name} {label}".strip() or "train.yaml", chosen)))
+    kept = [named for name, named in found if fnmatchcase(named.name, only) or fnmatchcase(name, only)]
     if not kept:
-        raise ValueError(f"--only {only!r} matches none of {', '.join(named.name for named in found)}.")
+        raise ValueError(f"--only {only!r} matches none of {', '.join(named.name for _, named in found)}.")
     return kept
 
 
@@ -123,9 +84,19 @@ def described(overrides: Iterable[str]) -> Described:
     return Described(cfg, build_datamodule(cfg), model)
 
 
+def _replaced(words: Overrides, given: Sequence[str]) -> Overrides:
+    """`words` without those whose key is given again, and what is given."""
+    parser = OverridesParser.create()
+
+    def key(word: str) -> str:
+        return parser.parse_override(word).get_key_element()
+
+    keys = {key(word) for word in given}
+    return (*(word for word in words if key(word) not in keys), *given)
+
+
 def _every_choice(overrides: Sequence[str]) -> list[tuple[Overrides, Overrides]]:
     """Each combination of choices: all its overrides, and those that differ between combinations."""
-    check_overrides(overrides)
     parser = OverridesParser.create()
     choices: list[list[tuple[str, bool]]] = []
     for word in overrides:

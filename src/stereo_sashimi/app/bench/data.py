@@ -10,50 +10,41 @@ a step which the loader takes in the main process (loader.num_workers=0); worker
 """
 
 import argparse
-import json
-import sys
 from contextlib import nullcontext
 
-from stereo_sashimi.app.bench import train
-from stereo_sashimi.app.bench.clock import load_average, warn_if_busy
+from stereo_sashimi.app.bench import command, process, train
+from stereo_sashimi.app.bench.clock import load_average
 from stereo_sashimi.app.bench.config import Named, described
 from stereo_sashimi.app.bench.loader import generated, loader_samples_per_s
-from stereo_sashimi.app.bench.measure import Row, measure
-from stereo_sashimi.app.bench.table import data_heading, data_line
+from stereo_sashimi.app.bench.measure import measure
+from stereo_sashimi.app.bench.presets import TRAIN
+from stereo_sashimi.app.bench.table import DATA_TABLE, Row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bench data`."""
-    train.add_common_arguments(parser)
+    train.add_arguments(parser)
     parser.add_argument(
-        "--eats", type=_rate, metavar="N", help="audio samples per second that training takes, instead of measuring it"
+        "--eats",
+        type=command.positive,
+        metavar="N",
+        help="audio samples per second that training takes, instead of measuring it",
     )
 
 
 def run(given: argparse.Namespace) -> int:
     """Measure and print each configuration; 1 if one of them could not be measured, else 0."""
-    chosen = train.checked(given)
+    found = command.chosen(given, TRAIN)
     load = load_average()
-    warn_if_busy(load)
-    failed = 0
-    for number, named in enumerate(chosen):
-        try:
-            eats = (
-                given.eats
-                or train.in_fresh_process(
-                    measure, named, warmup=given.warmup, repeats=given.repeats, load=load, rooms=False
-                )["audio_samples_per_s"]
-            )
-            row = train.in_fresh_process(measure_loader, named, eats=eats, load=load)
-        except train.MeasurementError as error:
-            print(f"{named.name}: not measured: {error}", file=sys.stderr, flush=True)
-            failed += 1
-            continue
-        if given.json:
-            print(json.dumps(row), flush=True)
-        else:
-            print("\n".join([*([] if number else [data_heading(chosen)]), data_line(row, chosen)]), flush=True)
-    return int(failed > 0)
+
+    def rows(named: Named) -> list[Row]:
+        eats = given.eats
+        if eats is None:
+            options = {"warmup": given.warmup, "repeats": given.repeats, "load": load, "rooms": False}
+            eats = process.in_fresh_process(measure, named, **options)["audio_samples_per_s"]
+        return [process.in_fresh_process(measure_loader, named, eats=eats, load=load)]
+
+    return command.report(found, rows, load, None if given.json else DATA_TABLE)
 
 
 def measure_loader(named: Named, *, eats: float, load: list[float]) -> Row:
@@ -75,10 +66,3 @@ def measure_loader(named: Named, *, eats: float, load: list[float]) -> Row:
         "loading_share_of_step": eats / rate,
         "load": load,
     }
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not rate > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0; got {text}")
-    return rate

@@ -82,6 +82,13 @@ def measure_ceilings(
     copy = min(repeated(lambda: target.copy_(source), device, warmup=1, repeats=repeats))
     copied = 2 * source.numel() / copy
     del source, target
+    return Ceilings(copied, fastest_product(device, dtypes, head, repeats))
+
+
+def fastest_product(
+    device: torch.device, dtypes: Sequence[torch.dtype], head: tuple[int, int, int], repeats: int = CEILING_REPEATS
+) -> float:
+    """Operations per second of the fastest matrix product; arguments as of `measure_ceilings`."""
     rows, d_model, parameters = head
     rows = max(1, min(rows, LARGEST_PRODUCT // parameters))
     shapes = [(side, side, side) for side in SQUARES.get(device.type, SQUARES["cpu"])] + [(rows, d_model, parameters)]
@@ -94,7 +101,7 @@ def measure_ceilings(
             return torch.mm(a, b, out=out)
 
         best = max(best, MULTIPLY_ADD * m * k * n / min(repeated(multiply, device, warmup=1, repeats=repeats)))
-    return Ceilings(copied, best)
+    return best
 
 
 def step_shapes(config: LanguageModelConfig, batch: int, frames: int) -> Shapes:

@@ -3,7 +3,6 @@
 import logging
 import warnings
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -14,12 +13,11 @@ from stereo_sashimi.app.bench.floor import Shapes, least_work, measure_ceilings,
 from stereo_sashimi.app.bench.loader import generated, loader_samples_per_s
 from stereo_sashimi.app.bench.rooms import measure_rooms
 from stereo_sashimi.app.bench.step import Step
+from stereo_sashimi.app.bench.table import Row
 from stereo_sashimi.app.header import device_name
 from stereo_sashimi.ops import backend as kernel_backend
 
 GIB = 2**30
-
-Row = dict[str, Any]
 
 
 def measure(named: Named, *, warmup: int, repeats: int, load: list[float], rooms: bool = True) -> Row:
