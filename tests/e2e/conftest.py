@@ -174,3 +174,24 @@ def dml_run(
     run = tmp_path_factory.mktemp("runs") / "dml"
     launch(run, stereo_folder)
     return run
+
+
+@pytest.fixture
+def sample(composed: Callable[..., DictConfig], dml_run: Path, tmp_path: Path) -> Callable[..., list[Path]]:
+    """`sample(*overrides)`: 40 frames on the CPU into a folder of the test; returns the audio files."""
+
+    def go(*overrides: str, checkpoint: Path | None = dml_run, seconds: float = 40 / RATE) -> list[Path]:
+        given = () if checkpoint is None else (f"checkpoint={checkpoint}",)
+        fixed = (f"seconds={seconds}", "device=cpu", f"out={tmp_path / 'out'}", *given)
+        return app_generate.run(composed("generate", *fixed, *overrides))
+
+    return go
+
+
+@pytest.fixture(scope="session")
+def prompt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """88 stereo frames, 2 ms at 44.1 kHz."""
+    path = tmp_path_factory.mktemp("prompt") / "prompt.wav"
+    rng = np.random.default_rng(11)
+    write_pcm(path, rng.integers(-3000, 3000, (88, 2)).astype(np.int16), 44100)
+    return path

@@ -177,6 +177,10 @@ PROMPTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "not audio": (lambda folder: (folder / "prompt.wav").write_bytes(b"la la la" * 9), (), r"not an audio file"),
     "another rate": (lambda folder: prompt(folder, rate=22050), (), r"22050 Hz, the model 44100 Hz\. Resample"),
     "mono": (lambda folder: prompt(folder, channels=1), (), r"has 1 channels?, the model 2\. Give a file"),
+    "mono, another rate": (
+        lambda folder: prompt(folder, channels=1, rate=48000), ("prompt_resample=true",),
+        r"has 1 channel, the model 2\..*ffmpeg -i in\.wav -ac 2 out\.wav",
+    ),
     "six channels": (lambda folder: prompt(folder, channels=6), (), r"has 6 channels, the model 2\. Give a file"),
     "24 bit": (lambda folder: prompt(folder, subtype="PCM_24"), (), r"24-bit samples\. Convert it to 16 bits"),
     "no frames": (lambda folder: prompt(folder, frames=0), (), r"has no frames\. Give a file with audio"),
@@ -209,6 +213,12 @@ def test_prompts_that_cannot_be_continued(generate, dml_run, tmp_path, name):
         ("name=a/b", r"name must be a file name without folders; got 'a/b'\. Use out="),
         ("prompt_seconds=1", r"prompt_seconds needs a prompt: prompt=file\.wav"),
         ("backend.name=fast", r"backend must be one of auto, .*got 'fast'"),
+        ("engine=fast", r"EngineError: engine must be one of auto, reference.*got 'fast'"),
+        ("format=mp3", r"format must be one of wav, flac; got 'mp3'"),
+        ("seconds=null", r"seconds=null goes on until Ctrl-C and needs stream=true"),
+        ("stdout=true", r"stdout=true .*: it needs stream=true"),
+        ("scale_temperature=-1", r"scale_temperature must be at least 0; got -1"),
+        ("prompt_resample=true", r"prompt_resample needs a prompt: prompt=file\.wav"),
     ],
 )
 def test_options_of_sampling(generate, dml_run, option, message):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -18,27 +19,6 @@ from stereo_sashimi.audio.quantize import encode
 
 FRAMES = 40
 SECONDS = FRAMES / 44100
-
-
-@pytest.fixture
-def sample(composed, dml_run, tmp_path):
-    """`sample(*overrides)`: 40 frames on the CPU into a folder of the test; returns the WAV files."""
-
-    def go(*overrides: str, checkpoint: Path | None = dml_run, seconds: float = SECONDS) -> list[Path]:
-        given = () if checkpoint is None else (f"checkpoint={checkpoint}",)
-        fixed = (f"seconds={seconds}", "device=cpu", f"out={tmp_path / 'out'}", *given)
-        return generate.run(composed("generate", *fixed, *overrides))
-
-    return go
-
-
-@pytest.fixture(scope="module")
-def prompt(tmp_path_factory) -> Path:
-    """88 stereo frames, 2 ms at 44.1 kHz."""
-    path = tmp_path_factory.mktemp("prompt") / "prompt.wav"
-    rng = np.random.default_rng(11)
-    write_pcm(path, rng.integers(-3000, 3000, (88, 2)).astype(np.int16), 44100)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +64,14 @@ def test_wav_png_and_json(sample, dml_run, capsys):
     assert settings["prompt_bits_per_sample"] is None
     assert settings["spec"]["n_channels"] == 2
     assert settings["audio"]["seconds"] == pytest.approx(SECONDS)
-    assert "2 channels  44100 Hz  16 bit linear  decoder dml, autoregressive" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 channels  44100 Hz  16 bit linear  decoder dml, autoregressive" in out
+    assert f"  engine {settings['engine']}  device cpu" in out
+    assert settings["file"] == wav.name
+    assert settings["stopped"] is None
+    assert settings["frames_per_s"] > 0
+    assert settings["real_time_factor"] == pytest.approx(settings["frames_per_s"] / 44100)
+    assert re.search(r"sample-seed0\.wav  0\.00 s  [\d.]+ bits/sample  [\d,]+ frames/s, [\d.e-]+ x real time\n", out)
 
 
 def test_the_bits_are_those_of_the_written_file(sample, dml_run):
@@ -198,7 +185,20 @@ def test_mono_prompts_and_models(sample, launch, mono_folder, tmp_path):
         (("prompt={prompt}", "prompt_seconds=0.01"), r"prompt_seconds=0\.01 is longer than .*prompt\.wav"),
         (("prompt={prompt}", "prompt_seconds=0"), r"prompt_seconds must give at least one frame"),
         (("prompt={mono}",), r"test\.wav has 1 channel, the model 2"),
-        (("prompt={slow}",), r"slow\.wav has 8000 Hz, the model 44100 Hz"),
+        (("prompt={slow}",), r"slow\.wav has 8000 Hz, the model 44100 Hz.*prompt_resample=true"),
+        (("prompt={slow}", "prompt_resample=true", "prompt_seconds=1"), r"prompt_seconds=1 is longer than .*slow\.wav"),
+        (("prompt={mono}", "prompt_resample=true"), r"test\.wav has 1 channel, the model 2\..*ffmpeg"),
+        (("prompt_resample=true",), r"prompt_resample needs a prompt"),
+        (("prompt_resample=maybe",), r"prompt_resample must be true or false; got 'maybe'"),
+        (("mixture_temperature=-1",), r"mixture_temperature must be at least 0; got -1"),
+        (("scale_temperature=wide",), r"scale_temperature must be a number; got 'wide'"),
+        (("engine=fast",), r"engine must be one of auto, reference.*; got 'fast'"),
+        (("format=mp3",), r"format must be one of wav, flac; got 'mp3'"),
+        (("stream=1",), r"stream must be true or false; got 1"),
+        (("seconds=null",), r"seconds=null goes on until Ctrl-C and needs stream=true"),
+        (("seconds=30000",), r"seconds=30000 does not fit into a WAV file, .* 24348 s .*Use format=flac"),
+        (("stdout=true",), r"stdout=true .*needs stream=true"),
+        (("stdout=true", "stream=true", "n_samples=2"), r"stdout=true is for one sample; got n_samples=2"),
         (("prompt=absent.wav",), r"absent\.wav: there is no such file"),
         (("checkpoint=absent.ckpt",), r"There is no checkpoint absent\.ckpt.*checkpoint=runs/<run>"),
         (("checkpoint=null", "paths.runs={empty}"), r"no finished run under .*train\.py.*checkpoint=runs/<run>"),
@@ -217,6 +217,12 @@ def test_errors_name_what_to_change(sample, prompt, mono_folder, tmp_path, optio
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
         sample(*(option.format(**places) for option in options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_categorical_head_has_no_mixture(sample, categorical_run, tmp_path):
+    with pytest.raises(ValueError, match="mixture_temperature and scale_temperature are for the DML head"):
+        sample("mixture_temperature=0.5", checkpoint=categorical_run)
     assert not (tmp_path / "out").exists()
 
 

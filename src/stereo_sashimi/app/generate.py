@@ -1,176 +1,101 @@
 """`generate.py`: sample audio from a checkpoint; leaves <name>.wav, .png and .json for every sample."""
 
-import json
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stereo_sashimi.app import generate_options as options
 from stereo_sashimi.app.check import check_keys
 from stereo_sashimi.app.check_values import make_folder
+from stereo_sashimi.app.generate_job import Job, save_json
+from stereo_sashimi.app.generate_live import live
+from stereo_sashimi.app.generate_options import SECTIONS as SECTIONS
+from stereo_sashimi.app.progress import Meter
 from stereo_sashimi.app.recover import offering
 from stereo_sashimi.app.runs import find_checkpoint, relative, run_folder
+from stereo_sashimi.app.signals import Signals, Stopped, listening
 from stereo_sashimi.audio import io
-from stereo_sashimi.generation.files import read
-from stereo_sashimi.generation.sample import Sampler
-from stereo_sashimi.generation.whole import Drawn, TrackScore, draw, frames_in
+from stereo_sashimi.generation.engine import resolve
+from stereo_sashimi.generation.live import PcmPipe
+from stereo_sashimi.generation.whole import collect
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.ops import backend as kernel_backend
 from stereo_sashimi.plots.sheet import save_png, sheet
-from stereo_sashimi.spec import AudioSpec
-
-SECTIONS = (
-    *("paths", "backend", "checkpoint", "seconds", "n_samples", "prompt", "prompt_seconds", "temperature", "top_k"),
-    *("top_p", "seed", "device", "out", "name"),
-)
 
 
 def run(cfg: DictConfig) -> list[Path]:
-    """Sample as `cfg` says. Returns the WAV files."""
+    """Sample as `cfg` says. Returns the audio files.
+
+    Ctrl-C and SIGTERM raise SystemExit with 128 and the signal's number; a streamed sample is completed first.
+    """
     check_keys(cfg, SECTIONS)
-    top_k = None if cfg.top_k is None else _integer(cfg.top_k, "top_k", 1)
-    sampler = Sampler(_number(cfg.temperature, "temperature"), top_k, _number(cfg.top_p, "top_p"))
+    options.check(cfg)
+    pipe = _pipe() if cfg.stdout else None
+    # Then the samples are alone on standard output.
+    with listening() as signals, redirect_stdout(sys.stderr) if pipe else nullcontext():
+        try:
+            return _run(cfg, signals, pipe)
+        except Stopped as stopped:
+            if signals.number is not None:
+                print("\nInterrupted.", file=sys.stderr, flush=True)
+            raise SystemExit(stopped.code) from None
+
+
+def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
+    sampler, seeds = options.sampler(cfg), options.seeds(cfg)
     path = find_checkpoint(cfg.checkpoint, cfg.paths.runs)
-    device = _device(cfg.device)
+    device = options.device(cfg.device)
     with offering(path):
         model = load(path, cfg.backend.name).to(device)
-    n_frames = _frames(cfg.seconds, model.spec, "seconds")
-    prompt = _prompt(cfg, model.spec)
-    chosen = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
+    model.head.check_sampling(sampler)
+    engine = resolve(str(cfg.engine), model).name
+    n_frames, prompt = options.frames(cfg, model.spec), options.prompt(cfg, model.spec)
+    options.check_room(cfg, n_frames, 0 if prompt is None else len(prompt), model.spec)
+    backend = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
     print(
-        f"checkpoint {relative(path)}\n{_line(model)}\nbackend {chosen}  device {device}",
+        f"checkpoint {relative(path)}\n{_line(model)}\nbackend {backend}  engine {engine}  device {device}",
         flush=True,
     )
-    model.head.check_sampling(sampler)
-    n_samples, first_seed = _integer(cfg.n_samples, "n_samples", 1), _integer(cfg.seed, "seed", 0)
-    seeds = list(range(first_seed, first_seed + n_samples))
-    stem = _stem(cfg, sampler)
-    out = make_folder(cfg.out or run_folder(path) / "samples", "out")
-    pcm, scores, prompt_scores = _draw(model, n_frames, prompt, sampler, seeds)
-    files = []
-    for i, seed in enumerate(seeds):
-        name = stem if cfg.name and n_samples == 1 else f"{stem}-seed{seed}"
-        settings = {
-            "checkpoint": str(path),
-            "seed": seed,
-            "seconds": n_frames / model.spec.sample_rate,
-            "frames": n_frames,
-            "temperature": sampler.temperature,
-            "top_k": sampler.top_k,
-            "top_p": sampler.top_p,
-            "prompt": cfg.prompt,
-            "prompt_frames": 0 if prompt is None else len(prompt),
-            "spec": model.spec.to_dict(),
-            "model": model.config.to_plain(),
-            "bits_per_sample": _bits(scores[i]),
-            "prompt_bits_per_sample": None if prompt_scores is None else _bits(prompt_scores[i]),
-            "audio": describe(pcm[i], model.spec.sample_rate),
-        }
-        files.append(_save(out, name, pcm[i], settings))
-    return files
+    resampled = None
+    if prompt is not None and (rate := io.probe(cfg.prompt).sample_rate) != model.spec.sample_rate:
+        resampled = rate
+        print(f"prompt {cfg.prompt} resampled from {rate} Hz to {model.spec.sample_rate} Hz", flush=True)
+    stem, files = options.stem(cfg, sampler), []
+    if pipe is None or cfg.out is not None or cfg.name is not None:
+        out = make_folder(cfg.out or run_folder(path) / "samples", "out")
+        single = cfg.name is not None and len(seeds) == 1
+        files = [out / f"{stem if single else f'{stem}-seed{seed}'}.{cfg.format}" for seed in seeds]
+    job = Job(model, path, engine, sampler, seeds, n_frames, cfg.prompt, prompt, resampled, files)
+    return live(job, signals, pipe) if cfg.stream else _whole(job)
 
 
-def _draw(model: LanguageModel, n_frames: int, prompt: np.ndarray | None, sampler: Sampler, seeds: list[int]) -> Drawn:
-    """`draw` with a progress bar."""
-    with Progress(
-        TextColumn("sampling"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} frames  {task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task("sampling", total=n_frames, rate="")
-
-        def on_frames(count: int) -> None:
-            speed = progress.tasks[task].speed
-            progress.update(task, advance=count, rate=f"{speed:.0f} frames/s" if speed else "")
-
-        return draw(model, n_frames, seeds, prompt=prompt, sampler=sampler, on_frames=on_frames)
+def _whole(job: Job) -> list[Path]:
+    """Draw everything, then write it, with pictures."""
+    spec = job.model.spec
+    with Meter(spec, job.n_frames) as meter:
+        drawn = collect(meter.watch(job.blocks()), spec)
+    for i, file in enumerate(job.files):
+        pcm, score = drawn.pcm[i], drawn.scores[i]
+        io.write_pcm(file, pcm, spec.sample_rate)
+        title = f"{file.stem}  {score.bits_per_sample:.2f} bits/sample"
+        save_png(sheet(pcm, spec.sample_rate, title), file.with_name(f"{file.stem}.png"))
+        prompt_score = None if drawn.prompt_scores is None else drawn.prompt_scores[i]
+        save_json(job, i, score, prompt_score, drawn.frames_per_s, describe(pcm, spec.sample_rate))
+    return job.files
 
 
-def _save(out: Path, name: str, pcm: np.ndarray, settings: dict[str, Any]) -> Path:
-    wav, rate = out / f"{name}.wav", settings["spec"]["sample_rate"]
-    io.write_pcm(wav, pcm, rate)
-    bits = settings["bits_per_sample"]["pooled"]
-    save_png(sheet(pcm, rate, f"{name}  {bits:.2f} bits/sample"), out / f"{name}.png")
-    io.write_whole(out / f"{name}.json", (json.dumps(settings, indent=2, allow_nan=False) + "\n").encode())
-    print(f"{relative(wav)}  {len(pcm) / rate:.2f} s  {bits:.3f} bits/sample", flush=True)
-    return wav
-
-
-def _bits(score: TrackScore) -> dict[str, float]:
-    """Negative log-probability in bits per sample: pooled, and for each channel."""
-    return {"pooled": score.bits_per_sample} | score.channel_bits_per_sample
-
-
-def _prompt(cfg: DictConfig, spec: AudioSpec) -> np.ndarray | None:
-    """The prompt as PCM (frames, channels), checked against the model."""
-    if cfg.prompt is None:
-        if cfg.prompt_seconds is not None:
-            raise ValueError("prompt_seconds needs a prompt: prompt=file.wav.")
-        return None
-    frames = None
-    if cfg.prompt_seconds is not None:
-        frames = _frames(cfg.prompt_seconds, spec, "prompt_seconds")
-        info = io.probe(cfg.prompt)
-        if info.sample_rate == spec.sample_rate and frames > info.frames:
-            raise ValueError(
-                f"prompt_seconds={cfg.prompt_seconds} is longer than {cfg.prompt} "
-                f"({info.frames / info.sample_rate:.2f} s)."
-            )
-    return read(cfg.prompt, spec, frames)
-
-
-def _stem(cfg: DictConfig, sampler: Sampler) -> str:
-    """File name without the seed: what differs from plain sampling is part of it, so that nothing is overwritten."""
-    if cfg.name is not None:
-        if Path(str(cfg.name)).name != str(cfg.name):
-            raise ValueError(f"name must be a file name without folders; got {cfg.name!r}. Use out= for the folder.")
-        return str(cfg.name)
-    parts = ["sample" if cfg.prompt is None else f"{Path(cfg.prompt).stem}-continued"]
-    for name, value, neutral in (
-        ("temperature", sampler.temperature, 1.0),
-        ("topk", sampler.top_k, None),
-        ("topp", sampler.top_p, 1.0),
-    ):
-        if value != neutral:
-            parts.append(f"{name}{value:g}")
-    return "-".join(parts)
-
-
-def _integer(value: Any, key: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{key} must be an integer of at least {least}; got {value!r}.")
-    return value
-
-
-def _number(value: Any, key: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{key} must be a number; got {value!r}.") from None
-
-
-def _frames(value: Any, spec: AudioSpec, key: str) -> int:
-    return frames_in(_number(value, key), spec, key)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda; got {name!r}.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda needs a CUDA device and there is none. Use device=auto or device=cpu.")
-    return torch.device(name)
+def _pipe() -> PcmPipe:
+    if sys.stdout.isatty():
+        raise ValueError(
+            "stdout=true writes raw samples, and standard output is a terminal. Give them to a player:\n"
+            "  python generate.py stream=true stdout=true .. | aplay -f S16_LE -c 2 -r 44100"
+        )
+    sys.stdout.flush()
+    return PcmPipe(sys.stdout.fileno())
 
 
 def _line(model: LanguageModel) -> str:

@@ -35,7 +35,8 @@ def report(folder: Path) -> str:
         gain = result["validation_before"]["val/bits_per_sample"] - result["validation_after"]["val/bits_per_sample"]
         lines.append(f"| gain | {gain:.3f} |")
     samples = [
-        json.loads(p.read_text()) | {"file": p.with_suffix(".wav")} for p in sorted(folder.glob("samples/*.json"))
+        {"file": f"{p.stem}.wav"} | json.loads(p.read_text()) | {"folder": p.parent}
+        for p in sorted(folder.glob("samples/*.json"))
     ]
     if samples:
         lines += [
@@ -62,7 +63,7 @@ def _row(sample: dict[str, Any]) -> str:
 
     correlation = audio.get("correlation")
     cells = (
-        str(sample["file"]),
+        str(sample["folder"] / sample["file"]),
         f"{sample['seconds']:.2f}",
         f"{sample['bits_per_sample']['pooled']:.3f}",
         over_channels("peak_dbfs", ".1f"),

@@ -29,7 +29,7 @@ _LOW, _HIGH = -32768, 32767
 # Far above any file: libsndfile reports a number of this size when a stream does not state its length.
 _UNKNOWN_FRAMES = 1 << 60
 # A WAV file counts its bytes with 32 bits; 1 KiB is left for the header.
-_WAV_BYTES = (1 << 32) - 1024
+WAV_BYTES = (1 << 32) - 1024
 
 
 class AudioError(ValueError):
@@ -141,7 +141,7 @@ def write_pcm(path: PathLike, pcm: Int16[np.ndarray, "frames channels"], sample_
     if pcm.dtype != np.int16 or pcm.ndim != 2 or pcm.shape[1] < 1:
         raise AudioError(f"{path}: write_pcm takes int16 (frames, channels); got {pcm.dtype} {pcm.shape}.")
     kind = _FORMATS[path.suffix.lower()]
-    if kind == "WAV" and pcm.nbytes > _WAV_BYTES:
+    if kind == "WAV" and pcm.nbytes > WAV_BYTES:
         raise AudioError(f"{path}: {pcm.nbytes} bytes of audio do not fit into a WAV file; write .flac.")
     # Encoded in memory: libsndfile does not report a full disk, the file object below does.
     encoded = io.BytesIO()

@@ -1,7 +1,9 @@
 """Making and scoring audio: `stream.py` runs a model frame by frame on an engine (`engine.py`), `sample.py` has its
-random numbers, `whole.py` scores and makes whole recordings, `files.py` reads and writes them.
+random numbers, `drawing.py` draws audio in blocks, `whole.py` scores and makes whole recordings, `files.py` reads and
+writes them, `live.py` writes them while they are made.
 """
 
+from stereo_sashimi.generation.drawing import blocks as blocks
 from stereo_sashimi.generation.engine import ENGINES as ENGINES
 from stereo_sashimi.generation.engine import EngineError as EngineError
 from stereo_sashimi.generation.files import read as read

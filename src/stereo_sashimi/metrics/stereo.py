@@ -50,31 +50,62 @@ def describe(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> dic
 
     Raises ValueError for what `check_pcm` refuses.
     """
-    names = check_pcm(pcm, sample_rate)
-    frames = len(pcm)
-    sums = [int(s) for s in pcm.sum(axis=0, dtype=np.int64)]
-    energies = [_dot(channel, channel) for channel in pcm.T]
-    numbers: dict[str, float | None] = {"seconds": frames / sample_rate}
-    for name, channel, total, energy in zip(names, pcm.T, sums, energies, strict=True):
-        peak = max(-int(channel.min()), int(channel.max()))
-        clipped = int(np.count_nonzero((channel == LOWEST) | (channel == HIGHEST)))
-        silent = int(np.count_nonzero((channel >= -SILENT_LSB) & (channel <= SILENT_LSB)))
-        numbers |= {
-            f"peak_dbfs/{name}": _decibels(peak**2, FULL_SCALE**2),
-            f"rms_dbfs/{name}": _decibels(energy, frames * FULL_SCALE**2),
-            f"clipped_share/{name}": clipped / frames,
-            f"silent_share/{name}": silent / frames,
-            f"dc_offset_lsb/{name}": total / frames,
-        }
-    if len(names) == 2:
-        product = _dot(pcm[:, 0], pcm[:, 1])
-        both = energies[0] + energies[1]
-        numbers |= {
-            "correlation": _correlation(frames, sums, energies, product),
-            "side_mid_db": _decibels(both - 2 * product, both + 2 * product),
-            "level_difference_db": _decibels(energies[0], energies[1]),
-        }
-    return numbers
+    levels = Levels(sample_rate)
+    levels.add(pcm)
+    return levels.numbers()
+
+
+class Levels:
+    """`describe` of a clip that comes in blocks: exact sums, at constant memory.
+
+    - `sample_rate`: frames per second.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate, self._frames = sample_rate, 0
+        self._names: tuple[str, ...] = ()
+
+    def add(self, pcm: Int16[np.ndarray, "frames channels"]) -> None:
+        """Count the next frames, at least one. Raises ValueError for what `check_pcm` refuses, or other channels."""
+        names = check_pcm(pcm, self._rate)
+        if not self._frames:
+            self._names = names
+            self._sums, self._energies, self._peaks, self._clipped, self._silent = ([0] * len(names) for _ in range(5))
+            self._product = 0
+        if names != self._names:
+            raise ValueError(f"the clip has {len(self._names)} channels so far; got {len(names)}.")
+        self._frames += len(pcm)
+        for c, channel in enumerate(pcm.T):
+            self._sums[c] += int(channel.sum(dtype=np.int64))
+            self._energies[c] += _dot(channel, channel)
+            self._peaks[c] = max(self._peaks[c], -int(channel.min()), int(channel.max()))
+            self._clipped[c] += int(np.count_nonzero((channel == LOWEST) | (channel == HIGHEST)))
+            self._silent[c] += int(np.count_nonzero((channel >= -SILENT_LSB) & (channel <= SILENT_LSB)))
+        if len(names) == 2:
+            self._product += _dot(pcm[:, 0], pcm[:, 1])
+
+    def numbers(self) -> dict[str, float | None]:
+        """Those of `describe`, of everything that was added. Raises ValueError if that is nothing."""
+        if not self._frames:
+            raise ValueError("the clip has 0 frames; levels need at least 1.")
+        frames, energies = self._frames, self._energies
+        numbers: dict[str, float | None] = {"seconds": frames / self._rate}
+        for c, name in enumerate(self._names):
+            numbers |= {
+                f"peak_dbfs/{name}": _decibels(self._peaks[c] ** 2, FULL_SCALE**2),
+                f"rms_dbfs/{name}": _decibels(energies[c], frames * FULL_SCALE**2),
+                f"clipped_share/{name}": self._clipped[c] / frames,
+                f"silent_share/{name}": self._silent[c] / frames,
+                f"dc_offset_lsb/{name}": self._sums[c] / frames,
+            }
+        if len(self._names) == 2:
+            both = energies[0] + energies[1]
+            numbers |= {
+                "correlation": _correlation(frames, self._sums, energies, self._product),
+                "side_mid_db": _decibels(both - 2 * self._product, both + 2 * self._product),
+                "level_difference_db": _decibels(energies[0], energies[1]),
+            }
+        return numbers
 
 
 def _dot(a: Int16[np.ndarray, " frames"], b: Int16[np.ndarray, " frames"]) -> int:

@@ -16,10 +16,9 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from stereo_sashimi.audio.io import write_pcm
-from stereo_sashimi.audio.quantize import decode
 from stereo_sashimi.data.dataset import Batch
-from stereo_sashimi.generation.sample import Sampler
-from stereo_sashimi.generation.stream import Stream
+from stereo_sashimi.generation.drawing import blocks
+from stereo_sashimi.generation.whole import collect
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
 from stereo_sashimi.tasks.averaging import EMA
@@ -124,17 +123,17 @@ class SampleLogger(Callback):
         spec, step = pl_module.spec, trainer.global_step
         n_frames = max(1, round(self.seconds * spec.sample_rate))
         ema = find(trainer, EMA)
-        # The stream reads the weights once, here.
+        # The weights are read once, here.
         with ema.applied(pl_module) if ema is not None else nullcontext():
-            stream = Stream(pl_module.model, 1)
-        frames = []
+            drawing = blocks(pl_module.model, n_frames, [self.seed])
+        parts = []
         with _any_algorithm():
-            for frame in stream.generate(n_frames, Sampler(), [self.seed]):
+            for block in drawing:
                 if trainer.received_sigterm:
                     # There are seconds left, and the checkpoint comes after this.
                     return
-                frames.append(frame.codes.cpu().numpy())
-        pcm = decode(np.concatenate(frames, axis=1)[0], spec)
+                parts.append(block)
+        pcm = collect(parts, spec).pcm[0]
         figure = sheet(pcm, spec.sample_rate, f"step {step}, seed {self.seed}")
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)

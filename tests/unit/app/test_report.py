@@ -49,6 +49,11 @@ def test_a_run_without_validation_or_samples(run):
     assert "|" not in report(run)
 
 
+def test_a_sample_of_another_format(run):
+    (run / "samples" / "sample-seed0.json").write_text(json.dumps(SAMPLE | {"file": "sample-seed0.flac"}))
+    assert f"| {run / 'samples' / 'sample-seed0.flac'} | 1.00 |" in report(run)
+
+
 def test_mono(run):
     (run / "samples" / "sample-seed0.json").write_text(
         json.dumps(SAMPLE | {"audio": {"peak_dbfs/mono": -3.0, "silent_share/mono": 0.0, "clipped_share/mono": 0.0}})

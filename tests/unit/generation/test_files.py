@@ -5,6 +5,7 @@ import pytest
 import soundfile
 
 from stereo_sashimi.audio.io import AudioError, write_pcm
+from stereo_sashimi.generation import files
 from stereo_sashimi.generation.files import read, write
 from stereo_sashimi.spec import AudioSpec
 
@@ -27,7 +28,7 @@ def test_what_was_written_is_read(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("slow.wav", r"slow\.wav has 8000 Hz, the model 44100 Hz\. Resample"),
+        ("slow.wav", r"slow\.wav has 8000 Hz, the model 44100 Hz\. Resample .*resample=True.*prompt_resample=true"),
         ("mono.wav", r"mono\.wav has 1 channel, the model 2\. Give a file"),
         ("surround.wav", r"surround\.wav has 6 channels, the model 2"),
         ("empty.wav", r"empty\.wav has no frames"),
@@ -55,6 +56,43 @@ def test_more_frames_than_there_are_is_refused(tmp_path):
     write(tmp_path / "a.wav", noise(), SPEC)
     with pytest.raises(AudioError, match=r"a\.wav: frames 0 to 41 were asked for, but the file has 40"):
         read(tmp_path / "a.wav", SPEC, 41)
+
+
+@pytest.mark.parametrize(("rate", "frames"), [(48000, 22_050), (22050, 22_050), (96000, 1_000), (44100, 500)])
+def test_another_rate_is_converted_when_asked(tmp_path, rate, frames):
+    """A sine stays the same sine, and its beginning does not depend on how much of it is read."""
+    time = np.arange(rate) / rate
+    wave = np.stack([np.sin(2 * np.pi * 440 * time), 0.5 * np.cos(2 * np.pi * 1000 * time)], axis=1)
+    soundfile.write(tmp_path / "a.wav", np.rint(20000 * wave).astype(np.int16), rate)
+    pcm = read(tmp_path / "a.wav", SPEC, resample=True)
+    assert (pcm.dtype, pcm.shape) == (np.int16, (44100, 2))
+    time = np.arange(44100) / 44100
+    expected = np.stack([np.sin(2 * np.pi * 440 * time), 0.5 * np.cos(2 * np.pi * 1000 * time)], axis=1)
+    # Away from the ends, to the rounding of both files.
+    assert np.abs(pcm - 20000 * expected)[1000:-1000].max() < 3
+    assert np.abs(read(tmp_path / "a.wav", SPEC, frames, True) - pcm[:frames].astype(int)).max() <= 1
+    assert len(read(tmp_path / "a.wav", SPEC, frames, True)) == frames
+    with pytest.raises(AudioError, match="44101"):
+        read(tmp_path / "a.wav", SPEC, 44101, True)
+
+
+def test_conversion_reads_no_more_than_it_needs(tmp_path, monkeypatch):
+    write_pcm(tmp_path / "a.wav", noise().repeat(2000, 0), 48000)
+    asked, read_pcm = [], files.io.read_pcm
+
+    def watched(path, start, frames):
+        asked.append(frames)
+        return read_pcm(path, start, frames)
+
+    monkeypatch.setattr(files.io, "read_pcm", watched)
+    read(tmp_path / "a.wav", SPEC, 441, True)
+    assert 480 < asked[0] < 3000
+
+
+def test_channels_are_refused_even_where_the_rate_is_converted(tmp_path):
+    write_pcm(tmp_path / "mono.wav", noise(1), 48000)
+    with pytest.raises(ValueError, match=r"has 1 channel, the model 2\. Give a file .*ffmpeg -i in\.wav -ac 2"):
+        read(tmp_path / "mono.wav", SPEC, resample=True)
 
 
 @pytest.mark.parametrize(

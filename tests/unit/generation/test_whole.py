@@ -174,6 +174,15 @@ def test_restrictions_reach_the_draw():
     assert not np.array_equal(greedy, generate(model, 0.01, seed=9))
 
 
+def test_temperatures_of_a_mixture_reach_the_draw():
+    model = make("stereo-dml")
+    cold = generate(model, 0.01, mixture_temperature=0.0, scale_temperature=0.0, seed=1)
+    assert np.array_equal(cold, generate(model, 0.01, temperature=0.0))
+    assert not np.array_equal(cold, generate(model, 0.01, mixture_temperature=0.0, seed=1))
+    with pytest.raises(ValueError, match="mixture_temperature and scale_temperature are for the DML head"):
+        generate(make("stereo"), 0.01, scale_temperature=0.5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

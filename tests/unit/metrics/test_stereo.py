@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stereo_sashimi.metrics.stereo import check_pcm, describe
+from stereo_sashimi.metrics.stereo import Levels, check_pcm, describe
 
 VALUES = st.one_of(st.sampled_from([-32768, -1, 0, 1, 32767]), st.integers(-32768, 32767))
 PCM = arrays(np.int16, st.tuples(st.integers(1, 40), st.integers(1, 2)), elements=VALUES)
@@ -116,6 +116,28 @@ def test_correlation_agrees_with_numpy(pcm):
         assert any(len(np.unique(channel)) == 1 for channel in pcm.T)
     else:
         assert ours == pytest.approx(np.corrcoef(pcm.T.astype(np.float64))[0, 1], abs=1e-6)
+
+
+@given(PCM, st.lists(st.integers(1, 7), min_size=1, max_size=40))
+@settings(deadline=None, max_examples=80)
+def test_blocks_have_the_numbers_of_the_whole(pcm, lengths):
+    levels, first = Levels(44100), 0
+    for length in lengths:
+        if first < len(pcm):
+            levels.add(pcm[first : first + length])
+        first += length
+    if first < len(pcm):
+        levels.add(pcm[first:])
+    assert levels.numbers() == describe(pcm, 44100)
+
+
+def test_levels_need_frames_of_the_same_channels():
+    levels = Levels(44100)
+    with pytest.raises(ValueError, match="0 frames"):
+        levels.numbers()
+    levels.add(np.zeros((3, 2), np.int16))
+    with pytest.raises(ValueError, match=r"has 2 channels so far; got 1"):
+        levels.add(np.zeros((3, 1), np.int16))
 
 
 def test_names_of_the_channels():

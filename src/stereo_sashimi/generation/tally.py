@@ -1,0 +1,109 @@
+"""What a draw makes and what it cost: `Block`, some frames of it; `TrackScore`, bits; `Tally`, the totals of blocks."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from stereo_sashimi.spec import AudioSpec
+
+
+@dataclass(frozen=True)
+class TrackScore:
+    """The information in a recording under a model: totals, and what they are for one sample.
+
+    - `channel_nats`: -log p of all codes of each channel, in nats. `frames`: at least 1. `spec`: the model's format.
+
+    A sample is one code of one channel. `str` gives one line for people.
+    """
+
+    channel_nats: tuple[float, ...]
+    frames: int
+    spec: AudioSpec
+
+    @property
+    def nats(self) -> float:
+        """-log p of the whole recording."""
+        return math.fsum(self.channel_nats)
+
+    @property
+    def samples(self) -> int:
+        """Number of codes, frames times channels."""
+        return self.frames * len(self.channel_nats)
+
+    @property
+    def bits_per_sample(self) -> float:
+        """Bits per sample, pooled over channels."""
+        return self.nats / math.log(2) / self.samples
+
+    @property
+    def channel_bits_per_sample(self) -> dict[str, float]:
+        """Bits per sample of each channel, by name."""
+        names = self.spec.channel_names
+        return {n: c / math.log(2) / self.frames for n, c in zip(names, self.channel_nats, strict=True)}
+
+    @property
+    def bpb(self) -> float:
+        """Bits per byte of PCM: 8 / bits of `bits_per_sample`."""
+        return 8 / self.spec.bits * self.bits_per_sample
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {bits:.3f}" for name, bits in self.channel_bits_per_sample.items())
+        each = f" ({parts})" if len(self.channel_nats) > 1 else ""
+        return f"{self.bits_per_sample:.3f} bits/sample{each}, {self.bpb:.3f} bits/byte, {self.frames:,} frames"
+
+
+class Block(NamedTuple):
+    """The next frames of every sample of a draw; first come those of the prompt.
+
+    - `pcm`: int16 (samples, frames, channels). `nats`: -log p of their codes under the model itself, float64
+      (samples, channels). `drawn`: whether they are not of the prompt. `seconds`: that drawing them took, else 0.
+    """
+
+    pcm: np.ndarray
+    nats: np.ndarray
+    drawn: bool
+    seconds: float
+
+
+class Tally:
+    """Totals over the blocks of a draw, at constant memory.
+
+    - `frames`, `prompt_frames`: of one sample.
+    """
+
+    def __init__(self, spec: AudioSpec) -> None:
+        self.frames, self.prompt_frames = 0, 0
+        self._seconds, self._first = 0.0, (0, 0.0)
+        self._spec = spec
+        self._nats, self._prompt_nats = np.zeros((1, 1)), np.zeros((1, 1))
+
+    def add(self, block: Block) -> None:
+        """Count one block."""
+        if block.drawn:
+            # float64: float32 would lose bits over millions of frames.
+            self._nats = self._nats + block.nats
+            self.frames += block.pcm.shape[1]
+            self._seconds += block.seconds
+            self._first = self._first if self._first[0] else (self.frames, self._seconds)
+        else:
+            self._prompt_nats = self._prompt_nats + block.nats
+            self.prompt_frames += block.pcm.shape[1]
+
+    @property
+    def frames_per_s(self) -> float:
+        """Of each sample, while drawing; behind the first block if there are more, as an engine may compile there."""
+        frames, seconds = self._first if self.frames > self._first[0] else (0, 0.0)
+        return (self.frames - frames) / (self._seconds - seconds)
+
+    def scores(self) -> list[TrackScore]:
+        """Of what was drawn, one a sample; none before the first frame."""
+        return self._scores(self._nats, self.frames)
+
+    def prompt_scores(self) -> list[TrackScore] | None:
+        """Of the prompt, one a sample; None without one."""
+        return self._scores(self._prompt_nats, self.prompt_frames) or None
+
+    def _scores(self, nats: np.ndarray, frames: int) -> list[TrackScore]:
+        return [TrackScore(tuple(row), frames, self._spec) for row in nats.tolist()] if frames else []
