@@ -121,6 +121,7 @@ def test_a_row_for_each_engine(tiny, here, capsys, overrides, expected):
         )
 
 
+@pytest.mark.slow
 def test_batches_and_a_table(tiny, here, capsys):
     assert run("--preset", "generate", "--only", "mono", *tiny[1:], "--batch", "1,2", *QUICK, "--engine", "other") == 0
     heading, columns, *lines = capsys.readouterr().out.splitlines()
@@ -135,6 +136,7 @@ def test_batches_and_a_table(tiny, here, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_a_prompt_is_timed_where_it_is_asked_for(tiny, here, capsys):
     words = (*tiny, *QUICK, "--engine", "reference", "--prefill", "0.01")
     assert run(*words, "--json") == 0
@@ -146,6 +148,7 @@ def test_a_prompt_is_timed_where_it_is_asked_for(tiny, here, capsys):
     assert len(line) == len(columns)
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_run_is_named_and_the_others_are_measured(tiny, here, capsys):
     assert run(*tiny, *QUICK, "--engine", "picky,other", "--json", "encoder.merge=sum,concat") == 1
     out, err = capsys.readouterr()
@@ -156,6 +159,7 @@ def test_an_engine_that_cannot_run_is_named_and_the_others_are_measured(tiny, he
     assert "encoder.merge=sum, engine=picky: " in err
 
 
+@pytest.mark.slow
 def test_without_the_reference_there_is_no_ratio(tiny, here, capsys, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
@@ -171,6 +175,7 @@ def test_without_the_reference_there_is_no_ratio(tiny, here, capsys, monkeypatch
     assert " - " in capsys.readouterr().out.splitlines()[2]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_place_of_a_config(dml_run, here, capsys, monkeypatch):
     loaded = []
 

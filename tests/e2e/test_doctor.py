@@ -172,6 +172,7 @@ def test_too_few_files_are_a_problem(tmp_path):
     assert "no folder" in examine(tmp_path / "missing", quick=False)[1][0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_machine")
 def test_the_command_on_a_good_and_on_a_bad_folder(folder, capsys):
     doctor.main([f"data={folder}"])

@@ -52,14 +52,16 @@ def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
     with offering(path):
         model = load(path, cfg.backend.name).to(device)
     model.head.check_sampling(sampler)
-    engine = resolve(str(cfg.engine), model).name
+    engine = resolve(str(cfg.engine), model)
     n_frames, prompt = options.frames(cfg, model.spec), options.prompt(cfg, model.spec)
     options.check_room(cfg, n_frames, 0 if prompt is None else len(prompt), model.spec)
     backend = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
     print(
-        f"checkpoint {relative(path)}\n{_line(model)}\nbackend {backend}  engine {engine}  device {device}",
+        f"checkpoint {relative(path)}\n{_line(model)}\nbackend {backend}  engine {engine.name}  device {device}",
         flush=True,
     )
+    if (waiting := engine.preparation()) is not None:
+        print(f"engine {engine.name}: {waiting}", flush=True)
     resampled = None
     if prompt is not None and (rate := io.probe(cfg.prompt).sample_rate) != model.spec.sample_rate:
         resampled = rate
@@ -69,7 +71,7 @@ def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
         out = make_folder(cfg.out or run_folder(path) / "samples", "out")
         single = cfg.name is not None and len(seeds) == 1
         files = [out / f"{stem if single else f'{stem}-seed{seed}'}.{cfg.format}" for seed in seeds]
-    job = Job(model, path, engine, sampler, seeds, n_frames, cfg.prompt, prompt, resampled, files)
+    job = Job(model, path, engine.name, sampler, seeds, n_frames, cfg.prompt, prompt, resampled, files)
     return live(job, signals, pipe) if cfg.stream else _whole(job)
 
 

@@ -68,6 +68,11 @@ class Engine(ABC):
     def check(cls, model: LanguageModel) -> None:
         """Raise EngineError if this engine cannot run `model` where its parameters are."""
 
+    @classmethod
+    def preparation(cls) -> str | None:
+        """What the first frame will have to wait for, in words, if it is something to know of."""
+        return None
+
     @abstractmethod
     def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
         """Feed known frames, at least one; the features that predict the frame after each of them."""
@@ -86,7 +91,7 @@ class Engine(ABC):
 
 
 def resolve(engine: str, model: LanguageModel) -> type[Engine]:
-    """The engine of that name, after a look whether it can run `model`; `auto` takes `compiled` where that can, else `reference`.
+    """The engine of that name, after a look whether it can run `model`. `auto`: `compiled` if it can, else `reference`.
 
     Raises EngineError for an unknown name, and for an engine that cannot.
     """

@@ -36,8 +36,17 @@ def compiled(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
+def is_kept(function: Any) -> bool:
+    """Whether a `compiled` function has machine code on disk, so that its first call does not compile."""
+    return isinstance(function._cache, _Cache) and function._cache.holds_any()
+
+
 class _Cache(FunctionCache):
     """numba's cache looks at the file of a function alone; here functions also contain what other files define."""
+
+    @no_type_check
+    def holds_any(self):
+        return any(key[-1] == _sources() for key in self._cache_file._load_index())
 
     @no_type_check
     def _index_key(self, sig, codegen):

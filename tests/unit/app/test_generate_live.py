@@ -55,6 +55,14 @@ def model():
     return LanguageModelConfig(SPEC, EmbeddingConfig(4), backbone, CategoricalHeadConfig()).build()
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """A job in the background, as tests may be, is started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def job(model, tmp_path):
     """`job(n_frames, suffix, at=block, happening=function)`."""

@@ -24,7 +24,7 @@ def from_logits(logits: np.ndarray, uniform: float, sampler: Sampler) -> tuple[i
     return draw_categorical(memory, 0, groups * LANES, groups, len(logits), uniform, numbers(sampler))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 99),
     n_levels=st.sampled_from([3, 256, 1000]),
@@ -59,7 +59,7 @@ def test_the_most_likely_code_is_the_first_of_equals():
     assert from_logits(logits, 0.99, Sampler(top_p=1e-9))[0] == 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 99),
     n_levels=st.sampled_from([256, 65536]),

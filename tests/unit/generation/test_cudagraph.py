@@ -68,6 +68,7 @@ def test_frames_and_states_are_those_of_the_reference(name, dtype, monkeypatch):
     assert len(drawn.codes.unique()) > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -135,7 +136,9 @@ def test_each_draw_uses_its_own_sampler(name, samplers):
         assert_same(engine.draw(sampler, uniforms), reference.draw(sampler, uniforms))
 
 
-@pytest.mark.parametrize(("name", "fused"), [("stereo", False), ("unet", False), ("mono-dml", True)])
+@pytest.mark.parametrize(
+    ("name", "fused"), [("stereo", False), ("unet", False), pytest.param("mono-dml", True, marks=pytest.mark.slow)]
+)
 def test_a_state_goes_from_engine_to_engine(name, fused):
     """In the middle of a period, and it does not change with what comes after."""
     model = build(name, d_model=1 if fused else 4)

@@ -84,8 +84,9 @@ def launches(model: LanguageModel, fused: bool, *samplers: Sampler) -> list[int]
 @pytest.mark.usefixtures("on_meta")
 @pytest.mark.parametrize(
     ("name", "fused"),
-    [*((name, False) for name in MODELS), *((name, True) for name in ("stereo", "stereo-dml", "separate-dml"))],
-)
+    [*(pytest.param(name, False, marks=[pytest.mark.slow] * (name in ("three", "unet"))) for name in MODELS),
+     *((name, True) for name in ("stereo", "stereo-dml", "separate-dml"))],
+)  # fmt: skip
 def test_nothing_captured_waits_for_the_device_or_brings_it_anything(name, fused):
     """In any phase, drawn or fed."""
     model = build(name)

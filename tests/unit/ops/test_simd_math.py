@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stereo_sashimi.ops.recurrent import LANES
-from stereo_sashimi.ops.simd import _sources, compiled, load, store
+from stereo_sashimi.ops.simd import _sources, compiled, is_kept, load, store
 from stereo_sashimi.ops.simd_math import exp_of_negative, fma, fnma, gelu, magnitude, product, sigmoid, splat, total
 
 ENDS = np.float32([-3e38, -1000, -100, -87.5, -1e-20, -0.0, 0, 1e-38, 1e-20, 87.5, 100, 1000, 3e38, 1, -1, 0.5])
@@ -83,6 +83,12 @@ def test_cached_code_belongs_to_the_sources_it_was_made_of(tmp_path, monkeypatch
     before = _sources.__wrapped__()
     (tmp_path / "user.py").write_text("from stereo_sashimi.ops.simd import compiled")
     assert _sources.__wrapped__() not in (before, key[-1])
+
+
+def test_what_is_kept_on_disk_is_known():
+    evaluate(ENDS)
+    assert is_kept(functions)
+    assert not is_kept(compiled(lambda x: x + 1))
 
 
 @pytest.mark.parametrize("number", [np.float32(0.1), 0.1])

@@ -167,6 +167,7 @@ for program, sizes in ((programs.forward, {"BLOCK": 128}), (programs.backward, {
 """
 
 
+@pytest.mark.slow
 def test_triton_is_imported_late_and_compiles_for_a_gpu_that_is_not_there(tmp_path):
     """Down to machine code, with the assembler that Triton brings along: the interpreter accepts more than it."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

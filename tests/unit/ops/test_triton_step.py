@@ -169,6 +169,7 @@ for FLOAT in ("*fp32", "*fp64"):
 """
 
 
+@pytest.mark.slow
 def test_triton_is_imported_late_and_compiles_for_a_gpu_that_is_not_there(tmp_path):
     """Down to machine code, with the assembler that Triton brings along: the interpreter accepts more than it."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

@@ -21,6 +21,7 @@ from stereo_sashimi.generation.compiled.sampling import numbers
 from stereo_sashimi.generation.engine import Engine, EngineError, EngineState, Frames
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
+from stereo_sashimi.ops.simd import is_kept
 from stereo_sashimi.ops.threads import for_each
 
 
@@ -43,6 +44,11 @@ class CompiledEngine(Engine):
                     f"engine=compiled computes in float32, and this model has {parameter.dtype} parameters. Convert "
                     "it with model.float(), or use engine=reference."
                 )
+
+    @classmethod
+    def preparation(cls) -> str | None:
+        """Compiling, where that was not done before."""
+        return None if is_kept(loops.run) else "compiling its loops for this machine, once, for some 15 seconds"
 
     def __init__(self, model: LanguageModel, batch_size: int, packed: Packed | None = None) -> None:
         super().__init__(model, batch_size)
