@@ -1,5 +1,11 @@
 """The compiled engine equals the reference, and to the bit does not depend on batch, threads or blocks of frames."""
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from small_models import CASES, small
@@ -214,3 +220,37 @@ def test_parameters_of_the_full_size_are_those_of_the_reference(case):
     assert_parameters_equal(
         model, [Stream(model, 1, engine).step(codes) for engine in ("reference", "compiled")], codes
     )
+
+
+PRINTED = """
+import sys, torch
+sys.path.insert(0, {folder!r})
+from small_models import small
+from stereo_sashimi.generation.stream import Stream
+for case in ("concat coupled", "unet dml"):
+    stream = Stream(small(case), 2, "compiled")
+    frames = next(stream.generate(40, seeds=[1, 2], frames_at_once=40))
+    state = stream.state().engine
+    for x in (*frames, state.hidden, *(x for x in state.backbone.layers if x is not None)):
+        print(x.resolve_conj().contiguous().view(torch.uint8).numpy().tobytes().hex())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86-64")
+def test_no_bit_depends_on_the_vector_instructions_of_the_processor(tmp_path):
+    """The same loops for AVX2 with fused products, and for a processor that has neither, as this one would run them."""
+    script = PRINTED.format(folder=str(Path(__file__).parent))
+    results = set()
+    for cpu in ("", "haswell", "nehalem"):
+        environment = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CACHE_DIR": str(tmp_path / f"cache-{cpu}")}
+        if not cpu:
+            del environment["NUMBA_CPU_NAME"]
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout) > 10_000
+        results.add(done.stdout)
+    assert len(results) == 1
