@@ -92,6 +92,7 @@ def test_train_prints_a_line_for_each_configuration(tiny, here, capsys):
     assert found[0]["load"] == found[1]["load"]
 
 
+@pytest.mark.slow
 def test_train_prints_a_table(tiny, here, capsys):
     assert run("train", "--preset", "stereo", "--only", "dml-8192", "--repeats", "1", *tiny[1:]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -101,6 +102,7 @@ def test_train_prints_a_table(tiny, here, capsys):
     assert [line.split()[0] for line in lines[3:]] == [*IN_STEP, "rest", "data"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_does_not_stop_the_others(tiny, here, capsys, monkeypatch):
     def explode(named, **options):
         if "decoder.coupling=independent" in named.overrides:
@@ -127,6 +129,7 @@ def test_data(tiny, here, capsys, stereo_folder: Path, folder):
     assert row["loading_share_of_step"] == pytest.approx(1000 / row["loader_samples_per_s"])
 
 
+@pytest.mark.slow
 def test_data_measures_what_training_takes(tiny, here, capsys):
     assert run("data", "--repeats", "1", *tiny) == 0
     heading, line = capsys.readouterr().out.splitlines()

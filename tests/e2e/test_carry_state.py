@@ -114,6 +114,7 @@ def test_two_halves_are_the_whole(train, folder, tmp_path, cut, end, options):
     assert stereo_sashimi.load(tmp_path / "c").spec.n_channels == 2
 
 
+@pytest.mark.slow
 def test_a_run_without_the_carried_state_is_another(train, folder, tmp_path):
     # The comparison above can fail: the same run, resumed with the carried state of a track's start.
     train(*OPTIONS, "trainer.max_steps=3", run=tmp_path / "a", data=folder)
@@ -130,6 +131,7 @@ def test_a_run_without_the_carried_state_is_another(train, folder, tmp_path):
     assert differences(b["state_dict"], c["state_dict"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [(), ("trainer.limit_train_batches=4",), ("trainer.limit_train_batches=0.5",)],
                          ids=["whole", "batches", "share"])  # fmt: skip
 def test_epochs_walk_on_through_the_tracks(train, folder, limit):

@@ -62,6 +62,7 @@ def test_more_clips_and_longer_clips_take_more(head, channels):
     assert wider - wide == pytest.approx(wide - small, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_activation_checkpointing_keeps_one_tensor_a_block(head):
     frames = 2000
@@ -73,6 +74,7 @@ def test_activation_checkpointing_keeps_one_tensor_a_block(head):
     assert twice.parts["center"] <= 10 * frames * 16 * 4 < plain.parts["center"] / 4
 
 
+@pytest.mark.slow
 def test_checkpointing_is_offered_before_shorter_clips():
     model = config()
     peaks = [estimate(model, Load(1, 2000, activation_checkpointing=on)).peak for on in (True, False)]

@@ -112,6 +112,7 @@ def test_plateau_counts_validations_and_not_epochs(plateau, tmp_path):
     assert content(tmp_path / "a")["lr_schedulers"][0]["last_epoch"] == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_to_beat_the_best_before_it(plateau, tmp_path):
     # mode=max of a falling loss: the first validation stays the best.
     plateau("trainer.max_steps=12", run=tmp_path / "a")

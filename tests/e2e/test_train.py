@@ -154,6 +154,7 @@ def test_backbones_train(train, unet, layer):
     assert np.isfinite(watch.losses).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["krylov", "reference"])
 def test_a_kernel_backend_changes_nothing(train, backend):
     watch = Watch()
@@ -163,6 +164,7 @@ def test_a_kernel_backend_changes_nothing(train, backend):
     assert watch.losses == pytest.approx(auto.losses, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_schedulers(train, small):
     rates = {}
     for scheduler, own in {
@@ -230,6 +232,7 @@ def test_wandb_offline_takes_audio(train, tmp_path, monkeypatch):
     assert list((tmp_path / "run").glob("wandb/offline-run-*"))
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_at_validation(train, tmp_path):
     run = tmp_path / "run"
     train(*CATEGORICAL, "callbacks=default", "callbacks.samples.seconds=0.002",

@@ -8,6 +8,7 @@ def saved(run) -> dict:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "decoder", [("decoder=dml",), ("decoder=categorical", "dataset.bits=8")], ids=["dml", "logits"]
 )
@@ -27,6 +28,7 @@ def test_bf16_mixed_keeps_weights_and_moments_in_float32(train, tmp_path, decode
     assert {value.dtype for value in moments} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_changes_no_bit_of_a_run(train, tmp_path):
     words = ("logger=none", "model.dropout=0.2", "model.dropres=0.1")
     states = []
@@ -39,6 +41,7 @@ def test_activation_checkpointing_changes_no_bit_of_a_run(train, tmp_path):
     assert all(torch.equal(value, twice["state_dict"][name]) for name, value in plain["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_the_other_way(train, tmp_path):
     words = ("logger=none", "model.dropout=0.2", "scheduler.total_steps=4", "callbacks.last.every_n_train_steps=1")
     train(*words, "trainer.max_steps=4", run=tmp_path / "whole")

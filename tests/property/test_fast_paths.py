@@ -61,6 +61,7 @@ def kind(name):
     return name.rsplit(".", 1)[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_losses_stay_together_over_10_steps(case):
     losses = {}

@@ -138,6 +138,7 @@ def test_a_preset_of_generation_is_what_its_name_says(name, form, merge, batches
         assert (model.model.d_model, model.model.n_layers, model.model.pool) == (64, 8, (4, 4))
 
 
+@pytest.mark.slow
 def test_the_gpu_preset_of_generation_is_a_curve_over_batches():
     found = [described(named.overrides) for named in choose(GENERATE, "generate-gpu", "*", [])]
     assert [datamodule.batch_size for _, datamodule, _ in found] == [1, 4, 16, 64, 256] * 2

@@ -291,6 +291,7 @@ def test_a_resume_after_the_short_chunk(folder, tmp_path, hook):
     assert straight.steps[:5] + resumed.steps == straight.steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
 def test_workers_that_fetch_ahead_lose_nothing(folder, tmp_path, options):
     path = tmp_path / "saved.ckpt"

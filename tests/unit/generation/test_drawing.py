@@ -99,6 +99,7 @@ def test_codes_do_not_depend_on_the_block():
     assert np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_endless_blocks_hold_nothing_back():
     """No block outlives the next one, and as many tensors are alive after 20 blocks as after 10."""
     tensors, past = [], []

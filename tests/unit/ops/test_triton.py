@@ -70,6 +70,7 @@ def test_sums_and_gradients_are_those_of_the_reference(rows, h, m, n_frequencies
     assert_same(sums(triton.triton_sum, *given), sums(cauchy.blocked_sum, *given))
 
 
+@pytest.mark.slow
 def test_how_frequencies_are_split_changes_nothing(monkeypatch, few_steps):
     """65 frequencies: 64 steps a program as usual, or 128 as there may be only one part."""
     given = draw(2, 1, 2, few_steps + 1)
@@ -105,6 +106,7 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda v, a: triton.triton_sum(v, a, w), (v, a))
 
 
+@pytest.mark.slow
 def test_the_operator_keeps_torchs_rules():
     """Schema, shapes for fake tensors, registered gradient: what torch.compile relies on."""
     v, a, w, _ = draw(2, 1, 2, 3)
