@@ -1,5 +1,6 @@
 """`generate.py`: sample audio from a checkpoint; leaves <name>.wav, .png and .json for every sample."""
 
+import signal
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -35,14 +36,14 @@ def run(cfg: DictConfig) -> list[Path]:
     check_keys(cfg, SECTIONS)
     options.check(cfg)
     pipe = _pipe() if cfg.stdout else None
-    # Then the samples are alone on standard output.
-    with listening() as signals, redirect_stdout(sys.stderr) if pipe else nullcontext():
-        try:
+    try:
+        # Then the samples are alone on standard output.
+        with listening() as signals, redirect_stdout(sys.stderr) if pipe else nullcontext():
             return _run(cfg, signals, pipe)
-        except Stopped as stopped:
-            if signals.number is not None:
-                print("\nInterrupted.", file=sys.stderr, flush=True)
-            raise SystemExit(stopped.code) from None
+    except Stopped as stopped:
+        if stopped.number != signal.SIGPIPE:
+            print("\nInterrupted.", file=sys.stderr, flush=True)
+        raise SystemExit(stopped.code) from None
 
 
 def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
@@ -54,7 +55,6 @@ def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
     model.head.check_sampling(sampler)
     engine = resolve(str(cfg.engine), model)
     n_frames, prompt = options.frames(cfg, model.spec), options.prompt(cfg, model.spec)
-    options.check_room(cfg, n_frames, 0 if prompt is None else len(prompt), model.spec)
     backend = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
     print(
         f"checkpoint {relative(path)}\n{_line(model)}\nbackend {backend}  engine {engine.name}  device {device}",
@@ -63,34 +63,42 @@ def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
     if (waiting := engine.preparation()) is not None:
         print(f"engine {engine.name}: {waiting}", flush=True)
     resampled = None
-    if prompt is not None and (rate := io.probe(cfg.prompt).sample_rate) != model.spec.sample_rate:
+    if prompt is not None and (rate := io.probe(str(cfg.prompt)).sample_rate) != model.spec.sample_rate:
         resampled = rate
         print(f"prompt {cfg.prompt} resampled from {rate} Hz to {model.spec.sample_rate} Hz", flush=True)
     stem, files = options.stem(cfg, sampler), []
     if pipe is None or cfg.out is not None or cfg.name is not None:
-        out = make_folder(cfg.out or run_folder(path) / "samples", "out")
+        options.check_room(cfg, n_frames, 0 if prompt is None else len(prompt), model.spec)
+        out = make_folder(str(cfg.out) if cfg.out else run_folder(path) / "samples", "out")
         single = cfg.name is not None and len(seeds) == 1
         files = [out / f"{stem if single else f'{stem}-seed{seed}'}.{cfg.format}" for seed in seeds]
-    job = Job(model, path, engine.name, sampler, seeds, n_frames, cfg.prompt, prompt, resampled, files)
-    return live(job, signals, pipe) if cfg.stream else _whole(job)
+    prompt_file = None if cfg.prompt is None else str(cfg.prompt)
+    job = Job(model, path, engine.name, sampler, seeds, n_frames, prompt_file, prompt, resampled, files)
+    return live(job, signals, pipe) if cfg.stream else _whole(job, signals)
 
 
-def _whole(job: Job) -> list[Path]:
-    """Draw everything, then write it, with pictures."""
+def _whole(job: Job, signals: Signals) -> list[Path]:
+    """Draw everything, then write it, with pictures; a signal waits until all of that is done."""
     spec = job.model.spec
     with Meter(spec, job.n_frames) as meter:
         drawn = collect(meter.watch(job.blocks()), spec)
+    signals.hold()
     for i, file in enumerate(job.files):
         pcm, score = drawn.pcm[i], drawn.scores[i]
         io.write_pcm(file, pcm, spec.sample_rate)
-        title = f"{file.stem}  {score.bits_per_sample:.2f} bits/sample"
-        save_png(sheet(pcm, spec.sample_rate, title), file.with_name(f"{file.stem}.png"))
         prompt_score = None if drawn.prompt_scores is None else drawn.prompt_scores[i]
         save_json(job, i, score, prompt_score, drawn.frames_per_s, describe(pcm, spec.sample_rate))
+        title = f"{file.stem}  {score.bits_per_sample:.2f} bits/sample"
+        save_png(sheet(pcm, spec.sample_rate, title), file.with_name(f"{file.stem}.png"))
+    signals.release()
     return job.files
 
 
 def _pipe() -> PcmPipe:
+    if sys.stdout is None:
+        raise ValueError(
+            "stdout=true writes raw samples, and standard output is closed. Give them to a player or a file."
+        )
     if sys.stdout.isatty():
         raise ValueError(
             "stdout=true writes raw samples, and standard output is a terminal. Give them to a player:\n"

@@ -80,6 +80,8 @@ class _Taking:
             except BrokenPipeError:
                 self.stopped = Stopped(signal.SIGPIPE)
                 return False
+            except OSError as error:
+                raise AudioError(f"standard output: cannot write on ({error.strerror}).") from error
             self._signals.hold()
         if not self._tally.frames:
             self._signals.release()

@@ -36,8 +36,11 @@ def check(cfg: DictConfig) -> None:
         raise ValueError("stdout=true hands out what is drawn while it is drawn: it needs stream=true.")
     if cfg.stdout and cfg.n_samples != 1:
         raise ValueError(f"stdout=true is for one sample; got n_samples={cfg.n_samples}. Set n_samples=1.")
-    if cfg.name is not None and Path(str(cfg.name)).name != str(cfg.name):
+    if cfg.name is not None and (Path(str(cfg.name)).name != str(cfg.name) or str(cfg.name) in ("", "..")):
         raise ValueError(f"name must be a file name without folders; got {cfg.name!r}. Use out= for the folder.")
+    for key in ("prompt", "out"):
+        if cfg[key] == "":
+            raise ValueError(f"{key} is empty. Give a path, or {key}=null.")
 
 
 def sampler(cfg: DictConfig) -> Sampler:
@@ -52,6 +55,8 @@ def sampler(cfg: DictConfig) -> Sampler:
 def seeds(cfg: DictConfig) -> list[int]:
     """One a sample."""
     n_samples, first = _integer(cfg.n_samples, "n_samples", 1), _integer(cfg.seed, "seed", 0)
+    if first + n_samples > 2**63:
+        raise ValueError(f"seed + n_samples must be at most 2**63; got seed={first} and n_samples={n_samples}.")
     return list(range(first, first + n_samples))
 
 
@@ -91,21 +96,21 @@ def prompt(cfg: DictConfig, spec: AudioSpec) -> np.ndarray | None:
     limit = None
     if cfg.prompt_seconds is not None:
         limit = frames_in(_number(cfg.prompt_seconds, "prompt_seconds"), spec, "prompt_seconds")
-        info = io.probe(cfg.prompt)
+        info = io.probe(str(cfg.prompt))
         fits = info.sample_rate == spec.sample_rate or cfg.prompt_resample
         if fits and limit > resampled_length(info.frames, info.sample_rate, spec.sample_rate):
             raise ValueError(
                 f"prompt_seconds={cfg.prompt_seconds} is longer than {cfg.prompt} "
                 f"({info.frames / info.sample_rate:.2f} s)."
             )
-    return read(cfg.prompt, spec, limit, cfg.prompt_resample)
+    return read(str(cfg.prompt), spec, limit, cfg.prompt_resample)
 
 
 def stem(cfg: DictConfig, sampler: Sampler) -> str:
-    """File name without the seed: what differs from plain sampling is part of it, so that nothing is overwritten."""
+    """File name without the seed; how sampling differs from the model itself is part of it. See `name` for others."""
     if cfg.name is not None:
         return str(cfg.name)
-    parts = ["sample" if cfg.prompt is None else f"{Path(cfg.prompt).stem}-continued"]
+    parts = ["sample" if cfg.prompt is None else f"{Path(str(cfg.prompt)).stem}-continued"]
     for name, value, neutral in (
         ("temperature", sampler.temperature, 1.0),
         ("topk", sampler.top_k, None),
@@ -126,6 +131,8 @@ def _integer(value: Any, key: str, least: int) -> int:
 
 def _number(value: Any, key: str) -> float:
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise ValueError(f"{key} must be a number; got {value!r}.") from None

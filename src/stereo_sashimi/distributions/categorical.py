@@ -95,7 +95,8 @@ def _kept(mass: Float[Tensor, "*batch n_levels"], top_k: int | None, top_p: floa
     """1 for the codes that top_k and top_p keep, 0 for the others; ties go to the lower code."""
     ordered, order = mass.sort(dim=-1, descending=True, stable=True)
     place = torch.arange(mass.shape[-1], device=mass.device)
-    inside = (place < (mass.shape[-1] if top_k is None else top_k)).to(mass.dtype)
+    k = mass.shape[-1] if top_k is None else min(top_k, mass.shape[-1])
+    inside = (place < k).to(mass.dtype)
     ordered = ordered * inside
     total = ordered.cumsum(-1)
     # A code stays while the codes before it hold less than top_p of the mass that top_k left.

@@ -33,6 +33,8 @@ class Sampler:
                 raise ValueError(f"{name} must be 0, or at least 1e-6 and finite; got {value}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1]; got {self.top_p}.")
+        if self.top_k is not None and (isinstance(self.top_k, bool) or not isinstance(self.top_k, int)):
+            raise ValueError(f"top_k must be an integer, or null; got {self.top_k!r}.")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, or null; got {self.top_k}.")
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.engine import Engine, EngineError, EngineState, Frames
+from stereo_sashimi.generation.engine import Engine, EngineError, EngineState, Frames, check_finite
 from stereo_sashimi.generation.fused import fuse
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
@@ -128,8 +128,11 @@ class CudaGraphEngine(Engine):
             n_frames = block.shape[1]
             self._uniforms[:n_frames].copy_(block.transpose(0, 1))
             self._replay(n_frames, graphs, partial(self._draw_frame, sampler))
-            frames.append((self._taken(self._codes, n_frames), self._taken(self._log_probs, n_frames)))
-        return Frames(*(torch.cat(parts, dim=1) for parts in zip(*frames, strict=True)))
+            codes, log_prob = self._taken(self._codes, n_frames), self._taken(self._log_probs, n_frames)
+            frames.append((codes, log_prob))
+        drawn = Frames(*(torch.cat(parts, dim=1) for parts in zip(*frames, strict=True)))
+        self._check_finite(drawn.log_prob)
+        return drawn
 
     def state(self) -> EngineState:
         """A copy."""
@@ -228,6 +231,11 @@ class CudaGraphEngine(Engine):
                 real = torch.view_as_real if value.is_complex() else torch.Tensor.detach
                 pairs.append((real(buffer), real(value)))
         torch._foreach_copy_([buffer for buffer, _ in pairs], [value for _, value in pairs])
+
+    def _check_finite(self, log_prob: Tensor) -> None:
+        # Tensors without numbers, as tests have them, cannot be looked into.
+        if not log_prob.is_meta:
+            check_finite(bool((log_prob.isfinite().all() & self._hidden.isfinite().all()).item()))
 
     def _taken(self, rows: Tensor, n_frames: int) -> Tensor:
         """A copy of the first rows, (batch, n_frames, ..); the next block overwrites them."""

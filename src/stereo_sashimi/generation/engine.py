@@ -28,6 +28,19 @@ class EngineError(ValueError):
     """An engine that was named cannot run this model here; the message says why and what to choose instead."""
 
 
+class NonFiniteError(ValueError):
+    """The model's features or log-probabilities are NaN or infinite; the message says so."""
+
+
+def check_finite(finite: bool) -> None:
+    """Raise NonFiniteError unless `finite`: what would be drawn from such features means nothing."""
+    if not finite:
+        raise NonFiniteError(
+            "the model computes NaN or infinity, so nothing can be drawn from it: its weights are damaged or overflow "
+            "their precision. Use another checkpoint of the run, or train again with a smaller optimizer.lr."
+        )
+
+
 class Frames(NamedTuple):
     """Generated frames of every stream: codes (batch, frames, channels), int64, and their log-probability in nats.
 

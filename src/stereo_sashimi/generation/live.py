@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Int16
 
-from stereo_sashimi.audio.io import WAV_BYTES, AudioError, read_pcm
+from stereo_sashimi.audio.io import WAV_BYTES, AudioError, PathLike, read_pcm
 from stereo_sashimi.spec import AudioSpec
 
 FORMATS = ("wav", "flac")
@@ -28,7 +28,8 @@ class LiveFile:
     made or has gone; `finish` still keeps what was written until then.
     """
 
-    def __init__(self, path: Path, spec: AudioSpec) -> None:
+    def __init__(self, path: PathLike, spec: AudioSpec) -> None:
+        path = Path(path)
         if path.suffix not in (f".{name}" for name in FORMATS):
             raise AudioError(f"{path}: 16-bit audio is written as .wav or .flac; got suffix {path.suffix!r}.")
         self.path, self.part, self.frames = path, path.with_name(f"{path.stem}.part{path.suffix}"), 0
@@ -63,6 +64,9 @@ class LiveFile:
         try:
             os.replace(self.part, self.path)
         except OSError as error:
+            if self.part.exists():
+                where = f"What was written is in {self.part}."
+                raise AudioError(f"{self.path}: cannot give the file its name ({error.strerror}). {where}") from error
             failed = failed or error
         if failed is not None:
             raise AudioError(f"{self.path}: cannot write the file to its end ({failed.strerror}).") from failed

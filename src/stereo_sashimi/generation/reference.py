@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.engine import Engine, EngineState, Frames
+from stereo_sashimi.generation.engine import Engine, EngineState, Frames, check_finite
 from stereo_sashimi.models.language_model import LanguageModel
 
 
@@ -34,6 +34,7 @@ class ReferenceEngine(Engine):
         frames = []
         for numbers in uniforms.to(self._hidden.device).split(1, dim=1):
             codes, log_prob = self.model.head.sample(self._hidden, numbers, sampler)
+            check_finite(bool(log_prob.isfinite().all()))
             self._step(codes)
             frames.append((codes, log_prob))
         return Frames(*(torch.cat(parts, dim=1) for parts in zip(*frames, strict=True)))
@@ -49,5 +50,6 @@ class ReferenceEngine(Engine):
     def _step(self, codes: Tensor) -> Tensor:
         self._hidden, after = self.model(codes, self._backbone)
         assert after is not None
+        check_finite(bool(self._hidden.isfinite().all()))
         self._backbone = after
         return self._hidden

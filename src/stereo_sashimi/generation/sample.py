@@ -1,6 +1,7 @@
 """UniformStreams: the random numbers of each stream. How they choose a code is `distributions/sampler.py`."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +33,11 @@ class UniformStreams:
 
     def __init__(self, seeds: Sequence[int], n_channels: int, n_uniforms: int, position: int = 0) -> None:
         for seed in seeds:
-            if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
                 raise ValueError(f"seed must be an integer of at least 0 and below 2**63; got {seed!r}.")
-        self.seeds, self.position = tuple(seeds), position
+        if not seeds:
+            raise ValueError("there must be at least one seed, one for each sample; got none.")
+        self.seeds, self.position = tuple(int(seed) for seed in seeds), position
         self._shape = (self.BLOCK_FRAMES, n_channels, n_uniforms)
         self._number, self._block = -1, np.empty((len(self.seeds), *self._shape))
 

@@ -37,19 +37,18 @@ class Stream:
 
     @torch.no_grad()
     def __init__(self, model: LanguageModel, batch_size: int, engine: str = "auto") -> None:
-        if batch_size < 1:
-            raise ValueError(f"n_samples must be at least 1; got {batch_size}.")
+        _check_batch_size(batch_size)
         chosen = resolve(engine, model)
         frozen = freeze(model)
         assert isinstance(frozen, LanguageModel)
         self.model, self.batch_size, self.spec = frozen, batch_size, frozen.spec
         self.engine: Engine = chosen(frozen, batch_size)
         self._uniforms = self._random(range(batch_size))
-        # One row for all of them: they begin alike to the bit, whatever the batch size.
-        backbone = frozen.initial_state(1)
-        for segment in frozen.start_codes(1).split(PREFILL_FRAMES, dim=1):
-            hidden, backbone = _pass(frozen, segment, backbone)
-        self.engine.restore(_repeated(EngineState(backbone, hidden[:, -1:]), batch_size))
+        weights = next(frozen.parameters())
+        nothing = weights.new_zeros(batch_size, 1, frozen.backbone.width * frozen.n_sequences)
+        self.engine.restore(EngineState(frozen.initial_state(batch_size), nothing))
+        # By the engine itself, so that where a track begins has the engine's own bits.
+        self.engine.step(frozen.start_codes(batch_size))
 
     @property
     def device(self) -> torch.device:
@@ -86,14 +85,18 @@ class Stream:
     def restore(self, state: StreamState) -> None:
         """Continue from a value of `state()`, of this stream or of another one of the same model and batch size.
 
-        Raises ValueError if it has another number of streams.
+        It may come from another engine, and from another device. Raises ValueError for a state of another model,
+        precision or number of streams.
         """
         if len(state.random.seeds) != self.batch_size:
             raise ValueError(
                 f"this state is that of {len(state.random.seeds)} streams; the stream has a batch_size of "
                 f"{self.batch_size}."
             )
-        self.engine.restore(state.engine)
+        self._check_state(state.engine)
+        (phase, layers), hidden = state.engine
+        here = tuple(None if layer is None else layer.to(self.device) for layer in layers)
+        self.engine.restore(EngineState(SashimiState(phase, here), hidden.to(self.device)))
         self._uniforms = self._random(state.random.seeds, state.random.position)
 
     @torch.no_grad()
@@ -102,6 +105,7 @@ class Stream:
 
         So many continuations of a prompt read it once.
         """
+        _check_batch_size(batch_size)
         if self.batch_size != 1:
             raise ValueError(f"Stream.spread needs a stream with a batch_size of 1; this one has {self.batch_size}.")
         other = object.__new__(Stream)
@@ -132,6 +136,8 @@ class Stream:
         self.model.head.check_sampling(sampler)
         if frames_at_once < 1:
             raise ValueError(f"frames_at_once must be at least 1; got {frames_at_once}.")
+        if n_frames is not None and n_frames < 0:
+            raise ValueError(f"n_frames must be 0 or more, or None for no end; got {n_frames}.")
         if seeds is not None:
             if len(seeds) != self.batch_size:
                 raise ValueError(f"generate needs one seed a stream: {self.batch_size}; got {len(seeds)}.")
@@ -154,6 +160,34 @@ class Stream:
                 f"this stream takes codes of shape (batch, length, channels) = ({expected[0]}, length, {expected[1]}); "
                 f"got {tuple(codes.shape)}."
             )
+        if codes.dtype != torch.int64:
+            raise ValueError(f"codes are int64; got {codes.dtype}. Convert them with codes.long().")
+        if codes.numel() and (codes.min() < 0 or codes.max() >= self.spec.n_levels):
+            raise ValueError(
+                f"codes must lie in 0 to {self.spec.n_levels - 1}; got {int(codes.min())} to {int(codes.max())}."
+            )
+
+    def _check_state(self, state: EngineState) -> None:
+        (_, layers), hidden = self.engine.state()
+        pairs = [(hidden, state.hidden)]
+        fits = len(layers) == len(state.backbone.layers) and 0 <= state.backbone.phase < self.model.backbone.stride
+        for ours, theirs in zip(layers, state.backbone.layers, strict=False):
+            fits = fits and (ours is None) == (theirs is None)
+            pairs += [] if ours is None or theirs is None else [(ours, theirs)]
+        # Between the first axis and the last one pools hold as many frames as the phase says.
+        for ours, theirs in pairs:
+            alike = ours.dim() == theirs.dim() and ours.shape[::2] == theirs.shape[::2] and ours.dtype == theirs.dtype
+            fits = fits and alike
+        if not fits:
+            raise ValueError(
+                "this state belongs to another model, precision or batch size; a stream goes on from states of "
+                f"streams of its own model with a batch_size of {self.batch_size}."
+            )
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer of at least 1, one for each sample; got {batch_size!r}.")
 
 
 def _pass(model: LanguageModel, codes: Tensor, state: SashimiState) -> tuple[Tensor, SashimiState]:

@@ -95,6 +95,20 @@ def test_rows_threads_and_blocks_change_no_bit(case, monkeypatch):
             assert torch.equal(one, all_of_them[row : row + 1])
 
 
+def test_where_a_track_begins_has_the_same_bits_on_any_number_of_threads():
+    """At a width where torch shares a product out; it does so with its own number of threads."""
+    states = []
+    for threads in (1, 2):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            stream = Stream(full_size("stereo concat")[0], 1)
+            states.append([*tensors(stream.state()), *next(stream.generate(20, frames_at_once=20))])
+        finally:
+            torch.set_num_threads(before)
+    assert all(map(torch.equal, *states))
+
+
 @each_case
 def test_a_state_goes_on_to_the_bit_and_on_the_other_engine(case):
     model = small(case)

@@ -31,7 +31,7 @@ def from_logits(logits: np.ndarray, uniform: float, sampler: Sampler) -> tuple[i
     spread=st.sampled_from([0.0, 1.0, 10.0, 300.0]),
     uniform=UNIFORM,
     temperature=TEMPERATURE,
-    top_k=st.sampled_from([None, 1, 2, 5000]),
+    top_k=st.sampled_from([None, 1, 2, 5000, 10**30]),
     top_p=st.sampled_from([1.0, 0.5, 1e-6]),
 )
 def test_categorical(seed, n_levels, spread, uniform, temperature, top_k, top_p):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stereo_sashimi.generation import stream as stream_module
+from stereo_sashimi.generation.engine import NonFiniteError
 from stereo_sashimi.generation.sample import Sampler, UniformStreams
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
@@ -92,6 +93,56 @@ def test_a_restored_state_repeats_the_continuation(model):
     assert torch.equal(draw(other, 8, [3, 4])[0], first[0])
 
 
+def test_a_state_of_another_stream_is_refused_and_changes_nothing(model):
+    stream = Stream(model, 2)
+    saved, other = stream.state(), Stream(LanguageModelConfig(model.spec).build().double(), 2).state()
+    narrow = Stream(model, 1).state()
+    for wrong in (
+        other,
+        narrow._replace(random=saved.random),
+        saved._replace(engine=saved.engine._replace(hidden=saved.engine.hidden.float())),
+    ):
+        with pytest.raises(ValueError, match="another model, precision or batch size"):
+            stream.restore(wrong)
+    with pytest.raises(ValueError, match="that of 1 streams; the stream has a batch_size of 2"):
+        stream.restore(narrow)
+    torch.testing.assert_close(stream.state(), saved, rtol=0, atol=0)
+
+
+def test_wrong_codes_are_refused(model):
+    stream = Stream(model, 1)
+    good = torch.zeros(1, 2, model.spec.n_channels, dtype=torch.int64)
+    for feed in (stream.step, stream.prefill):
+        for code in (-1, 256):
+            with pytest.raises(ValueError, match=f"0 to 255; got {code} to {code}"):
+                feed(torch.full_like(good, code))
+        with pytest.raises(ValueError, match=r"shape \(batch, length, channels\)"):
+            feed(good.expand(2, -1, -1))
+
+
+def test_a_stream_goes_on_with_its_random_numbers(model):
+    whole, _ = draw(Stream(model, 1), 20, [4])
+    stream = Stream(model, 1)
+    first, _ = draw(stream, 9, [4])
+    rest = torch.cat([frames.codes for frames in stream.generate(11)], dim=1)
+    assert torch.equal(torch.cat([first, rest], dim=1), whole)
+    with pytest.raises(ValueError, match="n_frames must be 0 or more"):
+        stream.generate(-1)
+    with pytest.raises(ValueError, match="at least one seed"):
+        UniformStreams([], 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_that_overflows_is_not_drawn_from(model, dtype):
+    """In float32 it runs on the compiled engine, in float64 on the reference."""
+    model = model.to(dtype)
+    with torch.no_grad():
+        for table in model.embedding.tables:
+            table.weight.fill_(torch.finfo(dtype).max / 2)
+    with pytest.raises(NonFiniteError, match="NaN or infinity"):
+        draw(Stream(model, 1), 9, [0])
+
+
 def test_temperature_zero_needs_no_seed(model):
     cold = Sampler(temperature=0.0)
     first, _ = draw(Stream(model, 2), 9, [1, 2], cold)
@@ -127,7 +178,7 @@ def test_the_model_is_read_once(model):
 
 
 def test_wrong_numbers_of_streams_and_seeds_are_refused(model):
-    with pytest.raises(ValueError, match="n_samples must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, one for each sample; got 0"):
         Stream(model, 0)
     with pytest.raises(ValueError, match="one seed a stream: 2; got 3"):
         next(Stream(model, 2).generate(1, Sampler(), [1, 2, 3]))
@@ -141,6 +192,7 @@ def test_wrong_numbers_of_streams_and_seeds_are_refused(model):
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.5}, "top_p"),
         ({"top_k": 0}, "top_k"),
+        ({"top_k": True}, "top_k"),
     ],
     ids=str,
 )

@@ -94,11 +94,11 @@ def test_the_model_sees_a_segment_at_a_time(monkeypatch, normalize):
     monkeypatch.setattr(stream_module, "PREFILL_FRAMES", 16)
     model = make("stereo", normalize=normalize)
     score(model, music(model))
-    assert lengths == [4, 16, 16, 16, 2]
+    assert lengths == [1, 1, 1, 1, 16, 16, 16, 2], "start codes one by one, the recording in segments"
     lengths.clear()
     many_start_codes = dataclasses.replace(model.config, pad_len=40).build().eval()
-    Stream(many_start_codes, 1)
-    assert lengths == [16, 16, 9]
+    Stream(many_start_codes, 1, "reference")
+    assert lengths == [1] * 41
 
 
 def test_start_codes_in_segments_change_no_result(monkeypatch):

@@ -8,6 +8,7 @@ nothing that is computed for a row depends on the others, so a batch gives to th
 from itertools import pairwise
 from typing import ClassVar
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Float64, Int64
@@ -18,7 +19,7 @@ from stereo_sashimi.generation.compiled import loops
 from stereo_sashimi.generation.compiled.memory import read_states, write_states
 from stereo_sashimi.generation.compiled.pack import Packed, pack
 from stereo_sashimi.generation.compiled.sampling import numbers
-from stereo_sashimi.generation.engine import Engine, EngineError, EngineState, Frames
+from stereo_sashimi.generation.engine import Engine, EngineError, EngineState, Frames, check_finite
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
 from stereo_sashimi.ops.simd import is_kept
@@ -26,7 +27,7 @@ from stereo_sashimi.ops.threads import for_each
 
 
 class CompiledEngine(Engine):
-    """See above; `draws.py` says where probabilities are summed in float64."""
+    """See above. `Stream` checks codes and states; there are no bounds checks here."""
 
     name: ClassVar[str] = "compiled"
 
@@ -62,11 +63,7 @@ class CompiledEngine(Engine):
         return CompiledEngine(self.model, batch_size, self.packed)
 
     def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
-        """Feed known frames one by one. Raises ValueError for codes that the model does not have."""
-        if codes.min() < 0 or codes.max() >= self.model.spec.n_levels:
-            raise ValueError(
-                f"codes must lie in 0 to {self.model.spec.n_levels - 1}; got {int(codes.min())} to {int(codes.max())}."
-            )
+        """Feed known frames one by one. Codes that the model does not have would be read from anywhere."""
         rows = self._folded(codes).contiguous()
         hidden = torch.empty(self._rows, codes.shape[1], self.model.backbone.width)
         self._run(rows, torch.zeros(self._rows, 0, 1, 1, dtype=torch.float64), Sampler(), hidden)
@@ -97,7 +94,7 @@ class CompiledEngine(Engine):
         loops.make_ready(self.packed.plan, self.packed.weights, self._memory, self.packed.size, self._rows)
 
     def _run(self, codes: Tensor, uniforms: Tensor, sampler: Sampler, hidden: Tensor) -> Tensor:
-        packed, sampling, log_prob = self.packed, numbers(sampler), torch.empty(codes.shape)
+        packed, sampling, log_prob = self.packed, numbers(sampler), torch.zeros(codes.shape)
 
         def run(first: int, last: int) -> None:
             loops.run(
@@ -109,6 +106,8 @@ class CompiledEngine(Engine):
         threads = min(torch.get_num_threads(), self._rows)
         bounds = [self._rows * i // threads for i in range(threads + 1)]
         for_each(run, list(pairwise(bounds)))
+        features = self._memory.reshape(self._rows, -1)[:, : self.model.backbone.width]
+        check_finite(bool(np.isfinite(features).all()) and bool(log_prob.isfinite().all() or not uniforms.numel()))
         self._phase = (self._phase + codes.shape[1]) % self.model.backbone.stride
         return log_prob
 

@@ -1,4 +1,4 @@
-"""Categorical codes by inverse CDF, as in `distributions/categorical.py`: masses in float32, their sums in float64."""
+"""Categorical codes by inverse CDF, as in `distributions/categorical.py`: masses and their sums over 16 in float32."""
 
 import math
 from typing import no_type_check

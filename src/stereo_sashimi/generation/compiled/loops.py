@@ -11,7 +11,10 @@ from stereo_sashimi.generation.compiled.layers import advance, dense, gated, nor
 from stereo_sashimi.ops.recurrent import LANES
 from stereo_sashimi.ops.simd import compiled, load, store
 
-# Operations and the columns of a plan. What a column holds depends on the operation: see `pack.py`.
+# Operations, and the columns of a plan: vectors X (in) and Y (out), where weights begin (W), and
+#   NORM     A width, B number of its epsilon             DENSE   A inputs, B vectors of outputs, C what `dense` does
+#   ADVANCE  A groups, B modes, C parts, X_STEP state     GATED   A inputs, B vectors of each half
+#   COPY, PLUS  A vectors; frame i of a group of POOL stands i X_STEP behind X, i Y_STEP behind Y
 NORM, ADVANCE, DENSE, GATED, COPY, PLUS = range(6)
 OP, STRIDE, X, Y, W, A, B, C, X_STEP, Y_STEP, POOL, COLUMNS = range(12)
 
