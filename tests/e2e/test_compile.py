@@ -25,6 +25,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_graph_break_from_codes_to_features_and_in_the_dml_head():
     result = run("tests/e2e/compile_script.py", "trace")
     assert result.returncode == 0, result.stderr[-3000:]

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 import stereo_sashimi
+from stereo_sashimi.generation.drawing import blocks
 from stereo_sashimi.tasks import callbacks
 
 pytestmark = pytest.mark.slow
@@ -146,12 +147,11 @@ def test_two_halves_are_the_whole(train, tmp_path, cut):
 def test_samples_are_drawn_from_the_average(train, tmp_path, monkeypatch):
     drawn = []
 
-    class Stream(callbacks.Stream):
-        def __init__(self, model, batch_size):
-            drawn.append({f"model.{n}": p.detach().clone() for n, p in model.named_parameters()})
-            super().__init__(model, batch_size)
+    def watched(model, *arguments):
+        drawn.append({f"model.{n}": p.detach().clone() for n, p in model.named_parameters()})
+        return blocks(model, *arguments)
 
-    monkeypatch.setattr(callbacks, "Stream", Stream)
+    monkeypatch.setattr(callbacks, "blocks", watched)
     watch = Weights()
     train(*OPTIONS, "callbacks=ema", f"callbacks.ema.decay={DECAY}", "callbacks.samples.seconds=0.0005",
           "callbacks.samples.every_n_validations=1", "trainer.max_steps=7", watchers=[watch])  # fmt: skip

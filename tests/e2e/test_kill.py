@@ -120,8 +120,8 @@ def random_kills(seed: int, count: int = 5) -> list[tuple[int, int]]:
 
 
 def some_of(kills):
-    """Two of them for CI, all for `make long`."""
-    return [pytest.param(*kill, marks=[pytest.mark.long] * (i > 1)) for i, kill in enumerate(kills)]
+    """One of them for CI, all for `make long`."""
+    return [pytest.param(*kill, marks=[pytest.mark.long] * (i > 0)) for i, kill in enumerate(kills)]
 
 
 @pytest.mark.slow
@@ -143,8 +143,15 @@ def test_with_loader_workers_that_read_ahead(command, straight, tmp_path, every,
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "options",
-    [("trainer.accumulate_grad_batches=2",), EMA, ("trainer.val_check_interval=4", "trainer.deterministic=true")],
-    ids=["accumulated gradients", "averaged weights", "validation inside epochs"],
+    [
+        pytest.param(("trainer.accumulate_grad_batches=2",), id="accumulated gradients"),
+        pytest.param(EMA, id="averaged weights", marks=pytest.mark.long),
+        pytest.param(
+            ("trainer.val_check_interval=4", "trainer.deterministic=true"),
+            id="validation inside epochs",
+            marks=pytest.mark.long,
+        ),
+    ],
 )
 def test_with_options(command, straight, tmp_path, options):
     kill_and_resume(command, tmp_path, straight(*options), options, 2, 7)

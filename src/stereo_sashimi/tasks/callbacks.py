@@ -1,5 +1,6 @@
 """Lightning callbacks of a training run: one-line progress, audio samples in the loggers; see also `checkpoints.py`."""
 
+import logging
 import resource
 import sys
 import time
@@ -18,12 +19,15 @@ from pytorch_lightning.utilities import rank_zero_only
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.generation.drawing import blocks
+from stereo_sashimi.generation.engine import NonFiniteError
 from stereo_sashimi.generation.whole import collect
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
 from stereo_sashimi.tasks.averaging import EMA
 from stereo_sashimi.tasks.checkpoints import fitting
 from stereo_sashimi.tasks.find import find
+
+log = logging.getLogger(__name__)
 
 
 class StepLines(Callback):
@@ -123,16 +127,21 @@ class SampleLogger(Callback):
         spec, step = pl_module.spec, trainer.global_step
         n_frames = max(1, round(self.seconds * spec.sample_rate))
         ema = find(trainer, EMA)
-        # The weights are read once, here.
-        with ema.applied(pl_module) if ema is not None else nullcontext():
-            drawing = blocks(pl_module.model, n_frames, [self.seed])
         parts = []
-        with _any_algorithm():
-            for block in drawing:
-                if trainer.received_sigterm:
-                    # There are seconds left, and the checkpoint comes after this.
-                    return
-                parts.append(block)
+        try:
+            with _any_algorithm():
+                # The weights are read once, here.
+                with ema.applied(pl_module) if ema is not None else nullcontext():
+                    drawing = blocks(pl_module.model, n_frames, [self.seed])
+                for block in drawing:
+                    if trainer.received_sigterm:
+                        # There are seconds left, and the checkpoint comes after this.
+                        return
+                    parts.append(block)
+        except NonFiniteError as error:
+            # What becomes of such a run is for train.on_nan to say.
+            log.warning("No sample is drawn at step %d: %s", step, error)
+            return
         pcm = collect(parts, spec).pcm[0]
         figure = sheet(pcm, spec.sample_rate, f"step {step}, seed {self.seed}")
         folder = Path(trainer.default_root_dir) / "samples"

@@ -238,6 +238,15 @@ def test_drawing_lifts_determinism_for_a_moment(task, tmp_path, monkeypatch):
     assert modes == [False]
 
 
+def test_nothing_is_drawn_from_a_model_that_is_nan(task, tmp_path, caplog):
+    with torch.no_grad():
+        next(task.model.head.parameters()).fill_(float("nan"))
+    SampleLogger(seconds=0.0002, every_n_validations=1).on_validation_end(Trainer(default_root_dir=str(tmp_path)), task)
+    assert list(tmp_path.iterdir()) == []
+    assert "No sample is drawn at step" in caplog.text
+    assert "NaN or infinity" in caplog.text
+
+
 def test_drawing_ends_when_the_run_has_to(task, tmp_path):
     trainer = Trainer(default_root_dir=str(tmp_path), received_sigterm=True)
     SampleLogger(seconds=10.0, every_n_validations=1).on_validation_end(trainer, task)
