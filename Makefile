@@ -8,10 +8,10 @@ DEMO_RUNS ?= runs/demo
 
 ifeq ($(SIZE),smallest)
 DEMO_TRAIN := scheduler.total_steps=6 scheduler.warmup_steps=2 train.val_chunk_size=4 trainer.log_every_n_steps=2
-DEMO_SECONDS := 0.05
+DEMO_SECONDS := 0.5
 else
 DEMO_TRAIN :=
-DEMO_SECONDS := 0.5
+DEMO_SECONDS := 5
 endif
 
 .PHONY: help
