@@ -8,6 +8,7 @@ import os
 import wave
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -104,7 +105,7 @@ class _File(io.FileIO):
 
     _size = 0
 
-    def write(self, data: memoryview | bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any) -> int:
         rest = memoryview(data).cast("B")
         count = len(rest)
         try:
@@ -140,7 +141,7 @@ class _FlacFile(_File):
 
     error: OSError | None = None
 
-    def write(self, data: memoryview | bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:

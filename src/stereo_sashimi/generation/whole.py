@@ -42,7 +42,8 @@ def score(model: LanguageModel, pcm: np.ndarray) -> TrackScore:
     The result is that of `model.log_prob` on the codes of `pcm`, summed. Raises ValueError for another array.
     """
     check_pcm(pcm, model.spec)
-    stream = Stream(model, 1)
+    # No frame is drawn, so an engine's weights would be packed for nothing.
+    stream = Stream(model, 1, "reference")
     total = np.sum([feed(stream, codes) for codes in segments(pcm, model.spec)], axis=0)
     return TrackScore(tuple(total.tolist()), len(pcm), model.spec)
 

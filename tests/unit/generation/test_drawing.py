@@ -23,8 +23,10 @@ from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config
 from stereo_sashimi.spec import AudioSpec
 
+COUPLED = CategoricalHeadConfig("autoregressive")
 
-def make(head=CategoricalHeadConfig("autoregressive"), channels: int = 2) -> LanguageModel:  # noqa: B008
+
+def make(head=COUPLED, channels: int = 2) -> LanguageModel:
     torch.manual_seed(0)
     backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2, 2), layer=S4Config(d_state=4))
     return LanguageModelConfig(AudioSpec(1000, channels, 8), EmbeddingConfig(4), backbone, head).build().double().eval()

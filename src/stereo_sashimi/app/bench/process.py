@@ -84,7 +84,7 @@ def _answer(sender: Connection, work: Callable[[], object]) -> None:
     signal.signal(signal.SIGTERM, _leave)
     try:
         sender.send(attempt("", work))
-    except Exception:
+    except Exception:  # Whatever it is, the process that asked raises it, with this traceback.
         sender.send(Crash(traceback.format_exc()))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

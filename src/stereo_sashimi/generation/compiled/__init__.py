@@ -107,7 +107,7 @@ class CompiledEngine(Engine):
         bounds = [self._rows * i // threads for i in range(threads + 1)]
         for_each(run, list(pairwise(bounds)))
         features = self._memory.reshape(self._rows, -1)[:, : self.model.backbone.width]
-        check_finite(bool(np.isfinite(features).all()) and bool(log_prob.isfinite().all() or not uniforms.numel()))
+        check_finite(bool(np.isfinite(features).all()) and bool(log_prob.isfinite().all()))
         self._phase = (self._phase + codes.shape[1]) % self.model.backbone.stride
         return log_prob
 

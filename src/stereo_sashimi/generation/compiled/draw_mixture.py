@@ -20,6 +20,7 @@ def mixture(p, k, n_levels, uniforms, sampling):
     everything = 0.0
     for i in range(k):
         everything += math.exp(np.float64(p[i]) - top)
+    log_sum = top + math.log(everything)
     chosen = _component(p, k, top, uniforms[0], sampling[TEMPERATURE])
     mean, log_scale = _logistic(p, k, chosen, n_levels)
     position = mean
@@ -34,7 +35,7 @@ def mixture(p, k, n_levels, uniforms, sampling):
     cells = np.empty(k)
     for i in range(k):
         mean, log_scale = _logistic(p, k, i, n_levels)
-        cells[i] = np.float64(p[i]) - top - math.log(everything) + _log_cell(mean, log_scale, code, n_levels)
+        cells[i] = np.float64(p[i]) - log_sum + _log_cell(mean, log_scale, code, n_levels)
         highest = max(highest, cells[i])
     mass = 0.0
     for i in range(k):
