@@ -107,6 +107,11 @@ def _check(model: LanguageModel, source: LanguageModel) -> None:
             f"{model.spec.n_channels} with {model.config.encoder.merge} and {model.config.decoder.coupling}. Give a "
             "mono model, one with encoder.merge=none, or one of the very same encoder and decoder."
         )
+    if source.config.encoder.table == "waveform" and source.config.encoder.merge == "mix":
+        raise ValueError(
+            "init_from holds a mono model with encoder.table=waveform and encoder.merge=mix, whose mixed rows are no "
+            "combination of features. Give one with encoder.merge=concat, sum or none."
+        )
     for name, value in _fields(model).items():
         if _fields(source).get(name) != value:
             raise ValueError(
@@ -122,6 +127,7 @@ def _fields(model: LanguageModel) -> dict[str, object]:
         "dataset.bits": config.spec.bits,
         "dataset.quantization": config.spec.quantization,
         "encoder.d_model": config.encoder.d_model,
+        "encoder.table": config.encoder.table,
         "decoder": config.decoder.kind,
         "decoder.n_mixtures": getattr(config.decoder, "n_mixtures", None),
     }

@@ -1,6 +1,7 @@
 """MultiChannelEmbedding: codes of one or more channels -> features, one table per channel.
 
-The other end of the model, features -> distributions of codes, is in `heads.py`.
+A table has a row for every code, or makes them from a few (`waveform_table.py`). The other end of the model, features
+-> distributions of codes, is in `heads.py`.
 """
 
 import math
@@ -11,8 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stereo_sashimi.nn.waveform_table import WaveformTable
+
 MERGES = ("concat", "sum", "mix", "none")
 INITS = ("normal", "waveform")
+TABLES = ("free", "waveform")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class EmbeddingConfig:
       learned 1x1 convolution over all channels behind concat, and gives d_model. With `"none"` channels are not
       merged: the language model runs each as a sequence of its own (`separate`).
     - `init`: `"normal"` draws N(0, 1); `"waveform"` makes rows that are smooth in the amplitude.
+    - `table`: `"free"` learns a row for every code; `"waveform"` learns about 50 from which all rows are made, which
+      makes 16-bit models small (`init` has no meaning then and must be "normal").
 
     Raises ValueError, naming the field, for any other value.
     """
@@ -32,6 +38,7 @@ class EmbeddingConfig:
     d_model: int = 64
     merge: str = "concat"
     init: str = "normal"
+    table: str = "free"
 
     def __post_init__(self) -> None:
         if isinstance(self.d_model, bool) or not isinstance(self.d_model, int) or self.d_model < 1:
@@ -40,6 +47,13 @@ class EmbeddingConfig:
             raise ValueError(f"encoder.merge must be one of {', '.join(MERGES)}; got {self.merge!r}.")
         if self.init not in INITS:
             raise ValueError(f"encoder.init must be one of {', '.join(INITS)}; got {self.init!r}.")
+        if self.table not in TABLES:
+            raise ValueError(f"encoder.table must be one of {', '.join(TABLES)}; got {self.table!r}.")
+        if self.table == "waveform" and self.init != "normal":
+            raise ValueError(
+                f"encoder.init={self.init} fills free rows, and encoder.table=waveform has none. Use "
+                "encoder.init=normal."
+            )
 
     @property
     def separate(self) -> bool:
@@ -48,7 +62,7 @@ class EmbeddingConfig:
 
     def build(self, d_input: int, n_levels: int) -> "MultiChannelEmbedding":
         """Make the module for `d_input` channels of `n_levels` codes."""
-        return MultiChannelEmbedding(d_input, n_levels, self.d_model, self.merge, self.init)
+        return MultiChannelEmbedding(d_input, n_levels, self.d_model, self.merge, self.init, self.table)
 
 
 class MultiChannelEmbedding(nn.Module):
@@ -57,19 +71,28 @@ class MultiChannelEmbedding(nn.Module):
     `merge="none"` is for one channel: raises ValueError where d_input is more.
     """
 
-    def __init__(self, d_input: int, n_levels: int, d_model: int, merge: str = "concat", init: str = "normal") -> None:
+    def __init__(
+        self,
+        d_input: int,
+        n_levels: int,
+        d_model: int,
+        merge: str = "concat",
+        init: str = "normal",
+        table: str = "free",
+    ) -> None:
         super().__init__()
-        EmbeddingConfig(d_model, merge, init)
+        EmbeddingConfig(d_model, merge, init, table)
         if d_input < 1:
             raise ValueError(f"MultiChannelEmbedding needs d_input of at least 1 channel; got {d_input}.")
         if merge == "none" and d_input != 1:
             raise ValueError(f"An embedding with merge='none' takes one channel at a time; got d_input={d_input}.")
         self.d_input, self.n_levels, self.d_model, self.merge = d_input, n_levels, d_model, merge
         self.d_output = d_input * d_model if merge == "concat" else d_model
-        self.tables = nn.ModuleList(nn.Embedding(n_levels, d_model) for _ in range(d_input))
+        kind = WaveformTable if table == "waveform" else nn.Embedding
+        self.tables = nn.ModuleList(kind(n_levels, d_model) for _ in range(d_input))
         if init == "waveform":
-            for table in self.tables.parameters():
-                waveform_rows_(table)
+            for rows in self.tables.parameters():
+                waveform_rows_(rows)
         self.mix = nn.Linear(d_input * d_model, d_model) if merge == "mix" else nn.Identity()
 
     def forward(self, codes: Int[Tensor, "batch length channels"]) -> Float[Tensor, "batch length d_output"]:

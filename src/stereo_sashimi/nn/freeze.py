@@ -5,14 +5,16 @@ import copy
 import torch
 from torch import nn
 
+from stereo_sashimi.nn.embedding import MultiChannelEmbedding
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 from stereo_sashimi.nn.s4 import S4
 from stereo_sashimi.nn.ssm import FrozenSSM
+from stereo_sashimi.nn.waveform_table import WaveformTable
 from stereo_sashimi.nn.weight_norm import WeightNormLinear
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """A copy of `model` for inference: state space models discretised once, weight normalisation applied once.
+    """A copy of `model` for inference: state space models discretised, weights normalised and tables made once.
 
     The same lines of code run on it; only the work that every step would repeat is done here. Later changes of the
     original's parameters do not reach the copy.
@@ -24,4 +26,13 @@ def freeze(model: nn.Module) -> nn.Module:
                 module.ssm = FrozenSSM(module.ssm.discretize().to(module.D.dtype.to_complex()))
             elif isinstance(module, (DownPool, UpPool)) and isinstance(module.linear, WeightNormLinear):
                 module.linear = module.linear.plain().requires_grad_(False)
+            elif isinstance(module, MultiChannelEmbedding):
+                module.tables = nn.ModuleList(_plain(table) for table in module.tables)
     return model
+
+
+def _plain(table: nn.Module) -> nn.Module:
+    """A table with a row for every code."""
+    if not isinstance(table, WaveformTable):
+        return table
+    return nn.Embedding.from_pretrained(table.rows())

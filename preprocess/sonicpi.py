@@ -1,0 +1,8 @@
+"""Split the CC0 sounds of Sonic Pi into train, valid and test; the work is in `stereo_sashimi/data/sonicpi.py`."""
+
+import sys
+
+from stereo_sashimi.data.sonicpi import main
+
+if __name__ == "__main__":
+    sys.exit(main())
