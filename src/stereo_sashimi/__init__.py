@@ -6,9 +6,11 @@ Public API (docs/python.md):
   score, generate      the bits that a model needs for a recording; a recording that it makes or continues
   AudioSpec            the audio a model reads: rate, channels, bits
   LanguageModelConfig  describes a model; `.build()` makes a LanguageModel
+  encode, decode       a recording as the bytes of a lossless .ssc file, and back
   Stream, Sampler      sampling frame by frame
   TrackScore           what `score` returns
   CheckpointError      a file that holds no model
+  CodecError           a recording that cannot be coded, or bytes that cannot be decoded
   interop              checkpoints of the original S4 repository
 
 Names are imported when first used, so that preparing data starts without torch.
@@ -21,6 +23,9 @@ from stereo_sashimi.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from stereo_sashimi import interop as interop
+    from stereo_sashimi.codec import CodecError as CodecError
+    from stereo_sashimi.codec import decode as decode
+    from stereo_sashimi.codec import encode as encode
     from stereo_sashimi.generation.files import read as read
     from stereo_sashimi.generation.files import write as write
     from stereo_sashimi.generation.sample import Sampler as Sampler
@@ -38,11 +43,14 @@ if TYPE_CHECKING:
 _HOME = {
     "AudioSpec": "spec",
     "CheckpointError": "models.weights",
+    "CodecError": "codec",
     "LanguageModel": "models.language_model",
     "LanguageModelConfig": "models.language_model",
     "Sampler": "generation.sample",
     "Stream": "generation.stream",
     "TrackScore": "generation.whole",
+    "decode": "codec",
+    "encode": "codec",
     "generate": "generation.whole",
     "load": "models.checkpoint",
     "read": "generation.files",
@@ -53,12 +61,15 @@ _HOME = {
 __all__ = [
     "AudioSpec",
     "CheckpointError",
+    "CodecError",
     "LanguageModel",
     "LanguageModelConfig",
     "Sampler",
     "Stream",
     "TrackScore",
     "__version__",
+    "decode",
+    "encode",
     "generate",
     "interop",
     "load",

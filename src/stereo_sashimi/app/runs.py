@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from stereo_sashimi.pretrained import FOLDER as PRETRAINED_FOLDER
+from stereo_sashimi.pretrained import NAME as PRETRAINED
+
 STATUS_FILE = "run.json"
 # The names of models/export.py, which is not imported here: a report should not wait for torch.
 EXPORTED = ("config.json", "model.safetensors")
@@ -11,7 +14,8 @@ EXPORTED = ("config.json", "model.safetensors")
 def find_checkpoint(given: str | None, runs: str, key: str = "checkpoint") -> Path:
     """The file that the user means: a .ckpt, or the weights of an exported model.
 
-    - `given`: a file, a run folder, an exported model's folder, or None for the newest finished run under `runs`.
+    - `given`: a file, a run folder, an exported model's folder, `pretrained` for the shipped model, or None for the
+      newest finished run under `runs`.
     - `key`: what it is called in messages.
 
     Of a run folder the best weights are taken, or the last where no validation ran. Raises ValueError.
@@ -19,7 +23,7 @@ def find_checkpoint(given: str | None, runs: str, key: str = "checkpoint") -> Pa
     if given is None:
         return _of_run(newest_finished(Path(runs)))
     # A name of digits reaches us as a number.
-    path = Path(str(given))
+    path = PRETRAINED_FOLDER if given == PRETRAINED else Path(str(given))
     if (path / EXPORTED[0]).is_file():
         return path / EXPORTED[1]
     if path.is_dir():
@@ -62,7 +66,7 @@ def newest_finished(runs: Path) -> Path:
             continue
     if not finished:
         raise ValueError(
-            f"There is no finished run under {runs}/. Train one (python train.py experiment=audio/sashimi-sample) "
-            "or name one: checkpoint=runs/<run>."
+            f"There is no finished run under {runs}/. Train one (python train.py experiment=audio/sashimi-sample), "
+            "name one (checkpoint=runs/<run>), or take the shipped model (checkpoint=pretrained)."
         )
     return max(finished)[1]

@@ -129,8 +129,10 @@ def float_to_pcm(x: Float[np.ndarray, "*shape"]) -> tuple[Int16[np.ndarray, "*sh
         return _clip(np.rint(x.astype(np.promote_types(x.dtype, np.float32)) * 32768))
 
 
-def write_pcm(path: PathLike, pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> None:
-    """Write a 16-bit `.wav` or `.flac` file (by suffix); it appears under its name only when it is complete.
+def write_pcm(path: PathLike, pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, *, bits: int = 16) -> None:
+    """Write a `.wav` or `.flac` file (by suffix); it appears under its name only when it is complete.
+
+    `bits`: 16, or 8, which keeps the upper byte of each sample.
 
     Raises AudioError for another suffix or array, for more than a WAV file can hold (4 GiB), and if the file cannot
     be written, for instance because the disk is full; no partial file is left behind.
@@ -146,7 +148,8 @@ def write_pcm(path: PathLike, pcm: Int16[np.ndarray, "frames channels"], sample_
     # Encoded in memory: libsndfile does not report a full disk, the file object below does.
     encoded = io.BytesIO()
     try:
-        soundfile.write(encoded, pcm, sample_rate, format=kind, subtype="PCM_16")
+        subtype = "PCM_16" if bits == 16 else "PCM_U8" if kind == "WAV" else "PCM_S8"
+        soundfile.write(encoded, pcm, sample_rate, format=kind, subtype=subtype)
     except (soundfile.SoundFileError, ValueError, OverflowError) as error:
         raise AudioError(
             f"{path}: {pcm.shape[1]} channels at {sample_rate} Hz cannot be written as {kind} ({error})."

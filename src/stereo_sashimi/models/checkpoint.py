@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from stereo_sashimi import pretrained
 from stereo_sashimi.models import export
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.weights import CheckpointError as CheckpointError
@@ -54,14 +55,15 @@ def load(path: str | Path, backend: str = "auto") -> LanguageModel:
     """The language model of a file or folder, in eval mode on the CPU; `model.spec` is its audio format.
 
     - `path`: a run folder (its best weights, or the last where no validation ran), a .ckpt file written by `train.py`,
-      or a model written by `save`: its folder, its config.json or its .safetensors file.
+      a model written by `save`: its folder, its config.json or its .safetensors file; or `"pretrained"`, the model
+      that comes with this package.
     - `backend`: kernel backend, see `ops/backend.py`.
 
     The model has the precision of its weights, float32 or float64. Raises CheckpointError (a ValueError) naming the
     file and what is wrong with it, and as `resolve` for the backend.
     """
     backend = resolve(backend)
-    path = Path(path)
+    path = pretrained.FOLDER if path == pretrained.NAME else Path(path)
     if path.is_dir():
         path = _inside(path)
     if path.suffix in (".safetensors", ".json"):

@@ -5,6 +5,8 @@ description can name sizes that no machine holds.
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +69,15 @@ def collect(model: nn.Module) -> dict[str, Tensor]:
             named[f"{prefix}.{REMAINDER}"] = module.C_remainder
     # Parameters that share memory are written twice, and shared again by the model that is built.
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named.items()}
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """SHA-256, in hexadecimal, of a model's description and weights: equal for models that are equal to the bit."""
+    digest = hashlib.sha256(json.dumps(model.config.to_plain(), sort_keys=True).encode())
+    for name, tensor in sorted(collect(model).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check(config: LanguageModelConfig, weights: Mapping[str, Any], where: str) -> None:

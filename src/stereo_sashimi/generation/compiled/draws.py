@@ -25,30 +25,41 @@ LINEAR, COUPLING, OUTER, FIELDS = range(4)
 
 @compiled
 @no_type_check
+def parameters(head, w, mixers, memory, size, first, last, codes, t, c):
+    """Parameters of channel c of frame t to memory[PARAMETERS] of the rows; `codes` has the channels before it."""
+    at, x = head[PARAMETERS], 0
+    this = head[CHANNELS + c * FIELDS : CHANNELS + (c + 1) * FIELDS]
+    moves = c > 0 and head[COUPLED] > 0 and head[KIND] == DML
+    if c and head[COUPLED]:
+        if head[KIND] == CATEGORICAL:
+            x = head[FEATURES]
+            _mix(head, w, this, c, mixers, memory, size, first, last, codes, t)
+        else:
+            groups = -(-c * head[N_MIXTURES] // (2 * LANES)) * 2
+            dense(w, this[COUPLING], head[WIDTH], groups, memory, size, first, last, 0, head[INNER], WRITE)
+    dense(w, this[LINEAR], head[WIDTH], head[GROUPS], memory, size, first, last, x, at, WRITE)
+    if moves:
+        for row in range(first, last):
+            base = row * size
+            p = memory[base + at : base + at + head[GROUPS] * LANES]
+            _move_means(p, head[N_MIXTURES], memory[base + head[INNER] :], codes[row, t, :c], head[N_LEVELS])
+
+
+@compiled
+@no_type_check
 def draw_frame(head, w, mixers, memory, size, first, last, codes, t, uniforms, sampling, log_prob):
     """Draw frame t of the rows, channel after channel, into `codes`, and its log-probability into `log_prob`."""
     at = head[PARAMETERS]
     for c in range(head[N_CHANNELS]):
-        this = head[CHANNELS + c * FIELDS : CHANNELS + (c + 1) * FIELDS]
-        x = 0
-        if c and head[COUPLED]:
-            if head[KIND] == CATEGORICAL:
-                x = head[FEATURES]
-                _mix(head, w, this, c, mixers, memory, size, first, last, codes, t)
-            else:
-                groups = -(-c * head[N_MIXTURES] // (2 * LANES)) * 2
-                dense(w, this[COUPLING], head[WIDTH], groups, memory, size, first, last, 0, head[INNER], WRITE)
-        dense(w, this[LINEAR], head[WIDTH], head[GROUPS], memory, size, first, last, x, at, WRITE)
+        parameters(head, w, mixers, memory, size, first, last, codes, t, c)
         for row in range(first, last):
             base, u = row * size, uniforms[row, t, c]
             if head[KIND] == CATEGORICAL:
                 room = base + head[MASSES]
                 code, log_p = categorical(memory, base + at, room, head[GROUPS], head[N_LEVELS], u[0], sampling)
             else:
-                k, p = head[N_MIXTURES], memory[base + at : base + at + head[GROUPS] * LANES]
-                if c and head[COUPLED]:
-                    _move_means(p, k, memory[base + head[INNER] :], codes[row, t, :c], head[N_LEVELS])
-                code, log_p = mixture(p, k, head[N_LEVELS], u, sampling)
+                p = memory[base + at : base + at + head[GROUPS] * LANES]
+                code, log_p = mixture(p, head[N_MIXTURES], head[N_LEVELS], u, sampling)
             codes[row, t, c], log_prob[row, t, c] = code, log_p
 
 

@@ -67,6 +67,16 @@ def embed(codes, t, tables, merge, memory, size, first, last, y):
 
 @compiled
 @no_type_check
+def feed(plan, w, epsilons, tables, embedding, memory, size, first, last, phase, codes, t):
+    """The rows take frame t of `codes`: embed it, run the operations that are due at `phase`."""
+    embed(codes, t, tables, embedding[0], memory, size, first, last, embedding[1])
+    for o in range(len(plan)):
+        if (phase + 1) % plan[o, STRIDE] == 0:
+            operate(plan[o], w, epsilons, phase, memory, size, first, last)
+
+
+@compiled
+@no_type_check
 def run(plan, w, epsilons, tables, embedding, head, mixers, memory, size, first, last, phase, codes, uniforms, sampling,
         log_prob, hidden):  # fmt: skip
     """All frames of `codes` (rows, frames, channels) for the rows from `first` to `last`.
@@ -79,10 +89,7 @@ def run(plan, w, epsilons, tables, embedding, head, mixers, memory, size, first,
     for t in range(codes.shape[1]):
         if draws:
             draw_frame(head, w, mixers, memory, size, first, last, codes, t, uniforms, sampling, log_prob)
-        embed(codes, t, tables, embedding[0], memory, size, first, last, embedding[1])
-        for o in range(len(plan)):
-            if (phase + 1) % plan[o, STRIDE] == 0:
-                operate(plan[o], w, epsilons, phase, memory, size, first, last)
+        feed(plan, w, epsilons, tables, embedding, memory, size, first, last, phase, codes, t)
         phase += 1
         if keeps:
             for row in range(first, last):

@@ -1,0 +1,7 @@
+"""Lossless codec: recordings coded by a model's probabilities. `encode` and `decode` are in `compress.py`, audio files
+in `files.py`, the format in `container.py`.
+"""
+
+from stereo_sashimi.codec.compress import decode as decode
+from stereo_sashimi.codec.compress import encode as encode
+from stereo_sashimi.codec.container import CodecError as CodecError
