@@ -11,11 +11,19 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from stereo_sashimi.app import compress as app_compress
+from stereo_sashimi.app import evaluate as app_evaluate
 from stereo_sashimi.app import generate as app_generate
 from stereo_sashimi.app import train as app_train
 from stereo_sashimi.app.errors import speak
 from stereo_sashimi.audio.io import write_pcm
 
+RUNS = {
+    "train": app_train.run,
+    "generate": app_generate.run,
+    "evaluate": app_evaluate.run,
+    "compress": app_compress.run,
+}
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 44100
 SMALL = (
@@ -146,7 +154,7 @@ def refusal(
         before = contents(tmp_path)
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
-            speak({"train": app_train.run, "generate": app_generate.run}[command])(cfg)
+            speak(RUNS[command])(cfg)
         error = capsys.readouterr().err
         assert stopped.value.code == 1
         assert "Traceback" not in error

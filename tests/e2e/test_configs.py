@@ -9,12 +9,13 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from stereo_sashimi.app import build
+from stereo_sashimi.app import build, compress, evaluate, generate
 from stereo_sashimi.app.check import check_keys
-from stereo_sashimi.app.generate import SECTIONS
 from stereo_sashimi.ops.backend import KERNELS
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
 
+# Keys of the commands whose configs are flat.
+COMMANDS = {"generate": generate.SECTIONS, "evaluate": evaluate.SECTIONS, "compress": compress.SECTIONS}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 EXPERIMENTS = sorted(path.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
@@ -82,14 +83,15 @@ def test_no_file_is_forgotten():
     tested |= {f"experiment/{name}.yaml" for name in EXPERIMENTS} | {f"scheduler/{name}.yaml" for name in SCHEDULERS}
     # The commands, and Hydra's own settings, which compose() leaves out of what it returns.
     # The sweep has tests of its own, test_sweep.py.
-    others = {"train.yaml", "generate.yaml", "hydra/default.yaml", "hydra/generate.yaml", "sweep/optuna.yaml"}
+    others = {"train.yaml", "hydra/default.yaml", "sweep/optuna.yaml"}
+    others |= {f"{folder}{command}.yaml" for command in COMMANDS for folder in ("", "hydra/")}
     assert set(FILES) - tested == others
 
 
-@pytest.mark.parametrize("command", ["train", "generate"])
+@pytest.mark.parametrize("command", ["train", *COMMANDS])
 def test_commands_compose(composed, command):
     cfg = composed(command)
-    check_keys(cfg, *([SECTIONS] if command == "generate" else []))
+    check_keys(cfg, *([COMMANDS[command]] if command in COMMANDS else []))
 
 
 @pytest.mark.parametrize("file", FILES)

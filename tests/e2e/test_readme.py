@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from stereo_sashimi.app import compress, evaluate, generate
 from stereo_sashimi.app.check import check_keys
-from stereo_sashimi.app.generate import SECTIONS
 
+COMMANDS = {
+    "generate.py": generate.SECTIONS,
+    "evaluate.py": evaluate.SECTIONS,
+    "compress.py": compress.SECTIONS,
+}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -50,11 +55,11 @@ def test_python_commands_parse(line, composed):
         assert importlib.util.find_spec(arguments[0]) is not None
         return
     assert (ROOT / script).is_file()
-    if script in ("train.py", "generate.py"):
+    if script == "train.py" or script in COMMANDS:
         cfg = composed(script.removesuffix(".py"), *(word for word in arguments if not word.startswith("--")))
-        check_keys(cfg, *([SECTIONS] if script == "generate.py" else []))
+        check_keys(cfg, *([COMMANDS[script]] if script in COMMANDS else []))
     else:
-        known = "\n".join(path.read_text() for path in (ROOT / "src/stereo_sashimi/data").glob("prepare*.py"))
+        known = "\n".join(path.read_text() for path in (ROOT / "src/stereo_sashimi/data").glob("*.py"))
         for option in (word for word in arguments if word.startswith("--")):
             assert f'"{option}"' in known
 

@@ -57,7 +57,7 @@ def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
     n_frames, prompt = options.frames(cfg, model.spec), options.prompt(cfg, model.spec)
     backend = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
     print(
-        f"checkpoint {relative(path)}\n{_line(model)}\nbackend {backend}  engine {engine.name}  device {device}",
+        f"checkpoint {relative(path)}\n{model_line(model)}\nbackend {backend}  engine {engine.name}  device {device}",
         flush=True,
     )
     if (waiting := engine.preparation()) is not None:
@@ -108,7 +108,8 @@ def _pipe() -> PcmPipe:
     return PcmPipe(sys.stdout.fileno())
 
 
-def _line(model: LanguageModel) -> str:
+def model_line(model: LanguageModel) -> str:
+    """A line about a model, for people."""
     spec = model.spec
     return (
         f"model {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters  {spec.n_channels} channels  "

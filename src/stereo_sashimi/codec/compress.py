@@ -203,7 +203,12 @@ def _restore(
     if modelled:
         machine.rewind()
         words = [np.frombuffer(segments[i].payload, "<u4").astype(np.uint32) for i in modelled]
-        codes = dict(zip(modelled, machine.decode(words, [lengths[i] for i in modelled], on_frames), strict=True))
+        try:
+            decoded = machine.decode(words, [lengths[i] for i in modelled], on_frames)
+        except AssertionError as error:
+            # So constriction calls words that no encoder of these probabilities can have written.
+            raise CodecError(f"a segment is no code of this model ({error}). Nothing of it can be used.") from error
+        codes = dict(zip(modelled, decoded, strict=True))
     for i, (segment, length) in enumerate(zip(segments, lengths, strict=True)):
         if segment.mode == MODEL:
             out.append(quantize.decode(codes[i], spec))

@@ -141,10 +141,10 @@ class Lanes(CompiledEngine):
         for_each(run, [(a, b) for a, b in pairwise(bounds) if a < b])
         self._phase = (self._phase + frames) % self.model.backbone.stride
         self._check()
-        lanes = (self.batch_size, self.model.n_sequences, frames)
-        # Channels that are sequences of their own stand side by side in a frame, as they do in the codes.
-        by_lane = np.moveaxis(weights.reshape(*lanes, -1, CELLS), 1, 2).reshape(self.batch_size, frames, -1, CELLS)
-        chosen = np.moveaxis(cells.reshape(*lanes, -1), 1, 2).reshape(self.batch_size, frames, -1)
+        # (lane, sequence, frame, channel, stage, ..): a decoder takes a stage of all sequences before the next one.
+        lanes = (self.batch_size, self.model.n_sequences, *shape[1:])
+        by_lane = np.moveaxis(weights.reshape(*lanes, CELLS), 1, 4).reshape(self.batch_size, frames, -1, CELLS)
+        chosen = np.moveaxis(cells.reshape(lanes), 1, 4).reshape(self.batch_size, frames, -1)
         return list(zip(by_lane, chosen, strict=True))
 
     def _rows_of(self, segments: Sequence[np.ndarray], frames: int) -> np.ndarray:

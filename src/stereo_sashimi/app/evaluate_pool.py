@@ -1,0 +1,158 @@
+"""Scoring the recordings of an evaluation: one after the other here, or several at once in processes of their own.
+
+Each process computes with one thread: more of them add in another order, which moves the last bits of a total.
+"""
+
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from types import TracebackType
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stereo_sashimi.app.evaluate_options import Track
+from stereo_sashimi.app.evaluate_tracks import Job, evaluate_track
+from stereo_sashimi.app.progress import LINE_SECONDS, speed
+from stereo_sashimi.app.signals import Signals, Stopped
+from stereo_sashimi.metrics.totals import TrackResult
+
+# How long a signal may go unseen while other processes work.
+POLL_SECONDS = 0.5
+# Of this process when it is one of several: what they do, and whether they shall stop.
+_worker: tuple[Job, Event] | None = None
+
+
+class Meter:
+    """How far an evaluation is: a bar on a terminal, else a line now and then, both on standard error.
+
+    - `frames`: to be scored, over all passes. `rate`: of the model.
+    """
+
+    def __init__(self, frames: int, rate: int) -> None:
+        self._frames, self._rate, self._done = frames, rate, 0
+        self._bar = Progress(
+            TextColumn("evaluating"),
+            BarColumn(),
+            TextColumn("{task.fields[done]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("evaluating", total=frames, done="")
+        self._since = self._printed = time.monotonic()
+
+    def __enter__(self) -> "Meter":
+        if not self._bar.disable:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._bar.disable:
+            self._bar.stop()
+
+    def add(self, frames: int) -> None:
+        """Count frames that were scored."""
+        self._done += frames
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=self._done, done=self._line())
+        elif time.monotonic() - self._printed >= LINE_SECONDS:
+            self._printed = time.monotonic()
+            print(f"evaluating  {self._line()}", file=sys.stderr, flush=True)
+
+    def _line(self) -> str:
+        per_s = self._done / max(time.monotonic() - self._since, 1e-9)
+        done, whole = self._done / self._rate, self._frames / self._rate
+        return f"{done:.1f} of {whole:.1f} s  {speed(per_s, self._rate)}"
+
+
+def evaluate_all(
+    job: Job,
+    tracks: Sequence[Track],
+    processes: int,
+    signals: Signals,
+    meter: Meter,
+    told: Callable[[TrackResult], None],
+) -> None:
+    """Score all `tracks`, up to `processes` of them at the same time; `told` gets each result when it is there.
+
+    Where a signal raises Stopped, the recordings at work are saved first.
+    """
+    processes = min(processes, len(tracks))
+    if processes > 1:
+        _in_processes(job, tracks, processes, signals, meter, told)
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for track in tracks:
+            told(evaluate_track(job, track, meter.add))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_processes(
+    job: Job,
+    tracks: Sequence[Track],
+    processes: int,
+    signals: Signals,
+    meter: Meter,
+    told: Callable[[TrackResult], None],
+) -> None:
+    # Spawned: a fork would take over threads' locks, and has no CUDA.
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    executor = ProcessPoolExecutor(processes, context, _begin, (job, stop))
+    try:
+        with _not_for_children():
+            pending = {executor.submit(_in_worker, track) for track in tracks}
+        while pending:
+            done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                result = future.result()
+                meter.add(result.frames * len(job.passes()))
+                told(result)
+    except BaseException:
+        # They save what they reached; a second Ctrl-C waits for that.
+        signals.hold()
+        stop.set()
+        raise
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _not_for_children() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal; those begun in here ignore it, as this one tells them to stop."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(job: Job, stop: Event) -> None:
+    global _worker
+    _worker = job, stop
+    torch.set_num_threads(1)
+
+
+def _in_worker(track: Track) -> TrackResult:
+    assert _worker is not None
+    job, stop = _worker
+    parent = multiprocessing.parent_process()
+
+    def watch(frames: int) -> None:
+        if stop.is_set() or (parent is not None and not parent.is_alive()):
+            raise Stopped(signal.SIGTERM)
+
+    return evaluate_track(job, track, watch)

@@ -1,0 +1,118 @@
+"""Totals over the tracks of an evaluation: bits over samples, not means of ratios, and how far they can be trusted."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stereo_sashimi.spec import AudioSpec
+
+RESAMPLES, SEED = 10_000, 0
+# Numbers that one block of resamples draws, 32 MiB of them.
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """What one recording costs.
+
+    - `file`: its name. `sha256`: of its PCM. `frames`, `sample_rate`, `n_channels`: what was scored of it.
+    - `contexts`: by name, `carried` or a number of frames, {"channel_nats": [..]}; the main one first.
+    - `independent`: the same of the model with independent channels, in the main context, or None.
+    - `bits_each_second`: (seconds, channels), in the main context.
+    - `lossless`: bits of the whole coded file, by the coder's name.
+    """
+
+    file: str
+    sha256: str
+    frames: int
+    sample_rate: int
+    n_channels: int
+    contexts: dict[str, dict[str, list[float]]]
+    independent: dict[str, list[float]] | None
+    bits_each_second: list[list[float]]
+    lossless: dict[str, int]
+
+    @property
+    def samples(self) -> int:
+        """Frames times channels."""
+        return self.frames * self.n_channels
+
+    def bits(self, context: str) -> float:
+        """Bits of all channels."""
+        return math.fsum(self.contexts[context]["channel_nats"]) / math.log(2)
+
+    @property
+    def independent_bits(self) -> float | None:
+        """Bits of all channels under the model with independent ones, if there is one."""
+        return None if self.independent is None else math.fsum(self.independent["channel_nats"]) / math.log(2)
+
+
+def channel_labels(spec: AudioSpec, coupling: str) -> tuple[str, ...]:
+    """What the bits of each channel are: with `coupling` autoregressive the right one's are given the left one."""
+    names = spec.channel_names
+    if coupling == "independent":
+        return names
+    return tuple(f"{name} | {', '.join(names[:c])}" if c else name for c, name in enumerate(names))
+
+
+def pooled(tracks: Sequence[TrackResult], spec: AudioSpec, labels: Sequence[str]) -> dict[str, Any]:
+    """Totals over at least one track, which must have the same contexts; as plain fields for JSON.
+
+    The sums are exact, so they depend neither on the order of the tracks nor on who made them. A coder that lacks a
+    track is left out. `labels`: one a channel.
+    """
+    tracks = sorted(tracks, key=lambda track: track.file)
+    samples = [track.samples for track in tracks]
+    frames = sum(track.frames for track in tracks)
+    contexts = {}
+    for name in tracks[0].contexts:
+        ratio = _ratio([track.bits(name) for track in tracks], samples)
+        by_channel = zip(*(track.contexts[name]["channel_nats"] for track in tracks), strict=True)
+        channels = {
+            label: math.fsum(nats) / math.log(2) / frames for label, nats in zip(labels, by_channel, strict=True)
+        }
+        bpb = 8 / spec.bits * ratio["bits_per_sample"]
+        bits_per_sample, low_high = ratio["bits_per_sample"], ratio["interval"]
+        contexts[name] = {
+            "bits_per_sample": bits_per_sample, "bpb": bpb, "interval": low_high, "channels": channels
+        }  # fmt: skip
+    main = next(iter(contexts))
+    gains = [track.independent_bits - track.bits(main) for track in tracks if track.independent_bits is not None]
+    coders = [name for name in tracks[0].lossless if all(name in track.lossless for track in tracks)]
+    return {
+        "tracks": len(tracks),
+        "frames": frames,
+        "contexts": contexts,
+        "cross_channel_gain": _ratio(gains, samples) if len(gains) == len(tracks) else None,
+        "lossless": {name: _ratio([float(track.lossless[name]) for track in tracks], samples) for name in coders},
+    }
+
+
+def interval(
+    bits: Sequence[float], samples: Sequence[int], confidence: float = 0.95, resamples: int = RESAMPLES
+) -> list[float] | None:
+    """Bootstrap interval [low, high] of total bits over total samples, by drawing tracks anew; None for one track.
+
+    Percentiles of `resamples` ratios of sums, each over as many tracks as there are, drawn with replacement from
+    always the same random numbers.
+    """
+    if len(bits) < 2:
+        return None
+    rng, n = np.random.default_rng(SEED), len(bits)
+    numerators, denominators = np.asarray(bits, np.float64), np.asarray(samples, np.float64)
+    ratios, todo = [], resamples
+    while todo:
+        count = min(todo, max(1, _BLOCK // n))
+        drawn = rng.integers(n, size=(count, n))
+        ratios.append(numerators[drawn].sum(1) / denominators[drawn].sum(1))
+        todo -= count
+    tail = (1 - confidence) / 2
+    low_high: list[float] = np.quantile(np.concatenate(ratios), [tail, 1 - tail]).tolist()
+    return low_high
+
+
+def _ratio(bits: Sequence[float], samples: Sequence[int]) -> dict[str, Any]:
+    return {"bits_per_sample": math.fsum(bits) / sum(samples), "interval": interval(bits, samples)}

@@ -1,0 +1,76 @@
+"""Coders: sizes of real files, channels apart or together, 8 bits, programs that are there, absent or fail."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stereo_sashimi.metrics import lossless
+from stereo_sashimi.metrics.lossless import LosslessError, coded_bits
+
+PROGRAMS = {"flac": ("flac binary -8", "flac binary -8, no mid/side"), "wavpack": ("wavpack -hhx6",)}
+
+
+def music(channels: int, frames: int = 20000) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    mid = 8000 * np.sin(np.arange(frames) / 30) + 400 * rng.standard_normal(frames)
+    return np.stack([mid, mid + 5 * rng.standard_normal(frames)][:channels], axis=1).astype(np.int16)
+
+
+@pytest.fixture
+def no_programs(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+
+
+def test_names_are_of_what_is_here():
+    there = [name for program, names in PROGRAMS.items() if shutil.which(program) for name in names]
+    assert list(coded_bits(music(2), 44100)) == ["flac -8", "flac -8, no mid/side", *there]
+    assert "no mid/side" not in " ".join(coded_bits(music(1), 44100))
+
+
+def test_mid_side_pays_where_channels_are_alike(no_programs):
+    found = coded_bits(music(2), 44100)
+    assert found["flac -8"] < 0.8 * found["flac -8, no mid/side"] < 0.8 * 16 * 40000
+    single = coded_bits(music(2)[:, :1], 44100)
+    assert set(single) == {"flac -8"}
+    assert all(bits % 8 == 0 for bits in found.values())
+
+
+@pytest.mark.parametrize(("bits", "subtype", "form"), [(8, "PCM_S8", "FLAC"), (8, "PCM_U8", "WAV")])
+def test_eight_bits_are_the_top_byte(bits, subtype, form):
+    """Of every value, negative ones too: what the coders get is what the model sees."""
+    pcm = np.arange(-32768, 32768, 7).astype(np.int16)[:, None]
+    file = io.BytesIO()
+    soundfile.write(file, pcm, 44100, format=form, subtype=subtype)
+    file.seek(0)
+    assert np.array_equal(soundfile.read(file, dtype="int16", always_2d=True)[0], pcm >> bits << bits)
+
+
+def test_eight_bits_cost_less():
+    full, top = coded_bits(music(2), 44100), coded_bits(music(2), 44100, 8)
+    assert set(full) == set(top)
+    assert all(top[name] < full[name] for name in full)
+    with pytest.raises(ValueError, match="bits must be 8 or 16; got 12"):
+        coded_bits(music(2), 44100, 12)
+
+
+def test_a_single_frame_can_be_coded():
+    assert all(bits > 0 for bits in coded_bits(np.zeros((1, 2), np.int16), 44100).values())
+
+
+def test_a_program_that_fails_is_named(monkeypatch, tmp_path):
+    program = tmp_path / "flac"
+    program.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(program) if name == "flac" else None)
+    with pytest.raises(LosslessError, match=r"flac -8 .*exit code 3: broken.*baselines=false"):
+        coded_bits(music(2), 44100)
+
+
+def test_rates_that_flac_lacks_are_refused(no_programs):
+    with pytest.raises(LosslessError, match=r"FLAC cannot code 2 channels at 2000000 Hz.*baselines=false"):
+        lossless.coded_bits(music(2), 2_000_000)
+    assert Path(lossless.__file__).is_file()
