@@ -112,7 +112,7 @@ def test_the_public_names_are_these():
     import stereo_sashimi
 
     public = {"AudioSpec", "CheckpointError", "LanguageModel", "LanguageModelConfig", "Sampler", "Stream", "load"}
-    public |= {"TrackScore", "generate", "read", "save", "score", "write"}
+    public |= {"TrackScore", "generate", "read", "save", "score", "write", "encode", "decode", "CodecError"}
     assert set(stereo_sashimi.__all__) == public | {"interop", "__version__"}
     for name in stereo_sashimi.__all__:
         assert hasattr(stereo_sashimi, name), name

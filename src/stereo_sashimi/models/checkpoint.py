@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from stereo_sashimi import pretrained
 from stereo_sashimi.models import export
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.weights import CheckpointError as CheckpointError
 from stereo_sashimi.models.weights import build, describe
 from stereo_sashimi.ops.backend import resolve
+from stereo_sashimi.pretrained import FOLDER as PRETRAINED_FOLDER
+from stereo_sashimi.pretrained import NAME as PRETRAINED
 
 _OF_THE_ORIGINAL = (
     "If it comes from the original S4 repository: stereo_sashimi.interop.load_lightning reads its Lightning "
@@ -63,7 +64,7 @@ def load(path: str | Path, backend: str = "auto") -> LanguageModel:
     file and what is wrong with it, and as `resolve` for the backend.
     """
     backend = resolve(backend)
-    path = pretrained.FOLDER if path == pretrained.NAME else Path(path)
+    path = PRETRAINED_FOLDER if path == PRETRAINED else Path(path)
     if path.is_dir():
         path = _inside(path)
     if path.suffix in (".safetensors", ".json"):
