@@ -31,6 +31,8 @@ SECTIONS = (
 )
 # Of a recording, for what segments cost.
 COST_SECONDS = 4.0
+# Short segments take as long as long ones.
+COST_SEGMENTS = 64
 
 
 def run(cfg: DictConfig) -> Path | None:
@@ -83,7 +85,11 @@ def _encode(cfg: DictConfig, source: Path) -> Path:
         rate = pcm.size / seconds
         print(f"{8 * size / pcm.size:.3f} bits/sample  {_kinds(segments)}  {rate:,.0f} samples/s")
         if cfg.segment_cost and header.n_segments > 1:
-            _print_cost(model, pcm, header)
+            try:
+                _print_cost(model, pcm, header)
+            except Stopped as stopped:
+                print(f"\nInterrupted; {relative(output)} is complete.", file=sys.stderr, flush=True)
+                raise SystemExit(stopped.code) from None
     return output
 
 
@@ -136,14 +142,14 @@ def _print_cost(model: LanguageModel, pcm: Any, header: Header) -> None:
     """What it costs that the model starts anew at every segment, against a state that is carried on."""
     length = header.segment_frames
     # Whole segments, at least two: the first one costs nothing.
-    count = max(2, round(COST_SECONDS * header.spec.sample_rate / length))
+    count = min(max(2, round(COST_SECONDS * header.spec.sample_rate / length)), COST_SEGMENTS)
     part = pcm[: count * length]
     carried = score(model, part).nats
     anew = sum(score(model, part[i : i + length]).nats for i in range(0, len(part), length))
     if carried > 0:
         print(
             f"segments of {length:,} frames cost {anew / carried - 1:+.2%} against a state that is carried on (first "
-            f"{len(part) / header.spec.sample_rate:.1f} s)"
+            f"{len(part) / header.spec.sample_rate:.3g} s)"
         )
 
 

@@ -15,7 +15,7 @@ from stereo_sashimi.app.generate_live import live
 from stereo_sashimi.app.generate_options import SECTIONS as SECTIONS
 from stereo_sashimi.app.progress import Meter
 from stereo_sashimi.app.recover import offering
-from stereo_sashimi.app.runs import find_checkpoint, relative, run_folder
+from stereo_sashimi.app.runs import find_checkpoint, relative, results_folder
 from stereo_sashimi.app.signals import Signals, Stopped, listening
 from stereo_sashimi.audio import io
 from stereo_sashimi.generation.engine import resolve
@@ -69,7 +69,7 @@ def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
     stem, files = options.stem(cfg, sampler), []
     if pipe is None or cfg.out is not None or cfg.name is not None:
         options.check_room(cfg, n_frames, 0 if prompt is None else len(prompt), model.spec)
-        out = make_folder(str(cfg.out) if cfg.out else run_folder(path) / "samples", "out")
+        out = make_folder(str(cfg.out) if cfg.out else results_folder(path, cfg.paths.runs) / "samples", "out")
         single = cfg.name is not None and len(seeds) == 1
         files = [out / f"{stem if single else f'{stem}-seed{seed}'}.{cfg.format}" for seed in seeds]
     prompt_file = None if cfg.prompt is None else str(cfg.prompt)

@@ -39,6 +39,11 @@ def run_folder(checkpoint: Path) -> Path:
     return parent.parent if parent.name == "checkpoints" else parent
 
 
+def results_folder(checkpoint: Path, runs: str) -> Path:
+    """Where what is made with a checkpoint belongs: its run; for the shipped model a folder under `runs`."""
+    return Path(runs) / PRETRAINED if checkpoint.parent == PRETRAINED_FOLDER else run_folder(checkpoint)
+
+
 def relative(path: Path) -> str:
     """As short as a person would type it from here."""
     path = path.resolve()

@@ -14,6 +14,7 @@ import numpy as np
 from stereo_sashimi.audio import quantize
 from stereo_sashimi.codec.container import (
     CONSTANT,
+    MAX_ENVELOPE,
     MAX_FRAMES,
     MAX_LANES,
     MAX_SEGMENT_FRAMES,
@@ -71,11 +72,12 @@ def encode(
     """
     check_model(model)
     _check_pcm(pcm, model.spec)
+    _check_count("lanes", lanes, MAX_LANES)
     if segment_frames is None:
-        segment_frames = min(max(-(-len(pcm) // lanes), SHORTEST), LONGEST) if lanes > 0 else SHORTEST
-    for key, value, most in (("lanes", lanes, MAX_LANES), ("segment_frames", segment_frames, MAX_SEGMENT_FRAMES)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise CodecError(f"{key} must be an integer from 1 to {most}; got {value!r}.")
+        segment_frames = min(max(-(-len(pcm) // lanes), SHORTEST), LONGEST)
+    _check_count("segment_frames", segment_frames, MAX_SEGMENT_FRAMES)
+    if len(envelope) > MAX_ENVELOPE:
+        raise CodecError(f"an envelope has at most {MAX_ENVELOPE} bytes; got {len(envelope)}. Keep them elsewhere.")
     spec = AudioSpec(sample_rate or model.spec.sample_rate, model.spec.n_channels, model.spec.bits)
     machine = machine_for(model, min(lanes, max(1, -(-len(pcm) // segment_frames))))
     segments: list[Segment] = []
@@ -243,6 +245,11 @@ def _digest(parts: list[np.ndarray]) -> str:
     for part in parts:
         digest.update(_bytes(part))
     return digest.hexdigest()
+
+
+def _check_count(key: str, value: object, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise CodecError(f"{key} must be an integer from 1 to {most}; got {value!r}.")
 
 
 def _check_pcm(pcm: np.ndarray, spec: AudioSpec) -> None:

@@ -147,6 +147,11 @@ def _check_bounds(header: Header, name: str) -> None:
         value = getattr(header, key)
         if not least <= value <= most:
             raise CodecError(f"{name} has a header that is not valid: {key} must be {least} to {most}; got {value}.")
+    # They are printed, and a terminal obeys some characters.
+    for key in ("engine", "model", "probe", "pcm", "package"):
+        value = getattr(header, key)
+        if len(value) > 100 or not (value.isascii() and value.isprintable()):
+            raise CodecError(f"{name} has a header that is not valid: {key} is no short text of printable characters.")
 
 
 def _check_size(header: Header, segment: int, mode: int, size: int, name: str) -> None:

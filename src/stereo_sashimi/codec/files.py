@@ -72,12 +72,14 @@ def _envelope(path: Path, pcm: np.ndarray, spec: AudioSpec) -> bytes:
         if file.read(len(payload)) != payload:
             raise CodecError(f"{path}: its samples are not where its header says. Convert it to a plain WAV file.")
         tail = file.read(MAX_ENVELOPE + 1)
-    if len(head) + len(tail) > MAX_ENVELOPE:
+    envelope = zlib.compress(struct.pack("<I", len(head)) + head + tail, 9)
+    # What cannot be compressed becomes a little longer.
+    if max(len(head) + len(tail), len(envelope)) > MAX_ENVELOPE:
         raise CodecError(
             f"{path} has more than {MAX_ENVELOPE >> 20} MiB beside its samples, which would be kept too. Remove its "
             "metadata."
         )
-    return zlib.compress(struct.pack("<I", len(head)) + head + tail, 9)
+    return envelope
 
 
 def _data_start(file: BinaryIO) -> int:
@@ -91,12 +93,15 @@ def _data_start(file: BinaryIO) -> int:
 
 
 def _open_envelope(envelope: bytes, name: str) -> tuple[bytes, bytes]:
+    stream = zlib.decompressobj()
     try:
-        # A small stream can unfold to any size.
-        content = zlib.decompressobj().decompress(envelope, MAX_ENVELOPE + 4)
+        # A small stream can unfold to any size. With one byte more than are allowed its end is seen.
+        content = stream.decompress(envelope, MAX_ENVELOPE + 5)
         (length,) = struct.unpack_from("<I", content)
     except (zlib.error, struct.error) as error:
         raise CodecError(f"{name} is damaged: the header of its WAV file cannot be read ({error}).") from error
+    if not stream.eof or stream.unused_data or not 4 + length <= len(content) <= MAX_ENVELOPE + 4:
+        raise CodecError(f"{name} is damaged: the header of its WAV file has another length than it says.")
     return content[4 : 4 + length], content[4 + length :]
 
 

@@ -4,6 +4,7 @@ Every lane is a row of the compiled engine from the start of a track, with a ran
 What a row computes depends on nothing but its own codes: neither the number of lanes nor of threads can change a bit.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, no_type_check
@@ -76,13 +77,17 @@ class Lanes(CompiledEngine):
         coders = [constriction.stream.queue.RangeDecoder(np.ascontiguousarray(w, np.uint32)) for w in words]
         threads = self._threads()
         bounds = [len(words) * i // threads for i in range(threads + 1)]
-        phase, longest = self._phase, max(lengths)
+        phase, longest, over = self._phase, max(lengths), threading.Event()
 
         def run(first: int, last: int, tell: bool) -> None:
-            self._decode(first, last, phase, coders, out, on_frames if tell else None)
+            self._decode(first, last, phase, coders, out, on_frames if tell else None, over)
 
-        # Each thread walks through its own lanes; only the coders' calls hold python's lock.
-        for_each(run, [(a, b, i == 0) for i, (a, b) in enumerate(pairwise(bounds)) if a < b])
+        try:
+            # Each thread walks through its own lanes; only the coders' calls hold python's lock.
+            for_each(run, [(a, b, i == 0) for i, (a, b) in enumerate(pairwise(bounds)) if a < b])
+        finally:
+            # After Ctrl-C, or an error in one of them, the others need not go on: python waits for them at its end.
+            over.set()
         self._phase = (phase + longest) % self.model.backbone.stride
         self._check()
         return out
@@ -95,6 +100,7 @@ class Lanes(CompiledEngine):
         coders: Sequence[Any],
         out: Sequence[np.ndarray],
         on_frames: Callable[[int], object] | None,
+        over: threading.Event,
     ) -> None:
         packed, each = self.packed, self.model.n_sequences
         rows = range(first * each, last * each)
@@ -104,6 +110,8 @@ class Lanes(CompiledEngine):
         lengths = [len(segment) for segment in out[first:last]]
         span, category = (rows.start, rows.stop), constriction.stream.model.Categorical
         for t in range(max(lengths)):
+            if over.is_set():
+                return
             alive = [row for row in rows if t < len(out[row // each])]
             for c in range(self._channels):
                 for stage in range(self._stages):

@@ -1,0 +1,348 @@
+"""`compress.py` from its YAML to its files: all actions, what it prints, what it refuses, and interruptions."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stereo_sashimi.app import compress
+from stereo_sashimi.app.signals import Stopped
+from stereo_sashimi.audio.io import read_pcm, write_pcm
+from stereo_sashimi.codec.container import read_header, unpack
+from stereo_sashimi.codec.lanes import Lanes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def recording(frames: int, channels: int = 2) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return np.cumsum(rng.normal(0, 40, (frames, channels)), 0).clip(-9000, 9000).astype(np.int16)
+
+
+@pytest.fixture
+def song(tmp_path) -> Path:
+    write_pcm(tmp_path / "song.wav", recording(300), 44100)
+    return tmp_path / "song.wav"
+
+
+@pytest.fixture
+def act(composed, dml_run):
+    """`act("encode", input, *overrides)` with the tiny run; the file that was written."""
+
+    def go(action: str, source: Path, *overrides: str) -> Path | None:
+        fixed = (f"action={action}", f"input={source}", f"checkpoint={dml_run}")
+        return compress.run(composed("compress", *fixed, *overrides))
+
+    return go
+
+
+@pytest.fixture
+def coded(act, song, capsys) -> Path:
+    path = act("encode", song, "segment_frames=100", "segment_cost=false")
+    capsys.readouterr()
+    return path
+
+
+@pytest.fixture
+def refused(refusal, dml_run):
+    """`refused("encode", input, *overrides)`: what the command says."""
+
+    def go(action: str, source: Path, *overrides: str) -> str:
+        return refusal("compress", f"action={action}", f"input={source}", f"checkpoint={dml_run}", *overrides)
+
+    return go
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_file_is_coded_and_comes_back(act, song, tmp_path, capsys):
+    assert act("encode", song) == tmp_path / "song.ssc"
+    out, err = capsys.readouterr()
+    size = (tmp_path / "song.ssc").stat().st_size
+    assert f"song.ssc  {size:,} bytes  {size / song.stat().st_size:.1%} of song.wav, verified" in out
+    assert f"{8 * size / 600:.3f} bits/sample  1 segments (1 " in out
+    assert "cost" not in out
+    assert err == ""
+    assert act("decode", tmp_path / "song.ssc", f"output={tmp_path / 'back.wav'}") == tmp_path / "back.wav"
+    assert (tmp_path / "back.wav").read_bytes() == song.read_bytes()
+    out, err = capsys.readouterr()
+    assert "back.wav  300 frames  " in out
+    assert err == ""
+    assert act("decode", tmp_path / "song.ssc", f"output={tmp_path / 'back.flac'}") == tmp_path / "back.flac"
+    assert np.array_equal(read_pcm(tmp_path / "back.flac")[0], recording(300))
+    assert names(tmp_path) == ["back.flac", "back.wav", "song.ssc", "song.wav"]
+
+
+def test_without_an_output_it_lies_beside_the_input(act, coded, song):
+    content = song.read_bytes()
+    song.unlink()
+    assert act("decode", coded) == song
+    assert song.read_bytes() == content
+
+
+def test_flac_is_coded_and_comes_back(act, tmp_path, capsys):
+    write_pcm(tmp_path / "in.flac", recording(120), 44100)
+    act("encode", tmp_path / "in.flac")
+    act("info", tmp_path / "in.ssc")
+    assert "samples only" in capsys.readouterr().out
+    assert act("decode", tmp_path / "in.ssc") == tmp_path / "in.wav"
+    assert np.array_equal(read_pcm(tmp_path / "in.wav")[0], recording(120))
+
+
+def test_info_says_what_is_inside(act, coded, capsys):
+    # No model is needed for it.
+    assert act("info", coded, "checkpoint=absent") is None
+    out, err = capsys.readouterr()
+    header = read_header(coded.read_bytes())
+    lines = out.splitlines()
+    assert lines[0] == f"{coded}  {coded.stat().st_size:,} bytes, coded by stereo-sashimi {header.package}"
+    assert lines[1] == "audio     stereo  44100 Hz  16 bit  300 frames"
+    assert lines[2] == "          0.01 s  the header of a WAV file is kept"
+    assert lines[3].startswith("segments  100 frames each  3 segments (")
+    assert lines[3].endswith("lanes 32")
+    assert lines[4:] == [
+        f"model     {header.model}",
+        f"probe     {header.probe}  engine compiled",
+        f"pcm       {header.pcm}",
+    ]
+    assert err == ""
+
+
+def test_verify_writes_nothing(act, coded, tmp_path, capsys):
+    before = names(tmp_path)
+    assert act("verify", coded) is None
+    assert "song.ssc is whole: 300 frames decode to what was coded" in capsys.readouterr().out
+    assert names(tmp_path) == before
+
+
+def test_what_segments_cost_is_printed(act, song, capsys):
+    act("encode", song, "segment_frames=100")
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("segments of 100 frames cost ")
+    assert "% against a state that is carried on (first 0.0068 s)" in line
+    act("encode", song, "segment_frames=100", "segment_cost=false", "overwrite=true")
+    assert "cost" not in capsys.readouterr().out
+
+
+def test_the_cost_of_short_segments_is_that_of_some(act, song, capsys, monkeypatch):
+    calls, score = [], compress.score
+    monkeypatch.setattr(compress, "score", lambda model, pcm: calls.append(len(pcm)) or score(model, pcm))
+    act("encode", song, "segment_frames=1", "verify=false")
+    assert calls == [64, *[1] * 64]
+    out = capsys.readouterr().out
+    assert "segments of 1 frames cost " in out
+    assert "verified" not in out
+
+
+def test_options_reach_the_codec(act, song, tmp_path):
+    act("encode", song, "segment_frames=64", "lanes=2")
+    header = read_header((tmp_path / "song.ssc").read_bytes())
+    assert (header.segment_frames, header.lanes, header.n_segments) == (64, 2, 5)
+
+
+def test_other_rates_are_kept(act, tmp_path, capsys):
+    write_pcm(tmp_path / "slow.wav", recording(100), 8000)
+    act("encode", tmp_path / "slow.wav")
+    assert "slow.wav has 8000 Hz, the model 44100: coded as it is, only worse." in capsys.readouterr().out
+    content = (tmp_path / "slow.wav").read_bytes()
+    act("decode", tmp_path / "slow.ssc", "overwrite=true")
+    assert (tmp_path / "slow.wav").read_bytes() == content
+
+
+@pytest.mark.parametrize("frames", [0, 1])
+def test_next_to_nothing_is_coded(act, tmp_path, capsys, frames):
+    write_pcm(tmp_path / "in.wav", recording(frames), 44100)
+    content = (tmp_path / "in.wav").read_bytes()
+    act("encode", tmp_path / "in.wav")
+    act("info", tmp_path / "in.ssc")
+    act("verify", tmp_path / "in.ssc")
+    act("decode", tmp_path / "in.ssc", "overwrite=true")
+    assert (tmp_path / "in.wav").read_bytes() == content
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_there_is_kept_unless_told_otherwise(act, refused, coded, song):
+    assert "song.ssc is there already. Give another output=<file>, or overwrite=true." in refused("encode", song)
+    assert "song.wav is there already" in refused("decode", coded)
+    before = coded.read_bytes()
+    act("encode", song, "overwrite=true", "segment_frames=50")
+    assert coded.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("action", "source", "options", "message"),
+    [
+        ("encode", "song.wav", ("output={folder}/absent/a.ssc",), "there is no folder {folder}/absent. Make it"),
+        ("encode", "song.wav", ("output={folder}/a.wav",), "output must end in .ssc for action=encode"),
+        ("decode", "song.ssc", ("output={folder}/a.ogg",), "output must end in .wav or .flac for action=decode"),
+        ("encode", "named.ssc", (), "output and input are the same file"),
+        ("encode", "named.ssc", ("overwrite=true",), "output and input are the same file"),
+        ("decode", "coded.wav", ("overwrite=true",), "output and input are the same file"),
+        ("squash", "song.wav", (), "action must be one of encode, decode, verify, info; got 'squash'"),
+        ("encode", "absent.wav", (), "There is no file {folder}/absent.wav. Give one: input=<file>"),
+        ("encode", ".", (), "There is no file {folder}"),
+        ("decode", "song.wav", (), "song.wav is no .ssc file"),
+        ("info", "song.wav", (), "song.wav is no .ssc file"),
+        ("verify", "cut.ssc", (), "cut.ssc has another length than its table says"),
+        ("info", "cut.ssc", (), "cut.ssc has another length than its table says"),
+        ("encode", "song.ssc", ("output={folder}/a.ssc",), "not an audio file"),
+        ("encode", "mono.wav", (), r"mono.wav is mono (1 channel), and the model codes stereo"),
+        ("encode", "song.wav", ("output={folder}/a.ssc", "lanes=0"), "lanes must be an integer from 1 to 256; got 0"),
+        ("encode", "song.wav", ("output={folder}/a.ssc", "lanes=many"), "lanes must be an integer from 1 to 256"),
+        ("encode", "song.wav", ("output={folder}/a.ssc", "lanes=null"), "lanes must be an integer from 1 to 256"),
+        ("encode", "song.wav", ("output={folder}/a.ssc", "segment_frames=0"), "segment_frames must be an integer"),
+        ("encode", "song.wav", ("output={folder}/a.ssc", "segment_frames=1.5"), "segment_frames must be an integer"),
+        ("encode", "song.wav", ("output={folder}/a.ssc", "verify=maybe"), "verify must be true or false"),
+        ("encode", "song.wav", ("output={folder}/a.ssc", "+speed=9"), "Unknown key config.speed"),
+        ("encode", "song.wav", ("output={folder}/a.ssc", "checkpoint=absent"), "There is no checkpoint absent"),
+        ("decode", "song.ssc", ("overwrite=true", "checkpoint=pretrained"), "song.ssc was coded with another model"),
+        ("verify", "song.ssc", ("checkpoint=pretrained",), "song.ssc was coded with another model"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_errors_name_what_to_do(refused, coded, song, tmp_path, action, source, options, message):
+    write_pcm(tmp_path / "mono.wav", recording(50, channels=1), 44100)
+    (tmp_path / "cut.ssc").write_bytes(coded.read_bytes()[:-1])
+    (tmp_path / "named.ssc").write_bytes(song.read_bytes())
+    (tmp_path / "coded.wav").write_bytes(coded.read_bytes())
+    before = names(tmp_path)
+    said = refused(action, tmp_path / source, *(option.format(folder=tmp_path) for option in options))
+    assert message.format(folder=tmp_path) in said
+    assert names(tmp_path) == before
+
+
+def test_without_an_input_it_says_so(refusal, dml_run):
+    assert "input" in refusal("compress", f"checkpoint={dml_run}")
+
+
+def test_codes_of_which_pcm_does_not_come_back_are_refused(launch, refusal, stereo_folder, song, tmp_path):
+    run = tmp_path / "mu"
+    options = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none")
+    launch(run, stereo_folder, *options, "dataset.quantization=mu-law")
+    assert "mu-law codes" in refusal("compress", f"input={song}", f"checkpoint={run}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("action", ["encode", "decode", "verify"])
+def test_an_interruption_leaves_nothing_behind(act, coded, song, tmp_path, monkeypatch, capsys, action, number):
+    before, work = names(tmp_path), getattr(Lanes, "encode" if action == "encode" else "decode")
+
+    def interrupted(self, *args):
+        work(self, *args)
+        # The first call belongs to the probe.
+        os.kill(os.getpid(), number)
+        pytest.fail("the signal did not arrive")
+
+    monkeypatch.setattr(Lanes, work.__name__, interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        act(action, song if action == "encode" else coded, f"output={tmp_path / 'new'}{'.ssc' if action == 'encode' else '.wav'}")
+    assert stopped.value.code == 128 + number
+    out, err = capsys.readouterr()
+    assert err == "\nInterrupted; nothing was written.\n"
+    assert out == ""
+    assert names(tmp_path) == before
+
+
+def test_an_interruption_while_writing_leaves_nothing_behind(act, song, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr("os.replace", interrupted)
+    with pytest.raises(SystemExit):
+        act("encode", song)
+    assert names(tmp_path) == ["song.wav"]
+
+
+def test_an_interruption_behind_the_work_says_what_is_there(act, song, tmp_path, monkeypatch, capsys):
+    def interrupted(*args):
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.setattr(compress, "score", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        act("encode", song, "segment_frames=100")
+    assert stopped.value.code == 130
+    assert "song.ssc is complete." in capsys.readouterr().err
+    assert unpack((tmp_path / "song.ssc").read_bytes())[0].frames == 300
+
+
+def environment(threads: int) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": str(threads)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_ends_a_command_at_once(dml_run, tmp_path, threads):
+    """Also while threads are decoding, which python waits for at its end."""
+    write_pcm(tmp_path / "long.wav", recording(400_000), 44100)
+    program = (
+        "import sys; from stereo_sashimi.codec.lanes import Lanes; work = Lanes.decode\n"
+        "def decode(self, *args):\n    print('decoding', flush=True)\n    return work(self, *args)\n"
+        "Lanes.decode = decode; sys.argv[0] = sys.argv.pop(1); import runpy; sys.path.insert(0, sys.argv[0][:-11])\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    options = (f"input={tmp_path / 'long.wav'}", f"checkpoint={dml_run}", f"hydra.run.dir={tmp_path}")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(ROOT / "compress.py"), *options],
+        cwd=tmp_path, env=environment(threads), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "decoding\n", process.communicate()
+        time.sleep(0.5)
+        begun = time.perf_counter()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert time.perf_counter() - begun < 5
+    assert err == "\nInterrupted; nothing was written.\n"
+    assert out == ""
+    assert not list(tmp_path.rglob("*.ssc"))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_on_another_thread_it_works_too(act, song, coded, capsys):
+    """Where python allows no handlers of signals."""
+    thread = threading.Thread(target=act, args=("verify", coded))
+    thread.start()
+    thread.join()
+    assert "is whole" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_on_the_command_line(dml_run, song, tmp_path):
+    def command(*options: str) -> subprocess.CompletedProcess:
+        fixed = (f"checkpoint={dml_run}", f"hydra.run.dir={tmp_path / 'hydra'}")
+        return subprocess.run(
+            [sys.executable, str(ROOT / "compress.py"), *fixed, *options],
+            cwd=tmp_path, env=environment(2), capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    done = command("input=song.wav", "output=coded.ssc", "segment_frames=100")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("coded.ssc  ")
+    assert command("action=decode", "input=coded.ssc", "output=back.wav").returncode == 0
+    assert (tmp_path / "back.wav").read_bytes() == song.read_bytes()
+    failed = command("action=decode", "input=song.wav", "output=other.wav")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.startswith("CodecError: song.wav is no .ssc file")
+    assert "Traceback" not in failed.stderr
+
+
+def test_the_shipped_model_codes(act, tmp_path, capsys):
+    write_pcm(tmp_path / "in.wav", recording(2000), 44100)
+    content = (tmp_path / "in.wav").read_bytes()
+    act("encode", tmp_path / "in.wav", "checkpoint=pretrained")
+    assert "1 segments (1 model)" in capsys.readouterr().out
+    assert (tmp_path / "in.ssc").stat().st_size < len(content)
+    act("decode", tmp_path / "in.ssc", "checkpoint=pretrained", "overwrite=true")
+    assert (tmp_path / "in.wav").read_bytes() == content

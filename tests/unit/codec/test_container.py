@@ -1,0 +1,224 @@
+"""The bytes of an .ssc file: what is packed is unpacked, and every part of it is checked before memory is taken."""
+
+import json
+import struct
+import tracemalloc
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stereo_sashimi.codec.container import (
+    CONSTANT,
+    MAGIC,
+    MAX_ENVELOPE,
+    MAX_FRAMES,
+    MAX_LANES,
+    MAX_SEGMENT_FRAMES,
+    MODEL,
+    RAW,
+    CodecError,
+    Header,
+    Segment,
+    pack,
+    read_header,
+    unpack,
+)
+from stereo_sashimi.spec import AudioSpec
+
+HEADER = Header(
+    *(1, AudioSpec(44100, 2, 16), 25, 10, 4, "compiled", "a" * 64, "b" * 32, "c" * 64, 5, "0.1.0"),
+)
+# 10, 10 and 5 frames of 4 bytes.
+SEGMENTS = [Segment(MODEL, b"words 12 ok.", 1), Segment(CONSTANT, b"LlRr", 2), Segment(RAW, bytes(range(20)), 3)]
+ENVELOPE = b"RIFF!"
+FILE = pack(HEADER, SEGMENTS, ENVELOPE)
+ENTRY = 13
+TEXT = len(MAGIC) + 8
+TABLE = TEXT + struct.unpack_from("<I", FILE, len(MAGIC))[0]
+
+
+def with_text(text: bytes, rest: bytes = FILE[TABLE:]) -> bytes:
+    """A file with this header and its right checksum."""
+    return MAGIC + struct.pack("<II", len(text), zlib.crc32(text)) + text + rest
+
+
+def fields(**changes: object) -> bytes:
+    """The header's JSON with other values; None leaves the field out."""
+    plain = json.loads(FILE[TEXT:TABLE]) | changes
+    return json.dumps({key: value for key, value in plain.items() if value is not None}).encode()
+
+
+def flipped(at: int) -> bytes:
+    return FILE[:at] + bytes([FILE[at] ^ 1]) + FILE[at + 1 :]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_what_is_packed_is_unpacked(data):
+    draw = data.draw
+    channels, bits = draw(st.sampled_from([1, 2])), draw(st.sampled_from([8, 16]))
+    length, frame = draw(st.integers(1, 40)), channels * bits // 8
+    frames, envelope = draw(st.integers(0, 100)), draw(st.binary(max_size=40))
+    text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
+    numbers = (1, AudioSpec(draw(st.integers(1, 2**40)), channels, bits), frames, length, draw(st.integers(1, 256)))
+    header = Header(*numbers, *(draw(text) for _ in range(4)), len(envelope), draw(text))
+    segments = []
+    for i in range(header.n_segments):
+        raw = header.length(i) * frame
+        mode = draw(st.sampled_from([MODEL, RAW, CONSTANT]))
+        size = {MODEL: 4 * draw(st.integers(0, (raw - 1) // 4)), RAW: raw, CONSTANT: frame}[mode]
+        segments.append(Segment(mode, draw(st.binary(min_size=size, max_size=size)), draw(st.integers(0, 2**32 - 1))))
+    packed = pack(header, segments, envelope)
+    assert unpack(packed) == (header, segments, envelope)
+    assert read_header(packed) == header
+
+
+def test_segments_cover_the_recording():
+    assert [HEADER.length(i) for i in range(HEADER.n_segments)] == [10, 10, 5]
+    assert replace(HEADER, frames=20).n_segments == 2
+    assert replace(HEADER, frames=0).n_segments == 0
+
+
+def test_a_file_that_was_cut_off_anywhere_is_refused():
+    for end in range(len(FILE)):
+        with pytest.raises(CodecError, match=r"^song\.ssc "):
+            unpack(FILE[:end], "song.ssc")
+
+
+def test_every_bit_counts():
+    for at in range(len(FILE)):
+        for bit in range(8):
+            other = FILE[:at] + bytes([FILE[at] ^ 1 << bit]) + FILE[at + 1 :]
+            with pytest.raises(CodecError, match=r"^song\.ssc "):
+                unpack(other, "song.ssc")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is no .ssc file"),
+        (b"RIFF" + FILE[4:], "is no .ssc file"),
+        (FILE.replace(b"\r\n", b"\n"), "is no .ssc file"),
+        (flipped(TEXT), "is damaged: its header"),
+        (flipped(len(MAGIC)), "is damaged: its header"),
+        (flipped(len(MAGIC) + 4), "is damaged: its header"),
+        (MAGIC + struct.pack("<II", 2**32 - 1, 0), "is damaged: its header"),
+        (with_text(b" " * 2**17), "is damaged: its header"),
+        (flipped(TABLE), "is damaged: its table of segments"),
+        (flipped(TABLE + 3 * ENTRY), "is damaged: its table of segments"),
+        (flipped(TABLE + 3 * ENTRY + 4), "is damaged: its table of segments"),
+        (flipped(len(FILE) - 1), "is damaged: its segment 2"),
+        (FILE + b"\0", "has another length than its table says"),
+        (FILE[:-1], "has another length than its table says"),
+        (FILE[: TABLE + 5], "ends early"),
+        (FILE[: TABLE + 3 * ENTRY + 4 + 4], "ends early"),
+    ],
+)
+def test_damage_is_named(data, message):
+    with pytest.raises(CodecError, match=f"^song {message}"):
+        unpack(data, "song")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (fields(version=2), "has version 2 of the format; this package reads 1"),
+        (fields(version=2, novelty=[1]), "has version 2 of the format"),
+        (fields(version=0), "version must be 1 to 1; got 0"),
+        (fields(version=True), "version must be an integer"),
+        (fields(version="2"), "version must be an integer"),
+        (fields(novelty=1), "Unknown key header.novelty"),
+        (fields(probe=None), "lacks the field 'probe'"),
+        (fields(frames=1.5), "frames must be an integer"),
+        (fields(frames=-1), f"frames must be 0 to {MAX_FRAMES}; got -1"),
+        (fields(frames=MAX_FRAMES + 1), "frames must be 0 to"),
+        (fields(frames=10**400), "frames must be an integer; got an integer of"),
+        (fields(segment_frames=0), "segment_frames must be 1 to"),
+        (fields(segment_frames=MAX_SEGMENT_FRAMES + 1), "segment_frames must be 1 to"),
+        (fields(lanes=0), "lanes must be 1 to 256"),
+        (fields(lanes=MAX_LANES + 1), "lanes must be 1 to 256"),
+        (fields(envelope=-1), "envelope must be 0 to"),
+        (fields(envelope=MAX_ENVELOPE + 1), "envelope must be 0 to"),
+        (fields(engine=3), "engine must be text"),
+        (fields(pcm=["a"]), "pcm must be text"),
+        (fields(package="0\x1b[2J"), "package is no short text of printable characters"),
+        (fields(model="\ud800"), "model is no short text"),
+        (fields(probe="a" * 101), "probe is no short text"),
+        (fields(spec=5), "header.spec must be a mapping"),
+        (fields(spec={"sample_rate": 44100, "n_channels": 3, "bits": 16}), "n_channels must be 1"),
+        (fields(spec={"sample_rate": 0, "n_channels": 2, "bits": 16}), "sample_rate must be at least 1"),
+        (fields(spec={"sample_rate": 44100, "n_channels": 2, "bits": 24}), "bits must be 8 or 16"),
+        (fields(kind="Segment"), "kind must be one of Header"),
+        (b"", "is not valid"),
+        (b"null", "must be a mapping"),
+        (b"[1]", "must be a mapping"),
+        (b"{", "is not valid"),
+        (b"\xff\xfe\xfd", "is not valid"),
+        (b"[" * 60000, "is not valid"),
+        (b'{"version": ' + b"9" * 5000 + b"}", "is not valid"),
+    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else "",
+)
+def test_a_header_that_means_nothing_is_refused(text, message):
+    with pytest.raises(CodecError, match=message) as refused:
+        unpack(with_text(text), "song.ssc")
+    assert str(refused.value).startswith("song.ssc has ")
+    assert len(str(refused.value)) < 400
+    with pytest.raises(CodecError, match=message):
+        read_header(with_text(text))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Segment(MODEL, b"words of 13 b", 1),
+        Segment(MODEL, b"0123" * 10, 1),
+        Segment(RAW, b"0123" * 9, 1),
+        Segment(RAW, b"0123" * 11, 1),
+        Segment(RAW, b"", 1),
+        Segment(CONSTANT, b"", 1),
+        Segment(CONSTANT, b"01234567", 1),
+        Segment(3, b"0123", 1),
+        Segment(255, b"0123", 1),
+    ],
+)
+def test_a_payload_has_the_size_of_its_mode(changed):
+    with pytest.raises(CodecError, match="^song is damaged: its segment 0"):
+        unpack(pack(HEADER, [changed, *SEGMENTS[1:]], ENVELOPE), "song")
+
+
+def test_one_segment_more_or_less_is_refused():
+    for segments in ([], SEGMENTS[:2], [*SEGMENTS, SEGMENTS[1]]):
+        with pytest.raises(CodecError, match="^song "):
+            unpack(pack(HEADER, segments, ENVELOPE), "song")
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"frames": MAX_FRAMES},
+        {"frames": MAX_FRAMES, "segment_frames": 1},
+        {"frames": MAX_FRAMES, "segment_frames": MAX_SEGMENT_FRAMES, "lanes": MAX_LANES},
+        {"envelope": MAX_ENVELOPE},
+    ],
+)
+def test_claims_take_no_memory(claims):
+    data = with_text(fields(**claims))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodecError, match="ends early"):
+            unpack(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_payloads_larger_than_the_file_take_no_memory():
+    table = b"".join(struct.pack("<BIII", RAW, 2**32 - 1, 0, 0) for _ in range(3))
+    data = FILE[:TABLE] + table + struct.pack("<I", zlib.crc32(ENVELOPE, zlib.crc32(table))) + ENVELOPE
+    with pytest.raises(CodecError, match="has another length than its table says"):
+        unpack(data)

@@ -1,0 +1,248 @@
+"""Altered files: by chance, 10,000 times, and by hand with right checksums. Refused, or decoded to the right samples."""
+
+import struct
+import tracemalloc
+import zlib
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from codec_models import music, small
+
+from stereo_sashimi.codec import files
+from stereo_sashimi.codec.compress import decode, encode
+from stereo_sashimi.codec.container import CONSTANT, MAX_ENVELOPE, MODEL, RAW, CodecError, Segment, pack, unpack
+
+FRAMES, SEGMENT = 300, 64
+
+
+@pytest.fixture(scope="module")
+def stereo():
+    return small("stereo-16-dml-coupled")
+
+
+@pytest.fixture(scope="module")
+def pcm(stereo):
+    return music(FRAMES, stereo.spec)
+
+
+@pytest.fixture(scope="module")
+def coded(stereo, pcm) -> bytes:
+    return encode(stereo, pcm, segment_frames=SEGMENT)
+
+
+@pytest.fixture(scope="module")
+def enveloped(coded) -> bytes:
+    header, segments, _ = unpack(coded)
+    content = zlib.compress(struct.pack("<I", 44) + bytes(range(44)) + b"LIST of titles")
+    return pack(replace(header, envelope=len(content)), segments, content)
+
+
+def flip(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
+    data[at] ^= 1 << int(rng.integers(8))
+
+
+def change(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
+    data[at] = int(rng.integers(256))
+
+
+def insert(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
+    data[at:at] = rng.bytes(size)
+
+
+def delete(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
+    del data[at : at + size]
+
+
+def swap(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
+    other = int(rng.integers(len(data) - size))
+    at = min(at, len(data) - size)
+    data[at : at + size], data[other : other + size] = data[other : other + size], data[at : at + size]
+
+
+def truncate(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
+    del data[at:]
+
+
+def zero(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
+    data[at : at + size] = bytes(len(data[at : at + size]))
+
+
+def repeat(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
+    data[at:at] = data[at : at + size]
+
+
+MUTATIONS = (flip, change, insert, delete, swap, truncate, zero, repeat)
+
+
+@pytest.mark.parametrize("which", ["coded", "enveloped"])
+def test_ten_thousand_mutations_are_refused_or_do_no_harm(which, stereo, pcm, request):
+    original, outcomes = request.getfixturevalue(which), Counter()
+    for seed in range(5000):
+        rng = np.random.default_rng([seed, len(which)])
+        data = bytearray(original)
+        for _ in range(int(rng.integers(1, 4))):
+            if data:
+                mutate = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
+                # Half of them in the header and the table, where a file has its structure.
+                most = len(data) if rng.integers(2) else min(len(data), 550)
+                size = min(int(rng.integers(1, 65)), max(1, len(data) // 2))
+                mutate(data, int(rng.integers(most)), size, rng)
+        try:
+            header, segments, envelope = unpack(bytes(data), "song")
+            outcome = "the same" if data == original else "another one"
+            # Samples come of segments and header alone; what equals the original decodes as it does.
+            if outcome == "another one" or not outcomes[outcome]:
+                assert np.array_equal(decode(stereo, bytes(data), name="song"), pcm)
+                assert (header, segments, envelope) == unpack(original)
+            outcomes[outcome] += 1
+        except CodecError as error:
+            assert str(error).startswith("song ")
+            outcomes["refused"] += 1
+    assert outcomes.total() == 5000
+    assert outcomes["refused"] > 4900
+    assert outcomes["the same"] > 0
+    assert outcomes["another one"] == 0
+
+
+# From here on every checksum of the container is right.
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_other_payloads_do_not_decode(stereo, pcm, coded, seed):
+    rng = np.random.default_rng(seed)
+    header, segments, _ = unpack(coded)
+    at = int(rng.integers(len(segments)))
+    payload = bytearray(segments[at].payload)
+    kind = seed % 4
+    if kind == 0:
+        payload[int(rng.integers(len(payload) - 8))] ^= 1 << int(rng.integers(8))
+    elif kind == 1:
+        payload[:] = rng.bytes(len(payload))
+    elif kind == 2:
+        del payload[: 4 * int(rng.integers(1, len(payload) // 4 + 1))]
+    else:
+        payload[:] = bytes([0, 255][int(rng.integers(2))] for _ in payload)
+    segments[at] = segments[at]._replace(payload=bytes(payload))
+    with pytest.raises(CodecError, match=r"does not decode|is no code of this model"):
+        decode(stereo, pack(header, segments))
+
+
+@pytest.mark.parametrize("mode", [RAW, CONSTANT])
+def test_stored_samples_are_checked_too(stereo, pcm, coded, mode):
+    header, segments, _ = unpack(coded)
+    payload = pcm[:SEGMENT].astype("<i2").tobytes()
+    if mode == RAW:
+        as_pcm = pack(header, [Segment(RAW, payload, segments[0].crc), *segments[1:]])
+        assert np.array_equal(decode(stereo, as_pcm), pcm)
+    other = Segment(mode, b"\1" + payload[1:] if mode == RAW else payload[:4], segments[0].crc)
+    with pytest.raises(CodecError, match="segment 0 does not decode to what was coded"):
+        decode(stereo, pack(header, [other, *segments[1:]]))
+
+
+def test_segments_keep_their_order(stereo, coded):
+    header, segments, _ = unpack(coded)
+    swapped = pack(header, [segments[1], segments[0], *segments[2:]])
+    # Each of them is whole, and a part of the file is not compared with the hash of all.
+    assert decode(stereo, swapped, frames=SEGMENT).shape == (SEGMENT, 2)
+    with pytest.raises(CodecError, match="does not decode to the samples that were coded"):
+        decode(stereo, swapped)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "0" * 64}, r"was coded with another model \(SHA-256 000000000000\.\.\)"),
+        ({"model": ""}, "was coded with another model"),
+        ({"probe": "0" * 32}, "cannot be decoded here"),
+        ({"engine": "reference"}, "is not valid: its engine or format"),
+        ({"pcm": "0" * 64}, "does not decode to the samples"),
+        ({"frames": FRAMES - 1}, "does not decode"),
+        ({"frames": FRAMES + 1}, "does not decode"),
+        ({"frames": 0}, "damaged"),
+        ({"segment_frames": SEGMENT - 1}, "does not decode"),
+        ({"segment_frames": SEGMENT + 1}, "does not decode"),
+        ({"segment_frames": 1 << 20}, "damaged"),
+        ({"envelope": 4}, "damaged"),
+        ({"version": 2}, "has version 2"),
+    ],
+)
+def test_other_headers_do_not_decode(stereo, coded, changes, message):
+    header, segments, _ = unpack(coded)
+    with pytest.raises(CodecError, match=message):
+        decode(stereo, pack(replace(header, **changes), segments))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_channels": 1}, {"bits": 8}, {"bits": 8, "n_channels": 1}, {"quantization": "mu-law"}]
+)
+def test_other_formats_do_not_decode(stereo, coded, changes):
+    header, segments, _ = unpack(coded)
+    with pytest.raises(CodecError, match=r"damaged|is not valid|does not decode"):
+        decode(stereo, pack(replace(header, spec=replace(header.spec, **changes)), segments))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"lanes": 1}, {"lanes": 256}, {"package": "9.9"}, {"spec": {"sample_rate": 8000}}], ids=str
+)
+def test_what_does_not_touch_the_samples_may_be_another(stereo, pcm, coded, changes):
+    header, segments, _ = unpack(coded)
+    changes = {key: replace(header.spec, **value) if key == "spec" else value for key, value in changes.items()}
+    assert np.array_equal(decode(stereo, pack(replace(header, **changes), segments)), pcm)
+
+
+def test_a_segment_without_code_of_a_huge_length_is_cut_by_the_file(stereo, coded):
+    """A few bytes that claim 2**32 frames are no file, because each segment has an entry."""
+    header, segments, _ = unpack(coded)
+    huge = replace(header, frames=1 << 32, segment_frames=1 << 20)
+    with pytest.raises(CodecError, match="ends early"):
+        decode(stereo, pack(huge, [segments[0]._replace(mode=MODEL)]))
+
+
+HEAD = struct.pack("<I", 44) + bytes(44)
+WHOLE = zlib.compress(HEAD + b"tail")
+SPOILED = {
+    "nothing that was compressed": lambda: b"RIFF....WAVE",
+    "cut off": lambda: WHOLE[:-1],
+    "cut off early": lambda: WHOLE[:5],
+    "one byte more": lambda: WHOLE + b"\0",
+    "two streams": lambda: WHOLE + WHOLE,
+    "another checksum": lambda: WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]),
+    "no length": lambda: zlib.compress(b"\1\2"),
+    "empty": lambda: zlib.compress(b""),
+    "a length of one more": lambda: zlib.compress(struct.pack("<I", 45) + bytes(44)),
+    "a length without end": lambda: zlib.compress(struct.pack("<I", 2**32 - 1) + bytes(44)),
+    "one byte too many": lambda: zlib.compress(HEAD + bytes(MAX_ENVELOPE - 44 + 1)),
+    "a bomb": lambda: zlib.compress(HEAD + bytes(1 << 27), 1),
+}
+
+
+@pytest.mark.parametrize("make", SPOILED.values(), ids=SPOILED)
+def test_a_spoiled_envelope_writes_nothing(stereo, pcm, coded, tmp_path, make):
+    header, segments, _ = unpack(coded)
+    spoiled = make()
+    data = pack(replace(header, envelope=len(spoiled)), segments, spoiled)
+    (header, _, envelope), samples = unpack(data), decode(stereo, data)
+    assert np.array_equal(samples, pcm)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodecError, match=r"song is damaged: the header of its WAV file"):
+            files.write(tmp_path / "song.wav", samples, header.spec, envelope, "song")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * MAX_ENVELOPE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_largest_envelope_is_written(stereo, pcm, tmp_path):
+    tail = bytes(MAX_ENVELOPE - 44)
+    envelope = zlib.compress(struct.pack("<I", 44) + b"h" * 44 + tail)
+    files.write(tmp_path / "song.wav", pcm, stereo.spec, envelope, "song")
+    assert (tmp_path / "song.wav").read_bytes() == b"h" * 44 + pcm.astype("<i2").tobytes() + tail
+
+
+def test_an_envelope_too_long_for_a_file_is_not_coded(stereo, pcm):
+    with pytest.raises(CodecError, match=f"an envelope has at most {MAX_ENVELOPE} bytes"):
+        encode(stereo, pcm, envelope=bytes(MAX_ENVELOPE + 1))
