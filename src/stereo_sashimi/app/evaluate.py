@@ -19,7 +19,7 @@ from stereo_sashimi.app.evaluate_tracks import Job, finished, forget
 from stereo_sashimi.app.generate import model_line
 from stereo_sashimi.app.generate_options import device as device_of
 from stereo_sashimi.app.recover import offering
-from stereo_sashimi.app.runs import find_checkpoint, relative
+from stereo_sashimi.app.runs import find_checkpoint, name_of, relative
 from stereo_sashimi.app.signals import Signals, Stopped, listening
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.metrics.totals import TrackResult, channel_labels, pooled
@@ -55,9 +55,9 @@ def _run(cfg: DictConfig, signals: Signals) -> Path | None:
     if other is not None:
         options.check_pair(model, other)
     backend = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
-    print(f"checkpoint {relative(path)}\n{model_line(model)}\nbackend {backend}  device {device}", flush=True)
+    print(f"checkpoint {name_of(path)}\n{model_line(model)}\nbackend {backend}  device {device}", flush=True)
     if independent is not None:
-        print(f"checkpoint_independent {relative(independent)}", flush=True)
+        print(f"checkpoint_independent {name_of(independent)}", flush=True)
     spec, why = model.spec, options.not_pcm(model.spec)
     if why is not None:
         print(f"bits are those of the model's codes ({why}), not of PCM", flush=True)
@@ -114,8 +114,8 @@ def _write(
         "format": FORMAT,
         "version": VERSION,
         "package_version": __version__,
-        "checkpoint": str(job.checkpoint),
-        "checkpoint_independent": None if job.independent is None else str(job.independent),
+        "checkpoint": name_of(job.checkpoint),
+        "checkpoint_independent": None if job.independent is None else name_of(job.independent),
         "model_sha256": job.sha256,
         "spec": spec.to_dict(),
         "model": model.config.to_plain(),

@@ -15,7 +15,7 @@ from stereo_sashimi.app.generate_live import live
 from stereo_sashimi.app.generate_options import SECTIONS as SECTIONS
 from stereo_sashimi.app.progress import Meter
 from stereo_sashimi.app.recover import offering
-from stereo_sashimi.app.runs import find_checkpoint, relative, results_folder
+from stereo_sashimi.app.runs import find_checkpoint, name_of, results_folder
 from stereo_sashimi.app.signals import Signals, Stopped, listening
 from stereo_sashimi.audio import io
 from stereo_sashimi.generation.engine import resolve
@@ -57,7 +57,7 @@ def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
     n_frames, prompt = options.frames(cfg, model.spec), options.prompt(cfg, model.spec)
     backend = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
     print(
-        f"checkpoint {relative(path)}\n{model_line(model)}\nbackend {backend}  engine {engine.name}  device {device}",
+        f"checkpoint {name_of(path)}\n{model_line(model)}\nbackend {backend}  engine {engine.name}  device {device}",
         flush=True,
     )
     if (waiting := engine.preparation()) is not None:

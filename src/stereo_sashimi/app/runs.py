@@ -44,6 +44,11 @@ def results_folder(checkpoint: Path, runs: str) -> Path:
     return Path(runs) / PRETRAINED if checkpoint.parent == PRETRAINED_FOLDER else run_folder(checkpoint)
 
 
+def name_of(checkpoint: Path) -> str:
+    """What a person would write after `checkpoint=`."""
+    return PRETRAINED if checkpoint.parent == PRETRAINED_FOLDER else relative(checkpoint)
+
+
 def relative(path: Path) -> str:
     """As short as a person would type it from here."""
     path = path.resolve()
