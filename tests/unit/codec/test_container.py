@@ -186,13 +186,13 @@ def test_a_header_that_means_nothing_is_refused(text, message):
     ],
 )
 def test_a_payload_has_the_size_of_its_mode(changed):
-    with pytest.raises(CodecError, match="^song is damaged: its segment 0"):
+    with pytest.raises(CodecError, match=r"^song is damaged: its segment 0"):
         unpack(pack(HEADER, [changed, *SEGMENTS[1:]], ENVELOPE), "song")
 
 
 def test_one_segment_more_or_less_is_refused():
     for segments in ([], SEGMENTS[:2], [*SEGMENTS, SEGMENTS[1]]):
-        with pytest.raises(CodecError, match="^song "):
+        with pytest.raises(CodecError, match=r"^song "):
             unpack(pack(HEADER, segments, ENVELOPE), "song")
 
 
