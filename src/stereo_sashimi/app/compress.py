@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stereo_sashimi.app.check import check_keys
+from stereo_sashimi.app.progress import Meter
 from stereo_sashimi.app.recover import offering
 from stereo_sashimi.app.runs import find_checkpoint, relative
 from stereo_sashimi.app.signals import Stopped, listening
@@ -64,7 +63,7 @@ def _encode(cfg: DictConfig, source: Path) -> Path:
     if spec.sample_rate != model.spec.sample_rate:
         print(f"{source} has {spec.sample_rate} Hz, the model {model.spec.sample_rate}: coded as it is, only worse.")
     started = time.perf_counter()
-    with _Bar(pcm.size, spec.n_channels, "encoding") as bar:
+    with Meter("encoding", spec.sample_rate, len(pcm)) as meter:
         data = encode(
             model,
             pcm,
@@ -73,7 +72,7 @@ def _encode(cfg: DictConfig, source: Path) -> Path:
             lanes=cfg.lanes,
             verify=cfg.verify,
             envelope=recording.envelope,
-            on_frames=bar.tell,
+            on_frames=meter.add,
         )
     seconds = time.perf_counter() - started
     write_whole(output, data)
@@ -103,8 +102,8 @@ def _decode(cfg: DictConfig, source: Path) -> Path | None:
     model = _load(cfg)
     samples = header.frames * header.spec.n_channels
     started = time.perf_counter()
-    with _Bar(samples, header.spec.n_channels, "decoding") as bar:
-        pcm = decode(model, data, name=str(source), on_frames=bar.tell)
+    with Meter("decoding", header.spec.sample_rate, header.frames) as meter:
+        pcm = decode(model, data, name=str(source), on_frames=meter.add)
     rate = samples / (time.perf_counter() - started)
     if output is None:
         print(f"{source} is whole: {header.frames:,} frames decode to what was coded  {rate:,.0f} samples/s")
@@ -162,23 +161,3 @@ def _print_info(source: Path, data: bytes, header: Header, segments: list[Segmen
     print(f"          {seconds:.2f} s  {'the header of a WAV file is kept' if header.envelope else 'samples only'}")
     print(f"segments  {header.segment_frames:,} frames each  {_kinds(segments)}  lanes {header.lanes}")
     print(f"model     {header.model}\nprobe     {header.probe}  engine {header.engine}\npcm       {header.pcm}")
-
-
-class _Bar:
-    """A progress bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, samples: int, n_channels: int, verb: str) -> None:
-        columns = (TextColumn(verb), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
-        self._task = self._bar.add_task(verb, total=samples // n_channels)
-
-    def __enter__(self) -> "_Bar":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def tell(self, frames: int) -> None:
-        """So many frames more are done."""
-        self._bar.advance(self._task, frames)

@@ -14,10 +14,11 @@ from stereo_sashimi.app import evaluate_options as options
 from stereo_sashimi.app.check import check_keys
 from stereo_sashimi.app.check_values import make_folder
 from stereo_sashimi.app.evaluate_options import SECTIONS as SECTIONS
-from stereo_sashimi.app.evaluate_pool import Meter, evaluate_all
+from stereo_sashimi.app.evaluate_pool import evaluate_all
 from stereo_sashimi.app.evaluate_tracks import Job, finished, forget
 from stereo_sashimi.app.generate import model_line
 from stereo_sashimi.app.generate_options import device as device_of
+from stereo_sashimi.app.progress import Meter
 from stereo_sashimi.app.recover import offering
 from stereo_sashimi.app.runs import find_checkpoint, name_of, relative
 from stereo_sashimi.app.signals import Signals, Stopped, listening
@@ -88,7 +89,8 @@ def _run(cfg: DictConfig, signals: Signals) -> Path | None:
         print(f"{len(mine) - len(todo)} of {len(mine)} tracks are done already; overwrite=true scores them again")
     if todo:
         print(f"evaluating {len(todo)} of {len(tracks)} tracks", flush=True)
-        with Meter(sum(track.frames for track in todo) * len(job.passes()), spec.sample_rate) as meter:
+        frames = sum(track.frames for track in todo) * len(job.passes())
+        with Meter("evaluating", spec.sample_rate, frames) as meter:
             evaluate_all(job, todo, cfg.processes, signals, meter, _tell)
     results = [result for track in tracks if (result := finished(job, track)) is not None]
     if len(results) < len(tracks):

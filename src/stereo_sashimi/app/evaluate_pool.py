@@ -5,21 +5,16 @@ Each process computes with one thread: more of them add in another order, which 
 
 import multiprocessing
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
-from types import TracebackType
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stereo_sashimi.app.evaluate_options import Track
 from stereo_sashimi.app.evaluate_tracks import Job, evaluate_track
-from stereo_sashimi.app.progress import LINE_SECONDS, speed
+from stereo_sashimi.app.progress import Meter
 from stereo_sashimi.app.signals import Signals, Stopped
 from stereo_sashimi.metrics.totals import TrackResult
 
@@ -27,51 +22,6 @@ from stereo_sashimi.metrics.totals import TrackResult
 POLL_SECONDS = 0.5
 # Of this process when it is one of several: what they do, and whether they shall stop.
 _worker: tuple[Job, Event] | None = None
-
-
-class Meter:
-    """How far an evaluation is: a bar on a terminal, else a line now and then, both on standard error.
-
-    - `frames`: to be scored, over all passes. `rate`: of the model.
-    """
-
-    def __init__(self, frames: int, rate: int) -> None:
-        self._frames, self._rate, self._done = frames, rate, 0
-        self._bar = Progress(
-            TextColumn("evaluating"),
-            BarColumn(),
-            TextColumn("{task.fields[done]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("evaluating", total=frames, done="")
-        self._since = self._printed = time.monotonic()
-
-    def __enter__(self) -> "Meter":
-        if not self._bar.disable:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._bar.disable:
-            self._bar.stop()
-
-    def add(self, frames: int) -> None:
-        """Count frames that were scored."""
-        self._done += frames
-        if not self._bar.disable:
-            self._bar.update(self._task, completed=self._done, done=self._line())
-        elif time.monotonic() - self._printed >= LINE_SECONDS:
-            self._printed = time.monotonic()
-            print(f"evaluating  {self._line()}", file=sys.stderr, flush=True)
-
-    def _line(self) -> str:
-        per_s = self._done / max(time.monotonic() - self._since, 1e-9)
-        done, whole = self._done / self._rate, self._frames / self._rate
-        return f"{done:.1f} of {whole:.1f} s  {speed(per_s, self._rate)}"
 
 
 def evaluate_all(

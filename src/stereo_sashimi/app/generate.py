@@ -13,7 +13,7 @@ from stereo_sashimi.app.check_values import make_folder
 from stereo_sashimi.app.generate_job import Job, save_json
 from stereo_sashimi.app.generate_live import live
 from stereo_sashimi.app.generate_options import SECTIONS as SECTIONS
-from stereo_sashimi.app.progress import Meter
+from stereo_sashimi.app.progress import DrawMeter
 from stereo_sashimi.app.recover import offering
 from stereo_sashimi.app.runs import find_checkpoint, name_of, results_folder
 from stereo_sashimi.app.signals import Signals, Stopped, listening
@@ -80,7 +80,7 @@ def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
 def _whole(job: Job, signals: Signals) -> list[Path]:
     """Draw everything, then write it, with pictures; a signal waits until all of that is done."""
     spec = job.model.spec
-    with Meter(spec, job.n_frames) as meter:
+    with DrawMeter(spec, job.n_frames) as meter:
         drawn = collect(meter.watch(job.blocks()), spec)
     signals.hold()
     for i, file in enumerate(job.files):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from stereo_sashimi.app.generate_job import Job, save_json
-from stereo_sashimi.app.progress import Meter, speed
+from stereo_sashimi.app.progress import DrawMeter, speed
 from stereo_sashimi.app.runs import relative
 from stereo_sashimi.app.signals import Signals, Stopped
 from stereo_sashimi.audio.io import AudioError
@@ -24,7 +24,7 @@ def live(job: Job, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
     """
     taking = _Taking(job, signals, pipe)
     try:
-        with Meter(job.model.spec, job.n_frames) as meter:
+        with DrawMeter(job.model.spec, job.n_frames) as meter:
             for block in meter.watch(job.blocks()):
                 if not taking.take(block):
                     break

@@ -1,9 +1,10 @@
-"""How far a draw is and how fast: a bar on a terminal, else a line now and then, both on standard error."""
+"""How far a command is and how fast: a bar on a terminal, else a line now and then, both on standard error."""
 
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,25 +17,25 @@ LINE_SECONDS = 10.0
 
 
 class Meter:
-    """Shows the draw whose blocks go through `watch`.
+    """Counts the frames of a work.
 
-    - `spec`: of the model. `n_frames`: that will be drawn, None without end.
+    - `verb`: what is done, as "encoding". `rate`: frames of a second of audio. `frames`: in all, None without end.
     """
 
-    def __init__(self, spec: AudioSpec, n_frames: int | None) -> None:
-        self._rate, self._n_frames, self._tally = spec.sample_rate, n_frames, Tally(spec)
+    def __init__(self, verb: str, rate: int, frames: int | None) -> None:
+        self._verb, self._rate, self._frames, self._done = verb, rate, frames, 0
         self._bar = Progress(
-            TextColumn("sampling"),
+            TextColumn(verb),
             BarColumn(),
             TextColumn("{task.fields[done]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task("sampling", total=n_frames, done="")
-        self._printed = time.monotonic()
+        self._task = self._bar.add_task(verb, total=frames, done="")
+        self._since = self._printed = time.monotonic()
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> Self:
         if not self._bar.disable:
             self._bar.start()
         return self
@@ -45,25 +46,43 @@ class Meter:
         if not self._bar.disable:
             self._bar.stop()
 
+    def add(self, frames: int) -> None:
+        """So many frames more are done."""
+        self._done += frames
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=self._done, done=self._line())
+        elif time.monotonic() - self._printed >= LINE_SECONDS:
+            self._printed = time.monotonic()
+            print(f"{self._verb}  {self._line()}", file=sys.stderr, flush=True)
+
+    def _per_s(self) -> float:
+        return self._done / max(time.monotonic() - self._since, 1e-9)
+
+    def _line(self) -> str:
+        whole = "" if self._frames is None else f" of {self._frames / self._rate:.1f}"
+        return f"{self._done / self._rate:.1f}{whole} s  {speed(self._per_s(), self._rate)}"
+
+
+class DrawMeter(Meter):
+    """A Meter of a draw, for the blocks that go through `watch`; its speed is that of drawing alone.
+
+    - `spec`: of the model. `n_frames`: that will be drawn, None without end.
+    """
+
+    def __init__(self, spec: AudioSpec, n_frames: int | None) -> None:
+        super().__init__("sampling", spec.sample_rate, n_frames)
+        self._tally = Tally(spec)
+
     def watch(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Hand on the blocks."""
         for block in blocks:
             self._tally.add(block)
             if block.drawn:
-                self._show()
+                self.add(block.pcm.shape[1])
             yield block
 
-    def _show(self) -> None:
-        frames = self._tally.frames
-        if not self._bar.disable:
-            self._bar.update(self._task, completed=frames, done=self._line())
-        elif time.monotonic() - self._printed >= LINE_SECONDS:
-            self._printed = time.monotonic()
-            print(f"sampling  {self._line()}", file=sys.stderr, flush=True)
-
-    def _line(self) -> str:
-        whole = "" if self._n_frames is None else f" of {self._n_frames / self._rate:.1f}"
-        return f"{self._tally.frames / self._rate:.1f}{whole} s  {speed(self._tally.frames_per_s, self._rate)}"
+    def _per_s(self) -> float:
+        return self._tally.frames_per_s
 
 
 def speed(frames_per_s: float, sample_rate: int) -> str:

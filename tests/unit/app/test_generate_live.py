@@ -14,7 +14,7 @@ import pytest
 from stereo_sashimi.app import generate_live
 from stereo_sashimi.app.generate_job import Job
 from stereo_sashimi.app.generate_live import live
-from stereo_sashimi.app.progress import Meter
+from stereo_sashimi.app.progress import DrawMeter
 from stereo_sashimi.app.signals import Signals, Stopped, listening
 from stereo_sashimi.audio.io import AudioError, read_pcm
 from stereo_sashimi.generation import live as files
@@ -255,7 +255,7 @@ def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
     clock = iter([0.0, 4.0, 11.0, 11.0, 12.0, 30.0, 30.0])
     monkeypatch.setattr("stereo_sashimi.app.progress.time.monotonic", lambda: next(clock))
     pcm, nats = np.zeros((1, 800, 2), np.int16), np.zeros((1, 2))
-    with Meter(SPEC, 8000) as meter:
+    with DrawMeter(SPEC, 8000) as meter:
         parts = [Block(pcm, nats, drawn, 0.5) for drawn in (False, True, True, True, True)]
         assert list(meter.watch(parts)) == parts
     assert capsys.readouterr().err.splitlines() == [
