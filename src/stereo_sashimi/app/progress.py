@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,7 +34,7 @@ class Meter:
         self._task = self._bar.add_task(verb, total=frames, done="")
         self._since = self._printed = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Meter":
         if not self._bar.disable:
             self._bar.start()
         return self
@@ -72,6 +71,10 @@ class DrawMeter(Meter):
     def __init__(self, spec: AudioSpec, n_frames: int | None) -> None:
         super().__init__("sampling", spec.sample_rate, n_frames)
         self._tally = Tally(spec)
+
+    def __enter__(self) -> "DrawMeter":
+        super().__enter__()
+        return self
 
     def watch(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Hand on the blocks."""

@@ -3,6 +3,7 @@
 train     seconds, memory and audio per second of a training step, room by room, against the floor of this machine
 data      how fast the loader reads, against what training takes
 generate  frames per second of each generation engine, against the reference engine and the floor of this machine
+codec     samples per second of the lossless codec
 
 docs/performance.md says how all of it is measured. Each command has `--help`.
 """
@@ -10,12 +11,12 @@ docs/performance.md says how all of it is measured. Each command has `--help`.
 import argparse
 import sys
 
-from stereo_sashimi.app.bench import data, generate, train
+from stereo_sashimi.app.bench import codec, data, generate, train
 from stereo_sashimi.app.errors import speak
 
 PROGRAM = "python -m stereo_sashimi.app.bench"
 # Each module has `add_arguments` for its parser and `run` for the parsed arguments; `run` returns the exit code.
-COMMANDS = {"train": train, "data": data, "generate": generate}
+COMMANDS = {"train": train, "data": data, "generate": generate, "codec": codec}
 
 
 @speak
