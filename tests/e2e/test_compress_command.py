@@ -63,6 +63,11 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def only_progress(err: str) -> bool:
+    """Where loops had to be compiled, a line says after ten seconds how far the work is."""
+    return all(line.startswith(("encoding  ", "decoding  ")) for line in err.splitlines())
+
+
 def test_a_file_is_coded_and_comes_back(act, song, tmp_path, capsys):
     assert act("encode", song) == tmp_path / "song.ssc"
     out, err = capsys.readouterr()
@@ -70,12 +75,12 @@ def test_a_file_is_coded_and_comes_back(act, song, tmp_path, capsys):
     assert f"song.ssc  {size:,} bytes  {size / song.stat().st_size:.1%} of song.wav, verified" in out
     assert f"{8 * size / 600:.3f} bits/sample  1 segments (1 " in out
     assert "segments of" not in out
-    assert err == ""
+    assert only_progress(err)
     assert act("decode", tmp_path / "song.ssc", f"output={tmp_path / 'back.wav'}") == tmp_path / "back.wav"
     assert (tmp_path / "back.wav").read_bytes() == song.read_bytes()
     out, err = capsys.readouterr()
     assert "back.wav  300 frames  " in out
-    assert err == ""
+    assert only_progress(err)
     assert act("decode", tmp_path / "song.ssc", f"output={tmp_path / 'back.flac'}") == tmp_path / "back.flac"
     assert np.array_equal(read_pcm(tmp_path / "back.flac")[0], recording(300))
     assert names(tmp_path) == ["back.flac", "back.wav", "song.ssc", "song.wav"]
@@ -113,7 +118,7 @@ def test_info_says_what_is_inside(act, coded, capsys):
         f"probe     {header.probe}  engine compiled",
         f"pcm       {header.pcm}",
     ]
-    assert err == ""
+    assert only_progress(err)
 
 
 def test_verify_writes_nothing(act, coded, tmp_path, capsys):

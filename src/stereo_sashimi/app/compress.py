@@ -17,6 +17,7 @@ from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.codec import files
 from stereo_sashimi.codec.compress import check_model, decode, encode
 from stereo_sashimi.codec.container import MODES, Header, Segment, unpack
+from stereo_sashimi.codec.lanes import Lanes
 from stereo_sashimi.generation.whole import score
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
@@ -128,6 +129,8 @@ def _output(cfg: DictConfig, source: Path, suffix: str, allowed: tuple[str, ...]
 
 def _load(cfg: DictConfig) -> LanguageModel:
     path = find_checkpoint(cfg.checkpoint, cfg.paths.runs)
+    if (waiting := Lanes.preparation()) is not None:
+        print(f"codec: {waiting}", flush=True)
     with offering(path):
         return load(path)
 

@@ -19,7 +19,7 @@ from stereo_sashimi.generation.compiled.draws import N_CHANNELS, N_LEVELS, param
 from stereo_sashimi.generation.compiled.pack import Packed
 from stereo_sashimi.generation.engine import EngineState, check_finite
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.ops.simd import compiled
+from stereo_sashimi.ops.simd import compiled, is_kept
 from stereo_sashimi.ops.threads import for_each
 
 # Frames whose probabilities are held at once while encoding: 512 KiB a lane for stereo of 16 bits.
@@ -39,6 +39,11 @@ class Lanes(CompiledEngine):
         self._stages = n_stages(model.spec.n_levels)
         self._channels = int(self.packed.head[N_CHANNELS])
         self.rewind()
+
+    @classmethod
+    def preparation(cls) -> str | None:
+        """Compiling, where that was not done before."""
+        return None if is_kept(weigh_block) else "compiling its loops for this machine, once, for some 20 seconds"
 
     def rewind(self) -> None:
         """Back to the start of a track."""
