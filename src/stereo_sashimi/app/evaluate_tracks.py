@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -175,7 +176,8 @@ def _saved(job: Job, track: Track) -> tuple[dict[str, Any], dict[str, Any] | Non
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         same = content["fingerprint"] == job.fingerprint(track)
-    except Exception:  # A damaged archive fails in many ways; what it held is scored again.
+    except Exception as error:  # A damaged archive fails in many ways; what it held is scored again.
+        print(f"{path} is damaged ({error}); {track.file} is scored from its start", file=sys.stderr, flush=True)
         same = False
     return (content["done"], content["current"]) if same else ({}, None)
 
