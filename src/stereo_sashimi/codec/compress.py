@@ -78,7 +78,8 @@ def encode(
     _check_count("segment_frames", segment_frames, MAX_SEGMENT_FRAMES)
     if len(envelope) > MAX_ENVELOPE:
         raise CodecError(f"an envelope has at most {MAX_ENVELOPE} bytes; got {len(envelope)}. Keep them elsewhere.")
-    spec = AudioSpec(sample_rate or model.spec.sample_rate, model.spec.n_channels, model.spec.bits)
+    rate = model.spec.sample_rate if sample_rate is None else sample_rate
+    spec = AudioSpec(rate, model.spec.n_channels, model.spec.bits)
     machine = machine_for(model, min(lanes, max(1, -(-len(pcm) // segment_frames))))
     segments: list[Segment] = []
     cuts = [pcm[start : start + segment_frames] for start in range(0, len(pcm), segment_frames)]

@@ -196,3 +196,11 @@ def test_the_range_coder_takes_integers_as_they_are():
     encoder.encode(symbols, FAMILY, np.repeat(weights, len(symbols), 0))
     ideal = -np.log2((weights[0, symbols].astype(np.float64) + 1) / 2**24).sum()
     assert abs(encoder.num_bits() - ideal) < 64
+
+
+def test_the_rate_is_kept_and_none_is_the_models(stereo):
+    pcm = music(80, stereo.spec)
+    assert unpack(encode(stereo, pcm, sample_rate=8000))[0].spec.sample_rate == 8000
+    assert unpack(encode(stereo, pcm))[0].spec.sample_rate == 44100
+    with pytest.raises(ValueError, match="sample_rate must be at least 1 Hz; got 0"):
+        encode(stereo, pcm, sample_rate=0)
