@@ -162,5 +162,5 @@ def _print_info(source: Path, data: bytes, header: Header, segments: list[Segmen
     print(f"{source}  {len(data):,} bytes, coded by stereo-sashimi {header.package}")
     print(f"audio     {names[spec.n_channels]}  {spec.sample_rate} Hz  {spec.bits} bit  {header.frames:,} frames")
     print(f"          {seconds:.2f} s  {'the header of a WAV file is kept' if header.envelope else 'samples only'}")
-    print(f"segments  {header.segment_frames:,} frames each  {_kinds(segments)}  lanes {header.lanes}")
-    print(f"model     {header.model}\nprobe     {header.probe}  engine {header.engine}\npcm       {header.pcm}")
+    print(f"segments  {header.segment_frames:,} frames each  {_kinds(segments)}")
+    print(f"weights   {header.weights}\nprobe     {header.probe}\npcm       {header.pcm}")

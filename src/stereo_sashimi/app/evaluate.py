@@ -1,6 +1,7 @@
 """`evaluate.py`: the bits of recordings under a model; leaves evaluation.json, .csv and .html, and a file a track."""
 
 import csv
+import hashlib
 import io
 import json
 import sys
@@ -71,8 +72,8 @@ def _run(cfg: DictConfig, signals: Signals) -> Path | None:
     job = Job(
         checkpoint=path,
         independent=independent,
-        sha256=fingerprint(model),
-        independent_sha256=None if other is None else fingerprint(other),
+        sha256=_sha256(model),
+        independent_sha256=None if other is None else _sha256(other),
         backend=cfg.backend.name,
         device=str(device),
         contexts=options.contexts(cfg.segment_frames),
@@ -144,6 +145,12 @@ def _load(cfg: DictConfig, key: str) -> tuple[Path, LanguageModel]:
     path = find_checkpoint(cfg[key], cfg.paths.runs, key)
     with offering(path, key):
         return path, load(path, cfg.backend.name)
+
+
+def _sha256(model: LanguageModel) -> str:
+    """Of a model's description and weights: a result depends on both."""
+    description = json.dumps(model.config.to_plain(), sort_keys=True)
+    return hashlib.sha256(f"{description} {fingerprint(model)}".encode()).hexdigest()
 
 
 def _tell(result: TrackResult) -> None:

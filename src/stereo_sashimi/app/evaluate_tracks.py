@@ -38,7 +38,7 @@ INDEPENDENT = "independent"
 class Job:
     """What an evaluation does with every recording; plain, as it travels to other processes.
 
-    - `checkpoint`, `independent`: files of the models. `sha256`, `independent_sha256`: `fingerprint` of them.
+    - `checkpoint`, `independent`: files of the models. `sha256`, `independent_sha256`: of what these hold.
     - `contexts`: frames of a segment by name, None for all; the main one first. `baselines`: whether coders run.
     - `folder`: of the results, which exists.
     """

@@ -16,7 +16,6 @@ from stereo_sashimi.codec.container import (
     CONSTANT,
     MAX_ENVELOPE,
     MAX_FRAMES,
-    MAX_LANES,
     MAX_SEGMENT_FRAMES,
     MODEL,
     RAW,
@@ -36,7 +35,8 @@ from stereo_sashimi.nn.freeze import freeze
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.version import __version__
 
-DEFAULT_LANES = 32
+# Segments side by side. A decoder always takes these, if there are so many.
+DEFAULT_LANES, MAX_LANES = 32, 256
 # Chosen between these, so that short recordings fill the lanes and each segment outweighs its cold start.
 SHORTEST, LONGEST = 1 << 14, 1 << 17
 # Frames decoded at once, whatever a file asks for: bounds memory, and changes no bit.
@@ -86,7 +86,7 @@ def encode(
     for group in _groups(cuts, machine.batch_size):
         segments += _encode_group(machine, group, spec, verify, on_frames)
     header = Header(
-        *(VERSION, spec, len(pcm), segment_frames, lanes, machine.name, fingerprint(model), probe(machine)),
+        *(VERSION, spec, len(pcm), segment_frames, fingerprint(model), probe(machine)),
         *(_digest(cuts), len(envelope), __version__),
     )
     return pack(header, segments, envelope)
@@ -148,19 +148,20 @@ def machine_for(model: LanguageModel, lanes: int) -> Lanes:
 def open_machine(model: LanguageModel, header: Header, name: str) -> Lanes:
     """The recurrence for a file, after a look whether this model and this machine are those of the encoder."""
     check_model(model)
-    if fingerprint(model) != header.model:
+    if fingerprint(model) != header.weights:
         raise CodecError(
-            f"{name} was coded with another model (SHA-256 {header.model[:12]}..). Give that one: checkpoint=.."
+            f"{name} was coded with another model (SHA-256 of its weights {header.weights[:12]}..). Give that one: "
+            "checkpoint=.."
         )
-    same = (header.spec.n_channels, header.spec.bits) == (model.spec.n_channels, model.spec.bits)
-    if header.engine != CompiledEngine.name or not same:
-        raise CodecError(f"{name} has a header that is not valid: its engine or format is not that of its model.")
-    wanted = min(header.lanes, max(1, header.n_segments), max(1, _AT_ONCE // header.segment_frames))
+    if (header.spec.n_channels, header.spec.bits) != (model.spec.n_channels, model.spec.bits):
+        raise CodecError(f"{name} has a header that is not valid: its channels or bits are not those of its model.")
+    wanted = min(DEFAULT_LANES, max(1, header.n_segments), _AT_ONCE // header.segment_frames)
     machine = machine_for(model, wanted)
     if probe(machine) != header.probe:
         raise CodecError(
-            f"{name} cannot be decoded here: this machine, or its versions of torch, numba or constriction, computes "
-            f"other probabilities than the one that coded it (stereo-sashimi {header.package}). Nothing was written."
+            f"{name} cannot be decoded here: this machine, or its versions of stereo-sashimi, torch, numba or "
+            f"constriction, computes other probabilities than the one that coded it (stereo-sashimi {header.package}). "
+            "Nothing was written."
         )
     return machine
 

@@ -21,11 +21,11 @@ from stereo_sashimi.schema import from_plain, to_plain
 from stereo_sashimi.spec import AudioSpec
 
 MAGIC = b"\x89SSC\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
 # How a segment is stored: by the model, as PCM, or as one frame that all of its frames equal.
 MODEL, RAW, CONSTANT = range(3)
 MODES = ("model", "raw", "constant")
-MAX_SEGMENT_FRAMES, MAX_LANES, MAX_FRAMES, MAX_ENVELOPE = 1 << 20, 256, 1 << 32, 1 << 24
+MAX_SEGMENT_FRAMES, MAX_FRAMES, MAX_ENVELOPE = 1 << 20, 1 << 32, 1 << 24
 _MAX_HEADER = 1 << 16
 _ENTRY = struct.Struct("<BIII")
 
@@ -39,9 +39,9 @@ class Header:
     """What a file says of itself.
 
     - `spec`: rate, channels and bits of the recording. `frames`: of the whole recording.
-    - `segment_frames`: of every segment but the last. `lanes`: segments that were coded side by side.
-    - `engine`: what computed the probabilities. `model`, `probe`: SHA-256 of the model, and of what the machine made of
-      it (`probe.py`). `pcm`: SHA-256 of the samples, int16 little-endian.
+    - `segment_frames`: of every segment but the last.
+    - `weights`, `probe`: SHA-256 of the model's weights (`models/weights.py`), and of the probabilities that it gives
+      (`probe.py`). `pcm`: SHA-256 of the samples, int16 little-endian.
     - `envelope`: bytes of it. `package`: version of this package.
     """
 
@@ -49,9 +49,7 @@ class Header:
     spec: AudioSpec = field(metadata={"classes": (AudioSpec,)})
     frames: int
     segment_frames: int
-    lanes: int
-    engine: str
-    model: str
+    weights: str
     probe: str
     pcm: str
     envelope: int
@@ -125,8 +123,14 @@ def read_header(data: bytes, name: str = "the data") -> Header:
         raise _damaged(name, "header")
     try:
         plain: Any = json.loads(text)
-        if isinstance(plain, dict) and isinstance(plain.get("version"), int) and plain["version"] > VERSION:
-            raise CodecError(f"{name} has version {plain['version']} of the format; this package reads {VERSION}.")
+        version = plain.get("version") if isinstance(plain, dict) else None
+        if type(version) is int and version == 1:
+            raise CodecError(
+                f"{name} has version 1 of the format, written by a development version of stereo-sashimi before format "
+                "2. Decode it with that version of the package, then code it again with this one."
+            )
+        if type(version) is int and version > VERSION:
+            raise CodecError(f"{name} has version {version} of the format; this package reads {VERSION}.")
         header: Header = from_plain(plain, (Header,), "header")
     except CodecError:
         raise
@@ -141,14 +145,13 @@ def _check_bounds(header: Header, name: str) -> None:
         ("version", VERSION, VERSION),
         ("frames", 0, MAX_FRAMES),
         ("segment_frames", 1, MAX_SEGMENT_FRAMES),
-        ("lanes", 1, MAX_LANES),
         ("envelope", 0, MAX_ENVELOPE),
     ):
         value = getattr(header, key)
         if not least <= value <= most:
             raise CodecError(f"{name} has a header that is not valid: {key} must be {least} to {most}; got {value}.")
     # They are printed, and a terminal obeys some characters.
-    for key in ("engine", "model", "probe", "pcm", "package"):
+    for key in ("weights", "probe", "pcm", "package"):
         value = getattr(header, key)
         if len(value) > 100 or not (value.isascii() and value.isprintable()):
             raise CodecError(f"{name} has a header that is not valid: {key} is no short text of printable characters.")

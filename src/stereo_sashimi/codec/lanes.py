@@ -5,7 +5,7 @@ What a row computes depends on nothing but its own codes: neither the number of 
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, no_type_check
 
@@ -60,19 +60,27 @@ class Lanes(CompiledEngine):
     def encode(self, segments: Sequence[np.ndarray], on_frames: Callable[[int], object] | None = None) -> list[Words]:
         """The code of each segment (frames, channels) of int64 codes, one a lane, as uint32 words of a range coder."""
         coders = [constriction.stream.queue.RangeEncoder() for _ in segments]
+        for block in self.weigh(segments):
+            for coder, (weights, cells) in zip(coders, block, strict=True):
+                # Behind the end of a shorter segment there is nothing to code.
+                if len(cells):
+                    coder.encode(cells, FAMILY, weights)
+            if on_frames is not None:
+                symbols = sum(len(cells) for _, cells in block)
+                on_frames(symbols // (self.model.spec.n_channels * self._stages))
+        return [coder.get_compressed() for coder in coders]
+
+    def weigh(self, segments: Sequence[np.ndarray]) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+        """Block by block and for each segment, as `encode` takes them: P_j - 1 (symbols, CELLS) and cells (symbols)."""
         longest = max(len(segment) for segment in segments)
         for start in range(0, longest, BLOCK):
             frames = min(BLOCK, longest - start)
-            codes = self._rows_of([segment[start : start + frames] for segment in segments], frames)
-            for lane, (weights, cells) in enumerate(self._weigh(codes)):
-                # Behind the end of a shorter segment there is nothing to code.
-                count = min(frames, max(0, len(segments[lane]) - start)) if lane < len(segments) else 0
-                if count:
-                    part = weights[:count].reshape(-1, CELLS)
-                    coders[lane].encode(cells[:count].ravel(), FAMILY, part)
-            if on_frames is not None:
-                on_frames(sum(min(frames, max(0, len(segment) - start)) for segment in segments))
-        return [coder.get_compressed() for coder in coders]
+            parts = [segment[start : start + frames] for segment in segments]
+            weighed = self._weigh(self._rows_of(parts, frames))[: len(parts)]
+            yield [
+                (weights[: len(part)].reshape(-1, CELLS), cells[: len(part)].ravel())
+                for part, (weights, cells) in zip(parts, weighed, strict=True)
+            ]
 
     def decode(
         self, words: Sequence[Words], lengths: Sequence[int], on_frames: Callable[[int], object] | None = None

@@ -1,30 +1,34 @@
-"""What this machine makes of a model, as a hash: a file is decoded only where it is the hash of the encoder's machine.
+"""The probabilities that a model gives here, as a hash: a file is decoded only where it is the hash of the encoder's.
 
 The compiled engine gives the same bits on any processor; what prepares its weights (torch) and reads its integers
-(constriction) are other people's libraries. So the hash is over the packed weights, the probabilities of a fixed
-recording, and the code that the range coder makes of them.
+(constriction) are other people's libraries, and our own code changes. So the hash is over the integer probabilities of
+a fixed recording and the words that the range coder makes of them, not over how either is computed.
 """
 
 import hashlib
 
+import constriction
 import numpy as np
 
-from stereo_sashimi.codec.lanes import Lanes
+from stereo_sashimi.codec.lanes import FAMILY, Lanes
+from stereo_sashimi.spec import AudioSpec
 
-FRAMES = 70
+FRAMES = 128
 
 
 def probe(lanes: Lanes) -> str:
     """32 hexadecimal digits; `lanes` serves as the model and is not moved."""
-    digest, packed = hashlib.sha256(), lanes.packed
-    for array in (packed.plan, packed.weights, packed.epsilons, packed.tables, packed.embedding, packed.head):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(np.ascontiguousarray(packed.mixers).tobytes())
-    spec, one = lanes.model.spec, lanes.like(1)
-    # A slow and a fast wave, a fade, and the two ends of the range; integers only.
+    digest, coder = hashlib.sha256(), constriction.stream.queue.RangeEncoder()
+    for ((weights, cells),) in lanes.like(1).weigh([recording(lanes.model.spec)]):
+        digest.update(weights.astype("<u4").tobytes())
+        coder.encode(cells, FAMILY, weights)
+    digest.update(coder.get_compressed().astype("<u4").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def recording(spec: AudioSpec) -> np.ndarray:
+    """Codes (frames, channels) that jump and swell to full scale, then the two ends of the range; docs/codec.md."""
     t = np.arange(FRAMES * spec.n_channels).reshape(FRAMES, spec.n_channels)
     codes = (spec.start_code + (t * 48271 % 65521 - 32760) * spec.n_levels * t // (65536 * t.size)) % spec.n_levels
     codes[-2:] = np.array([[0], [spec.n_levels - 1]])
-    (words,) = one.encode([codes])
-    digest.update(words.astype("<u4").tobytes())
-    return digest.hexdigest()[:32]
+    return codes

@@ -6,7 +6,6 @@ description can name sizes that no machine holds.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,12 +71,16 @@ def collect(model: nn.Module) -> dict[str, Tensor]:
 
 
 def fingerprint(model: LanguageModel) -> str:
-    """SHA-256, in hexadecimal, of a model's description and weights: equal for models that are equal to the bit."""
-    digest = hashlib.sha256(json.dumps(model.config.to_plain(), sort_keys=True).encode())
-    for name, tensor in sorted(collect(model).items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+    """SHA-256, in hexadecimal, of a model's weights alone: of the sorted SHA-256 of each, without repeats.
+
+    Coded files name their model by it (docs/codec.md), so names, shapes, sharing and description have no part in it.
+    """
+    digests = set()
+    for tensor in collect(model).values():
+        array = tensor.numpy()
+        content = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        digests.add(hashlib.sha256(array.dtype.name.encode() + content).digest())
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def check(config: LanguageModelConfig, weights: Mapping[str, Any], where: str) -> None:

@@ -7,6 +7,7 @@ from stereo_sashimi.models.language_model import LanguageModel, LanguageModelCon
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.s4 import S4Config
 from stereo_sashimi.spec import AudioSpec
 
 # channels, bits, head, coupling, merge
@@ -25,15 +26,15 @@ CASES = {
 }
 
 
-def small(case: str) -> LanguageModel:
+def small(case: str, d_model: int = 8, d_state: int = 64) -> LanguageModel:
     channels, bits, kind, coupling, merge = CASES[case]
     torch.manual_seed(1)
     head = DMLHeadConfig(coupling, n_mixtures=3) if kind == "dml" else CategoricalHeadConfig(coupling)
     table = "waveform" if bits == 16 else "free"
     config = LanguageModelConfig(
         spec=AudioSpec(44100, channels, bits),
-        encoder=EmbeddingConfig(d_model=8, merge=merge, table=table),
-        model=SashimiConfig(d_model=8, n_layers=1, pool=(2, 2), norm="layer"),
+        encoder=EmbeddingConfig(d_model=d_model, merge=merge, table=table),
+        model=SashimiConfig(d_model=d_model, n_layers=1, pool=(2, 2), norm="layer", layer=S4Config(d_state=d_state)),
         decoder=head,
     )
     model = config.build().eval()

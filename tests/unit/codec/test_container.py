@@ -15,7 +15,6 @@ from stereo_sashimi.codec.container import (
     MAGIC,
     MAX_ENVELOPE,
     MAX_FRAMES,
-    MAX_LANES,
     MAX_SEGMENT_FRAMES,
     MODEL,
     RAW,
@@ -29,7 +28,7 @@ from stereo_sashimi.codec.container import (
 from stereo_sashimi.spec import AudioSpec
 
 HEADER = Header(
-    *(1, AudioSpec(44100, 2, 16), 25, 10, 4, "compiled", "a" * 64, "b" * 32, "c" * 64, 5, "0.1.0"),
+    *(2, AudioSpec(44100, 2, 16), 25, 10, "a" * 64, "b" * 32, "c" * 64, 5, "0.1.0"),
 )
 # 10, 10 and 5 frames of 4 bytes.
 SEGMENTS = [Segment(MODEL, b"words 12 ok.", 1), Segment(CONSTANT, b"LlRr", 2), Segment(RAW, bytes(range(20)), 3)]
@@ -63,8 +62,8 @@ def test_what_is_packed_is_unpacked(data):
     length, frame = draw(st.integers(1, 40)), channels * bits // 8
     frames, envelope = draw(st.integers(0, 100)), draw(st.binary(max_size=40))
     text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
-    numbers = (1, AudioSpec(draw(st.integers(1, 2**40)), channels, bits), frames, length, draw(st.integers(1, 256)))
-    header = Header(*numbers, *(draw(text) for _ in range(4)), len(envelope), draw(text))
+    numbers = (2, AudioSpec(draw(st.integers(1, 2**40)), channels, bits), frames, length)
+    header = Header(*numbers, *(draw(text) for _ in range(3)), len(envelope), draw(text))
     segments = []
     for i in range(header.n_segments):
         raw = header.length(i) * frame
@@ -125,9 +124,10 @@ def test_damage_is_named(data, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (fields(version=2), "has version 2 of the format; this package reads 1"),
-        (fields(version=2, novelty=[1]), "has version 2 of the format"),
-        (fields(version=0), "version must be 1 to 1; got 0"),
+        (fields(version=3), "has version 3 of the format; this package reads 2"),
+        (fields(version=3, novelty=[1]), "has version 3 of the format"),
+        (fields(version=1, novelty=[1]), "has version 1 of the format, written by a development version"),
+        (fields(version=0), "version must be 2 to 2; got 0"),
         (fields(version=True), "version must be an integer"),
         (fields(version="2"), "version must be an integer"),
         (fields(novelty=1), "Unknown key header.novelty"),
@@ -138,14 +138,12 @@ def test_damage_is_named(data, message):
         (fields(frames=10**400), "frames must be an integer; got an integer of"),
         (fields(segment_frames=0), "segment_frames must be 1 to"),
         (fields(segment_frames=MAX_SEGMENT_FRAMES + 1), "segment_frames must be 1 to"),
-        (fields(lanes=0), "lanes must be 1 to 256"),
-        (fields(lanes=MAX_LANES + 1), "lanes must be 1 to 256"),
         (fields(envelope=-1), "envelope must be 0 to"),
         (fields(envelope=MAX_ENVELOPE + 1), "envelope must be 0 to"),
-        (fields(engine=3), "engine must be text"),
+        (fields(weights=3), "weights must be text"),
         (fields(pcm=["a"]), "pcm must be text"),
         (fields(package="0\x1b[2J"), "package is no short text of printable characters"),
-        (fields(model="\ud800"), "model is no short text"),
+        (fields(weights="\ud800"), "weights is no short text"),
         (fields(probe="a" * 101), "probe is no short text"),
         (fields(spec=5), "header.spec must be a mapping"),
         (fields(spec={"sample_rate": 44100, "n_channels": 3, "bits": 16}), "n_channels must be 1"),
@@ -201,7 +199,7 @@ def test_one_segment_more_or_less_is_refused():
     [
         {"frames": MAX_FRAMES},
         {"frames": MAX_FRAMES, "segment_frames": 1},
-        {"frames": MAX_FRAMES, "segment_frames": MAX_SEGMENT_FRAMES, "lanes": MAX_LANES},
+        {"frames": MAX_FRAMES, "segment_frames": MAX_SEGMENT_FRAMES},
         {"envelope": MAX_ENVELOPE},
     ],
 )

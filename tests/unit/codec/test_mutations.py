@@ -151,10 +151,9 @@ def test_segments_keep_their_order(stereo, coded):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "0" * 64}, r"was coded with another model \(SHA-256 000000000000\.\.\)"),
-        ({"model": ""}, "was coded with another model"),
+        ({"weights": "0" * 64}, r"was coded with another model \(SHA-256 of its weights 000000000000\.\.\)"),
+        ({"weights": ""}, "was coded with another model"),
         ({"probe": "0" * 32}, "cannot be decoded here"),
-        ({"engine": "reference"}, "is not valid: its engine or format"),
         ({"pcm": "0" * 64}, "does not decode to the samples"),
         ({"frames": FRAMES - 1}, "does not decode"),
         ({"frames": FRAMES + 1}, "does not decode"),
@@ -163,7 +162,8 @@ def test_segments_keep_their_order(stereo, coded):
         ({"segment_frames": SEGMENT + 1}, "does not decode"),
         ({"segment_frames": 1 << 20}, "damaged"),
         ({"envelope": 4}, "damaged"),
-        ({"version": 2}, "has version 2"),
+        ({"version": 3}, "has version 3"),
+        ({"version": 1}, "has version 1"),
     ],
 )
 def test_other_headers_do_not_decode(stereo, coded, changes, message):
@@ -181,9 +181,7 @@ def test_other_formats_do_not_decode(stereo, coded, changes):
         decode(stereo, pack(replace(header, spec=replace(header.spec, **changes)), segments))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"lanes": 1}, {"lanes": 256}, {"package": "9.9"}, {"spec": {"sample_rate": 8000}}], ids=str
-)
+@pytest.mark.parametrize("changes", [{"package": "9.9"}, {"spec": {"sample_rate": 8000}}], ids=str)
 def test_what_does_not_touch_the_samples_may_be_another(stereo, pcm, coded, changes):
     header, segments, _ = unpack(coded)
     changes = {key: replace(header.spec, **value) if key == "spec" else value for key, value in changes.items()}

@@ -64,7 +64,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def measure(model: LanguageModel, pcm: np.ndarray, lanes: int, repeats: int) -> Row:
-    """The row of one number of lanes; medians."""
+    """The row of one number of lanes to encode with, as decoders choose theirs; medians."""
     cpu = torch.device("cpu")
     data = encode(model, pcm[: lanes * 64], lanes=lanes, segment_frames=64)
     decode(model, data)
