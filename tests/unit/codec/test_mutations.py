@@ -99,7 +99,7 @@ def test_ten_thousand_mutations_are_refused_or_do_no_harm(which, stereo, pcm, re
             outcomes[outcome] += 1
         except CodecError as error:
             outcomes["refused" if str(error).startswith("song ") else "refused without a name"] += 1
-    assert set(outcomes) == {"refused", "the same"}
+    assert set(outcomes) <= {"refused", "the same"}
     assert outcomes.total() == 5000
     assert outcomes["refused"] > 4900
 
