@@ -2,7 +2,7 @@
 
 import sys
 
-from stereo_sashimi.data.prepare_command import main
+from stereo_sashimi.data.corpora.prepare_command import main
 
 if __name__ == "__main__":
     sys.exit(main(split_channels=True))

@@ -2,7 +2,7 @@
 
 import sys
 
-from stereo_sashimi.data.sonicpi import main
+from stereo_sashimi.data.corpora.sonicpi import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -23,18 +23,18 @@ from stereo_sashimi.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from stereo_sashimi import interop as interop
+    from stereo_sashimi.audio.files import read as read
+    from stereo_sashimi.audio.files import write as write
     from stereo_sashimi.codec import CodecError as CodecError
     from stereo_sashimi.codec import decode as decode
     from stereo_sashimi.codec import encode as encode
-    from stereo_sashimi.generation.files import read as read
-    from stereo_sashimi.generation.files import write as write
-    from stereo_sashimi.generation.sample import Sampler as Sampler
+    from stereo_sashimi.generation.philox import Sampler as Sampler
+    from stereo_sashimi.generation.sampling import TrackScore as TrackScore
+    from stereo_sashimi.generation.sampling import generate as generate
+    from stereo_sashimi.generation.sampling import score as score
     from stereo_sashimi.generation.stream import Stream as Stream
-    from stereo_sashimi.generation.whole import TrackScore as TrackScore
-    from stereo_sashimi.generation.whole import generate as generate
-    from stereo_sashimi.generation.whole import score as score
     from stereo_sashimi.models.checkpoint import load as load
-    from stereo_sashimi.models.export import save as save
+    from stereo_sashimi.models.exported import save as save
     from stereo_sashimi.models.language_model import LanguageModel as LanguageModel
     from stereo_sashimi.models.language_model import LanguageModelConfig as LanguageModelConfig
     from stereo_sashimi.models.weights import CheckpointError as CheckpointError
@@ -46,17 +46,17 @@ _HOME = {
     "CodecError": "codec",
     "LanguageModel": "models.language_model",
     "LanguageModelConfig": "models.language_model",
-    "Sampler": "generation.sample",
+    "Sampler": "distributions.sampler",
     "Stream": "generation.stream",
-    "TrackScore": "generation.whole",
+    "TrackScore": "generation.sampling",
     "decode": "codec",
     "encode": "codec",
-    "generate": "generation.whole",
+    "generate": "generation.sampling",
     "load": "models.checkpoint",
-    "read": "generation.files",
-    "save": "models.export",
-    "score": "generation.whole",
-    "write": "generation.files",
+    "read": "audio.files",
+    "save": "models.exported",
+    "score": "generation.sampling",
+    "write": "audio.files",
 }
 __all__ = [
     "AudioSpec",

@@ -11,12 +11,12 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from stereo_sashimi.app import compress as app_compress
-from stereo_sashimi.app import evaluate as app_evaluate
-from stereo_sashimi.app import generate as app_generate
-from stereo_sashimi.app import train as app_train
-from stereo_sashimi.app.errors import speak
 from stereo_sashimi.audio.io import write_pcm
+from stereo_sashimi.commands.compress import compress_command as app_compress
+from stereo_sashimi.commands.evaluate import evaluate_command as app_evaluate
+from stereo_sashimi.commands.generate import generate_command as app_generate
+from stereo_sashimi.commands.shared.errors import speak
+from stereo_sashimi.commands.train import train_command as app_train
 
 RUNS = {
     "train": app_train.run,

@@ -14,9 +14,9 @@ from pathlib import Path
 import bad_folders as bad
 import pytest
 
-from stereo_sashimi.app.train import run
 from stereo_sashimi.audio import io
 from stereo_sashimi.audio.io import write_pcm
+from stereo_sashimi.commands.train.train_command import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -177,7 +177,7 @@ def test_any_path_can_be_given_in_quotes(composed, small, tmp_path, monkeypatch)
                        f'checkpoint="{folder / "run" / "checkpoints" / "last.ckpt"}"')  # fmt: skip
     assert run(resumed)["status"] == "finished"
     wav = f'out="{folder / "out"}"', f'checkpoint="{folder / "run"}"', f'prompt="{folder / "data/test/test.wav"}"'
-    from stereo_sashimi.app.generate import run as generate
+    from stereo_sashimi.commands.generate.generate_command import run as generate
 
     (made,) = generate(composed("generate", "seconds=0.001", "prompt_seconds=0.001", "device=cpu", *wav))
     assert made.parent == folder / "out"

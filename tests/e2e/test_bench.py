@@ -1,13 +1,12 @@
-"""`python -m stereo_sashimi.app.bench`: a JSON object a configuration, a table, and what is refused."""
+"""`python -m benchmarks`: a JSON object a configuration, a table, and what is refused."""
 
 import json
 from pathlib import Path
 
 import pytest
-
-from stereo_sashimi.app.bench import __main__ as bench
-from stereo_sashimi.app.bench import data, floor, loader, measure, process, train
-from stereo_sashimi.app.bench.config import Named, described
+from benchmarks import __main__ as bench
+from benchmarks import data, floor, loader, measure, process, train
+from benchmarks.config import Named, described
 
 KEYS = {
     "config": str, "backend": str, "layer": str, "head": str, "bits": int, "channels": int, "frames": int,

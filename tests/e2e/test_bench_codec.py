@@ -3,8 +3,7 @@
 import json
 
 import pytest
-
-from stereo_sashimi.app.bench import __main__ as bench
+from benchmarks import __main__ as bench
 
 
 def run(*words: str) -> int:

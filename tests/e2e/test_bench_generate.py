@@ -1,4 +1,4 @@
-"""`python -m stereo_sashimi.app.bench generate`: a JSON object an engine, a table, what is refused, Ctrl-C."""
+"""`python -m benchmarks generate`: a JSON object an engine, a table, what is refused, Ctrl-C."""
 
 import json
 import math
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import __main__ as bench
+from benchmarks import floor, floor_step, process
+from benchmarks.process import in_fresh_process
 
-from stereo_sashimi.app.bench import __main__ as bench
-from stereo_sashimi.app.bench import floor, floor_step, process
-from stereo_sashimi.app.bench.process import in_fresh_process
-from stereo_sashimi.generation.engine import ENGINES, EngineError
-from stereo_sashimi.generation.reference import ReferenceEngine
+from stereo_sashimi.generation.engines.engine import ENGINES, EngineError
+from stereo_sashimi.generation.engines.reference_engine import ReferenceEngine
 from stereo_sashimi.models.checkpoint import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,7 +183,7 @@ def test_a_checkpoint_in_place_of_a_config(dml_run, here, capsys, monkeypatch):
         loaded.append(path)
         return load(path, backend)
 
-    monkeypatch.setattr("stereo_sashimi.app.bench.generation.load_model", note)
+    monkeypatch.setattr("benchmarks.generation.load_model", note)
     words = ("--checkpoint", str(dml_run), "trainer=cpu", "--batch", "2", *QUICK, "--engine", "reference", "--json")
     assert run(*words) == 0
     (row,) = rows(capsys.readouterr().out)
@@ -251,7 +251,7 @@ def test_ctrl_c_ends_the_processes_without_a_traceback(tiny, wait):
     # Windows that never end; the signal goes to all processes, as from a terminal.
     words = ("generate", *tiny, "--engine", "reference", "--seconds", "100000")
     command = subprocess.Popen(
-        [sys.executable, "-m", "stereo_sashimi.app.bench", *words], cwd=ROOT, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "benchmarks", *words], cwd=ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stereo_sashimi.models.checkpoint import load
-from stereo_sashimi.models.compiled import check_compiler
+from stereo_sashimi.models.torch_compile import check_compiler
 from stereo_sashimi.ops.errors import BackendError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,14 +86,14 @@ def test_what_fails_and_what_computes_nonsense_is_told(monkeypatch):
         raise RuntimeError("\nno such compiler\nmore")
 
     check_compiler.cache_clear()
-    monkeypatch.setattr("stereo_sashimi.models.compiled.one_graph", lambda function: broken)
+    monkeypatch.setattr("stereo_sashimi.models.torch_compile.one_graph", lambda function: broken)
     with pytest.raises(
         BackendError, match=r"^compile=true does not run here \(RuntimeError: no such compiler\)\. On cpu"
     ):
         check_compiler(torch.device("cpu"))
-    monkeypatch.setattr("stereo_sashimi.models.compiled.one_graph", lambda function: lambda x: function(x) + 1)
+    monkeypatch.setattr("stereo_sashimi.models.torch_compile.one_graph", lambda function: lambda x: function(x) + 1)
     with pytest.raises(BackendError, match="wrong numbers here"):
         check_compiler(torch.device("cpu"))
-    monkeypatch.setattr("stereo_sashimi.models.compiled.one_graph", lambda function: function)
+    monkeypatch.setattr("stereo_sashimi.models.torch_compile.one_graph", lambda function: function)
     check_compiler(torch.device("cpu"))
     check_compiler.cache_clear()

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stereo_sashimi.app import compress
-from stereo_sashimi.app.signals import Stopped
 from stereo_sashimi.audio.io import read_pcm, write_pcm
+from stereo_sashimi.codec.batch_coder import Lanes
 from stereo_sashimi.codec.container import read_header, unpack
-from stereo_sashimi.codec.lanes import Lanes
+from stereo_sashimi.commands.compress import compress_command as compress
+from stereo_sashimi.commands.shared.signals import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -287,7 +287,7 @@ def test_ctrl_c_ends_a_command_at_once(dml_run, tmp_path, threads):
     """Also while threads are decoding, which python waits for at its end."""
     write_pcm(tmp_path / "long.wav", recording(400_000), 44100)
     program = (
-        "import sys; from stereo_sashimi.codec.lanes import Lanes; work = Lanes.decode\n"
+        "import sys; from stereo_sashimi.codec.batch_coder import Lanes; work = Lanes.decode\n"
         "def decode(self, *args):\n    print('decoding', flush=True)\n    return work(self, *args)\n"
         "Lanes.decode = decode; sys.argv[0] = sys.argv.pop(1); import runpy; sys.path.insert(0, sys.argv[0][:-11])\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"

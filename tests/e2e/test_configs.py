@@ -9,8 +9,11 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from stereo_sashimi.app import build, compress, evaluate, generate
-from stereo_sashimi.app.check import check_keys
+from stereo_sashimi.commands.compress import compress_command as compress
+from stereo_sashimi.commands.evaluate import evaluate_command as evaluate
+from stereo_sashimi.commands.generate import generate_command as generate
+from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.train import build
 from stereo_sashimi.ops.backend import KERNELS
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
 

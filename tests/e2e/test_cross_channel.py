@@ -15,7 +15,7 @@ from torch import Tensor
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4DConfig
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.tasks.optim import AdamWConfig

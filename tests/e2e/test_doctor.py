@@ -9,9 +9,10 @@ import pytest
 import soundfile
 import torch
 
-from stereo_sashimi.app import build, doctor
-from stereo_sashimi.app.doctor_data import examine
 from stereo_sashimi.audio.io import write_pcm
+from stereo_sashimi.commands import doctor
+from stereo_sashimi.commands.doctor_data import examine
+from stereo_sashimi.commands.train import build
 
 FRAMES = 600
 

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 import stereo_sashimi
-from stereo_sashimi.app import evaluate, evaluate_pool, evaluate_tracks
-from stereo_sashimi.app.signals import Stopped
 from stereo_sashimi.audio.io import read_pcm, write_pcm
 from stereo_sashimi.audio.quantize import encode
+from stereo_sashimi.commands.evaluate import evaluate_command as evaluate
+from stereo_sashimi.commands.evaluate import pool as evaluate_pool
+from stereo_sashimi.commands.evaluate import tracks as evaluate_tracks
+from stereo_sashimi.commands.shared.signals import Stopped
 from stereo_sashimi.generation import stream as stream_module
 
 LENGTHS = {"a/one.wav": 300, "a_one.wav": 190, "two.flac": 411}
@@ -148,7 +150,7 @@ def test_reports_and_generated_audio(score, audio, monkeypatch, tmp_path):
     page, distances = types.ModuleType("page"), types.ModuleType("distances")
     page.write_page = lambda evaluation, files, path: calls.append((evaluation["generated"], files, path))
     distances.compare = lambda generated, reference: {"generated": len(generated), "reference": len(reference)}
-    monkeypatch.setitem(sys.modules, "stereo_sashimi.app.evaluate_page", page)
+    monkeypatch.setitem(sys.modules, "stereo_sashimi.commands.evaluate.page", page)
     monkeypatch.setitem(sys.modules, "stereo_sashimi.metrics.distances", distances)
     found = score("report=true", f"generated={audio / 'a'}", "baselines=false")
     assert found["generated"] == {"generated": 1, "reference": 3}

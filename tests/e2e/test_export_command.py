@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import stereo_sashimi
-from stereo_sashimi.app import generate
-from stereo_sashimi.app.export import export, main
-from stereo_sashimi.models.export import read_header
+from stereo_sashimi.commands.export import export, main
+from stereo_sashimi.commands.generate import generate_command as generate
+from stereo_sashimi.models.exported import read_header
 from stereo_sashimi.tasks import AutoregressiveTask
 
 pytestmark = pytest.mark.slow

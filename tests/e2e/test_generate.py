@@ -13,9 +13,9 @@ import soundfile
 import torch
 
 import stereo_sashimi
-from stereo_sashimi.app import generate
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.audio.quantize import encode
+from stereo_sashimi.commands.generate import generate_command as generate
 
 FRAMES = 40
 SECONDS = FRAMES / 44100

@@ -11,10 +11,10 @@ import soundfile
 import torch
 
 import stereo_sashimi
-from stereo_sashimi.app import generate
-from stereo_sashimi.app.generate_job import Job
 from stereo_sashimi.audio.io import write_pcm
-from stereo_sashimi.generation.engine import EngineError
+from stereo_sashimi.commands.generate import generate_command as generate
+from stereo_sashimi.commands.generate.job import Job
+from stereo_sashimi.generation.engines.engine import EngineError
 from stereo_sashimi.spec import AudioSpec
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stereo_sashimi import AudioSpec, LanguageModelConfig, Sampler, Stream
-from stereo_sashimi.generation.cudagraph import CudaGraphEngine
+from stereo_sashimi.generation.engines.cuda_graph import CudaGraphEngine
 from stereo_sashimi.models import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, S4Config, S4DConfig
 

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from stereo_sashimi.app import memory, memory_step
-from stereo_sashimi.app.memory_step import Load, estimate
-from stereo_sashimi.app.memory_tracker import MemoryTracker
+from stereo_sashimi.commands import memory, memory_step
+from stereo_sashimi.commands.memory_step import Load, estimate
+from stereo_sashimi.commands.memory_tracker import MemoryTracker
 from stereo_sashimi.models import SashimiConfig
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig

@@ -7,8 +7,9 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from stereo_sashimi.tasks import AutoregressiveTask, nonfinite
-from stereo_sashimi.tasks.nonfinite import NonFiniteError
+from stereo_sashimi.tasks import AutoregressiveTask
+from stereo_sashimi.tasks import nan_guard as nonfinite
+from stereo_sashimi.tasks.nan_guard import NonFiniteError
 
 OPTIONS = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none", "loader.batch_size=2",
            "scheduler.total_steps=20", "train.validate_before=false", "trainer.max_steps=5")  # fmt: skip

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stereo_sashimi.app import compress, evaluate, generate
-from stereo_sashimi.app.check import check_keys
+from stereo_sashimi.commands.compress import compress_command as compress
+from stereo_sashimi.commands.evaluate import evaluate_command as evaluate
+from stereo_sashimi.commands.generate import generate_command as generate
+from stereo_sashimi.commands.shared.check_keys import check_keys
 
 COMMANDS = {
     "generate.py": generate.SECTIONS,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stereo_sashimi.app import generate
+from stereo_sashimi.commands.generate import generate_command as generate
 from stereo_sashimi.models.checkpoint import CheckpointError
 
 OPTIONS = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none", "loader.batch_size=2",

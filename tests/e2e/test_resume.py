@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 import stereo_sashimi
-from stereo_sashimi.app import build
+from stereo_sashimi.commands.train import build
 from stereo_sashimi.models.checkpoint import CheckpointError, load
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.checkpoints import AtomicCheckpointIO

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from stereo_sashimi.app.check import check_keys
-from stereo_sashimi.app.seed_config import SeedConfigError, main, refuse_files, translate
-from stereo_sashimi.app.seed_keys import ALWAYS, DEFAULTS, KEPT, MOVED, OPTIONS
+from stereo_sashimi.commands.seed_config import SeedConfigError, main, refuse_files, translate
+from stereo_sashimi.commands.seed_keys import ALWAYS, DEFAULTS, KEPT, MOVED, OPTIONS
+from stereo_sashimi.commands.shared.check_keys import check_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = Path(__file__).parent / "seed"
@@ -187,7 +187,7 @@ def test_every_key_of_the_table_is_one_of_ours(composed):
 def test_untranslated_keys_are_refused_with_their_replacement(with_files, files, overrides, message):
     with pytest.raises(SeedConfigError, match=message) as caught:
         check_keys(with_files(files, *overrides))
-    assert "python -m stereo_sashimi.app.seed_config OLD.yaml" in str(caught.value)
+    assert "python -m stereo_sashimi.commands.seed_config OLD.yaml" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_the_commands(tmp_path, capsys):
     )
     assert done.returncode == 1
     assert done.stderr.startswith("SeedConfigError: ")
-    assert "python -m stereo_sashimi.app.seed_config OLD.yaml > configs/experiment/audio/mine.yaml" in done.stderr
+    assert "python -m stereo_sashimi.commands.seed_config OLD.yaml > configs/experiment/audio/mine.yaml" in done.stderr
     assert "Traceback" not in done.stderr
     main([str(SEED / "sashimi-musdb18stereo.yaml")])
     assert capsys.readouterr().out == translate(EXPERIMENT, "sashimi-musdb18stereo")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from stereo_sashimi.app import stopping
+from stereo_sashimi.commands.train import stopping
 from stereo_sashimi.tasks import checkpoints
 
 pytestmark = pytest.mark.slow

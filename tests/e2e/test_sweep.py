@@ -14,8 +14,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from stereo_sashimi.app import errors, sweep
-from stereo_sashimi.app.train import best_score
+from stereo_sashimi.commands.shared import errors
+from stereo_sashimi.commands.train import sweep
+from stereo_sashimi.commands.train.train_command import best_score
 from stereo_sashimi.tasks.checkpoints import BestCheckpoint
 
 ROOT = Path(__file__).resolve().parents[2]

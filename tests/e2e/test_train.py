@@ -12,7 +12,7 @@ import soundfile
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from stereo_sashimi.app import build
+from stereo_sashimi.commands.train import build
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.tasks import AutoregressiveTask
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.spec import AudioSpec
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.spec import AudioSpec
 
 HEADS = [CategoricalHeadConfig(), DMLHeadConfig(n_mixtures=3)]

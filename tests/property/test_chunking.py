@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig, SashimiState
 from stereo_sashimi.nn.embedding import MERGES, EmbeddingConfig
-from stereo_sashimi.nn.heads import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
 from stereo_sashimi.spec import AudioSpec

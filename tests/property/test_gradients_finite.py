@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stereo_sashimi.distributions import categorical, dml
+from stereo_sashimi.distributions import categorical
+from stereo_sashimi.distributions import logistic_mixture as dml
 
 extreme = st.one_of(st.sampled_from([0.0, 1e4, -1e4, 3e3, -3e3, 1e-30, 1.0, -1.0]), st.floats(-1e4, 1e4, width=32))
 

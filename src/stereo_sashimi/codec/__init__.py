@@ -2,6 +2,6 @@
 in `files.py`, the format in `container.py`.
 """
 
-from stereo_sashimi.codec.compress import decode as decode
-from stereo_sashimi.codec.compress import encode as encode
+from stereo_sashimi.codec.coding import decode as decode
+from stereo_sashimi.codec.coding import encode as encode
 from stereo_sashimi.codec.container import CodecError as CodecError

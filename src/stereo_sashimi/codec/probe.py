@@ -10,7 +10,7 @@ import hashlib
 import constriction
 import numpy as np
 
-from stereo_sashimi.codec.lanes import FAMILY, Lanes
+from stereo_sashimi.codec.batch_coder import FAMILY, Lanes
 from stereo_sashimi.spec import AudioSpec
 
 FRAMES = 128

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from stereo_sashimi.audio.channels import n_channels
 from stereo_sashimi.audio.io import probe
 from stereo_sashimi.audio.resample import METHODS
+from stereo_sashimi.data.clip_sampler import EpochSampler, FixedDrawSampler, SamplerError
 from stereo_sashimi.data.dataset import AudioFolder, ResumableLoader, collate, leave_signals
-from stereo_sashimi.data.loops import ranks_of, reload_for_short_chunks, state_in_training, training_sampler
-from stereo_sashimi.data.sampler import EpochSampler, FixedDrawSampler, SamplerError
+from stereo_sashimi.data.position import ranks_of, reload_for_short_chunks, state_in_training, training_sampler
 from stereo_sashimi.data.split import SPLITS, DataError, split_folder
 from stereo_sashimi.spec import AudioSpec
 

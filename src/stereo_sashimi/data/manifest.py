@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int16
 
 from stereo_sashimi.audio.io import write_whole
-from stereo_sashimi.data import sources as src
+from stereo_sashimi.data.corpora import sources as src
 
 SCHEMA_VERSION = 1
 JOURNAL = ".journal"

@@ -3,6 +3,7 @@
 The heads in `nn/heads.py` make their parameters from hidden features.
 """
 
-from stereo_sashimi.distributions import categorical, dml
+from stereo_sashimi.distributions import categorical
+from stereo_sashimi.distributions import logistic_mixture as dml
 
 __all__ = ["categorical", "dml"]

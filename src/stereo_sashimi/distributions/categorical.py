@@ -1,6 +1,6 @@
 """Categorical distribution: logits over the codes -> log_prob, log_mass, cdf, entropy, rank, sample.
 
-Its neighbour `dml.py` has the same functions for the discretised mixture of logistics.
+Its neighbour `logistic_mixture.py` has the same functions for the discretised mixture of logistics.
 """
 
 import torch

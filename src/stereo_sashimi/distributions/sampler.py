@@ -1,4 +1,5 @@
-"""Sampler: how a code is drawn from a head's distribution. The draws are in `categorical.py` and `dml.py`."""
+"""Sampler: how a code is drawn from a head's distribution. The draws are in `categorical.py` and
+`logistic_mixture.py`."""
 
 from dataclasses import dataclass
 

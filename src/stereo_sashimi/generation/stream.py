@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from stereo_sashimi.generation.engine import Engine, EngineState, Frames, resolve
-from stereo_sashimi.generation.sample import RandomState, Sampler, UniformStreams
+from stereo_sashimi.generation.engines.engine import Engine, EngineState, Frames, resolve
+from stereo_sashimi.generation.philox import RandomState, Sampler, UniformStreams
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
 from stereo_sashimi.nn.freeze import freeze

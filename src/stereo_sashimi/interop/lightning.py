@@ -14,7 +14,7 @@ from torch import Tensor
 from stereo_sashimi.interop.describe import agree, claimed, shown
 from stereo_sashimi.interop.pickled import read_lightning
 from stereo_sashimi.interop.reference import load_reference
-from stereo_sashimi.interop.reference_versions import modernise
+from stereo_sashimi.interop.versions import modernise
 from stereo_sashimi.models.checkpoint import CheckpointError
 from stereo_sashimi.models.language_model import LanguageModel
 

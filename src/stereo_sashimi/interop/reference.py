@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stereo_sashimi.interop.reference_keys import rename
-from stereo_sashimi.interop.reference_versions import modernise
+from stereo_sashimi.interop.keys import rename
+from stereo_sashimi.interop.versions import modernise
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads import CategoricalHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig
 from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
 from stereo_sashimi.nn.ssm import SSMParameters
 from stereo_sashimi.ops.discretize import bilinear

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from stereo_sashimi.models import export
+from stereo_sashimi.models import exported as export
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.weights import CheckpointError as CheckpointError
 from stereo_sashimi.models.weights import build, describe

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from stereo_sashimi.models.sashimi import Sashimi, SashimiConfig, SashimiState, finite_rows, reset_rows
 from stereo_sashimi.nn.embedding import EmbeddingConfig, MultiChannelEmbedding
-from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig, Head
-from stereo_sashimi.nn.shared_head import SharedHead
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig, Head
+from stereo_sashimi.nn.heads.shared_head import SharedHead
 from stereo_sashimi.schema import from_plain, to_plain
 from stereo_sashimi.spec import AudioSpec
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.nn.categorical_head import CategoricalHead
-from stereo_sashimi.nn.dml_head import DMLHead
-from stereo_sashimi.nn.heads import Head
+from stereo_sashimi.nn.heads.categorical_head import CategoricalHead
+from stereo_sashimi.nn.heads.head import Head
+from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
+from stereo_sashimi.nn.heads.shared_head import SharedHead
 from stereo_sashimi.nn.s4 import S4
-from stereo_sashimi.nn.shared_head import SharedHead
 
 
 @torch.no_grad()

@@ -3,9 +3,9 @@
 from stereo_sashimi.nn.embedding import EmbeddingConfig as EmbeddingConfig
 from stereo_sashimi.nn.embedding import MultiChannelEmbedding as MultiChannelEmbedding
 from stereo_sashimi.nn.freeze import freeze as freeze
-from stereo_sashimi.nn.heads import CategoricalHeadConfig as CategoricalHeadConfig
-from stereo_sashimi.nn.heads import DMLHeadConfig as DMLHeadConfig
-from stereo_sashimi.nn.heads import Head as Head
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig as CategoricalHeadConfig
+from stereo_sashimi.nn.heads.head import DMLHeadConfig as DMLHeadConfig
+from stereo_sashimi.nn.heads.head import Head as Head
 from stereo_sashimi.nn.reversible_norm import InstanceStatistics as InstanceStatistics
 from stereo_sashimi.nn.reversible_norm import ReversibleInstanceNorm1dInput as ReversibleInstanceNorm1dInput
 from stereo_sashimi.nn.reversible_norm import ReversibleInstanceNorm1dOutput as ReversibleInstanceNorm1dOutput

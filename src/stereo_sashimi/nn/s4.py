@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.ssm import DPLR, SSM, Diagonal
 from stereo_sashimi.ops import backend as kernel_backend
-from stereo_sashimi.ops.ssm import respond
+from stereo_sashimi.ops.s4_response import respond
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from stereo_sashimi.ops import recurrent
+from stereo_sashimi.ops.cpu import scan as recurrent
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.errors import BackendError
 from stereo_sashimi.ops.kernels import cauchy, keops, krylov, triton

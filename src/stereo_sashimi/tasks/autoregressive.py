@@ -14,12 +14,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.metrics import Likelihood
-from stereo_sashimi.models.compiled import compile_blocks, one_graph
 from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.torch_compile import compile_blocks, one_graph
 from stereo_sashimi.schema import from_plain
-from stereo_sashimi.tasks.carry import Carry
 from stereo_sashimi.tasks.checkpoints import fitting
 from stereo_sashimi.tasks.optim import AdamWConfig, CosineWarmupConfig, PlateauConfig, SchedulerConfig
+from stereo_sashimi.tasks.tbptt import Carry
 
 SPLITS = ("train", "val", "test")
 

@@ -18,13 +18,13 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.data.dataset import Batch
-from stereo_sashimi.generation.drawing import blocks
-from stereo_sashimi.generation.engine import NonFiniteError
-from stereo_sashimi.generation.whole import collect
+from stereo_sashimi.generation.blocks import blocks
+from stereo_sashimi.generation.engines.engine import NonFiniteError
+from stereo_sashimi.generation.sampling import collect
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
-from stereo_sashimi.tasks.averaging import EMA
 from stereo_sashimi.tasks.checkpoints import fitting
+from stereo_sashimi.tasks.ema import EMA
 from stereo_sashimi.tasks.find import find
 
 log = logging.getLogger(__name__)

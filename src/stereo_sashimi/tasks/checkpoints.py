@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from stereo_sashimi.tasks.resume import accumulating
+from stereo_sashimi.tasks.exact_resume import accumulating
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 

@@ -9,8 +9,8 @@ import soundfile
 from codec_models import music, small
 
 from stereo_sashimi.audio.io import AudioError, read_pcm, write_pcm
-from stereo_sashimi.codec import files
-from stereo_sashimi.codec.compress import decode, encode
+from stereo_sashimi.codec import pcm_files as files
+from stereo_sashimi.codec.coding import decode, encode
 from stereo_sashimi.codec.container import MAX_ENVELOPE, CodecError, unpack
 from stereo_sashimi.spec import AudioSpec
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from codec_models import CASES, music, small
 
-from stereo_sashimi.codec import compress
-from stereo_sashimi.codec.compress import decode, encode
+from stereo_sashimi.codec import coding as compress
+from stereo_sashimi.codec.batch_coder import CELLS, FAMILY
+from stereo_sashimi.codec.coding import decode, encode
 from stereo_sashimi.codec.container import CONSTANT, MODEL, RAW, CodecError, pack, unpack
-from stereo_sashimi.codec.lanes import CELLS, FAMILY
-from stereo_sashimi.models.export import save
+from stereo_sashimi.models.exported import save
 
 
 def modes(data: bytes) -> list[int]:

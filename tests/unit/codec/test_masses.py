@@ -9,10 +9,10 @@ from codec_models import CASES, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stereo_sashimi.codec import masses
-from stereo_sashimi.codec.compress import machine_for
-from stereo_sashimi.codec.masses import CELLS, FREE
-from stereo_sashimi.distributions import dml
+from stereo_sashimi.codec import quantized_pmf as masses
+from stereo_sashimi.codec.coding import machine_for
+from stereo_sashimi.codec.quantized_pmf import CELLS, FREE
+from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.generation.stream import Stream
 
 

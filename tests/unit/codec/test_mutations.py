@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from codec_models import music, small
 
-from stereo_sashimi.codec import files
-from stereo_sashimi.codec.compress import decode, encode
+from stereo_sashimi.codec import pcm_files as files
+from stereo_sashimi.codec.coding import decode, encode
 from stereo_sashimi.codec.container import CONSTANT, MAX_ENVELOPE, MODEL, RAW, CodecError, Segment, pack, unpack
 
 FRAMES, SEGMENT = 300, 64

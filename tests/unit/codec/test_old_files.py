@@ -12,11 +12,11 @@ import pytest
 from old_files import FILES, FOLDER, tune
 
 import stereo_sashimi
-from stereo_sashimi.codec.compress import machine_for
+from stereo_sashimi.codec.batch_coder import FAMILY
+from stereo_sashimi.codec.coding import machine_for
 from stereo_sashimi.codec.container import CONSTANT, MODEL, RAW, CodecError, read_header, unpack
-from stereo_sashimi.codec.lanes import FAMILY
 from stereo_sashimi.codec.probe import probe, recording
-from stereo_sashimi.generation import compiled
+from stereo_sashimi.generation.engines.compiled import compiled_engine as compiled
 from stereo_sashimi.models import weights
 from stereo_sashimi.models.language_model import LanguageModelConfig
 

@@ -13,9 +13,9 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.data import RandomSampler, SequentialSampler
 
 from stereo_sashimi.audio import ChannelError, write_pcm
+from stereo_sashimi.data.clip_sampler import SamplerError
 from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.data.dataset import Batch
-from stereo_sashimi.data.sampler import SamplerError
 from stereo_sashimi.data.split import DataError
 from stereo_sashimi.spec import AudioSpec
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo_sashimi.audio import write_pcm
+from stereo_sashimi.data.clip_sampler import ChunkSampler, SamplerError
 from stereo_sashimi.data.datamodule import AudioDataModule
-from stereo_sashimi.data.lanes import Lanes, LaneSampler
-from stereo_sashimi.data.sampler import ChunkSampler, SamplerError
 from stereo_sashimi.data.split import DataError
+from stereo_sashimi.data.track_sampler import Lanes, LaneSampler
 
 RATE = 8000
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo_sashimi.audio.io import probe, read_pcm, write_pcm
-from stereo_sashimi.data import prepare, sources
-from stereo_sashimi.data.prepare import prepare_musdb
-from stereo_sashimi.data.prepare_command import main
+from stereo_sashimi.data.corpora import musdb as prepare
+from stereo_sashimi.data.corpora import sources
+from stereo_sashimi.data.corpora.musdb import prepare_musdb
+from stereo_sashimi.data.corpora.prepare_command import main
 from stereo_sashimi.data.split import split_folder
 
 TRACKS = {"train/A Band - One": 0, "train/B - Ünder 水": 1, "train/Young Griffo - Pennies": 2, "test/Z - Last": 3}

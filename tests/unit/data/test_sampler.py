@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stereo_sashimi.data.sampler import ChunkSampler, FixedDrawSampler, SamplerError
+from stereo_sashimi.data.clip_sampler import ChunkSampler, FixedDrawSampler, SamplerError
 
 SIZES = st.tuples(st.integers(1, 40), st.one_of(st.none(), st.integers(1, 50)))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stereo_sashimi.data.sonicpi import HELD_OUT, main, prepare
+from stereo_sashimi.data.corpora.sonicpi import HELD_OUT, main, prepare
 from stereo_sashimi.data.split import DataError
 
 

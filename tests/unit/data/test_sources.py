@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from stereo_sashimi.audio.io import AudioError, write_pcm
-from stereo_sashimi.data import sources
-from stereo_sashimi.data.sources import TARGETS, SourceError
+from stereo_sashimi.data.corpora import sources
+from stereo_sashimi.data.corpora.sources import TARGETS, SourceError
 
 
 def make_track(folder, frames=1000, rate=44100, channels=2, targets=TARGETS):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stereo_sashimi.distributions import dml
+from stereo_sashimi.distributions import logistic_mixture as dml
 
 
 def single(mean_lsb: float, scale_lsb: float, n_levels: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stereo_sashimi.distributions import dml, dml_gradient
+from stereo_sashimi.distributions import logistic_mixture as dml
+from stereo_sashimi.distributions import logistic_mixture_gradient as dml_gradient
 
 
 def mixtures(n_levels, dtype=torch.float64):

@@ -6,7 +6,7 @@ from stereo_sashimi.models.language_model import LanguageModel, LanguageModelCon
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.freeze import freeze
-from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.spec import AudioSpec
 

@@ -5,23 +5,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stereo_sashimi.distributions import categorical, dml
+from stereo_sashimi.distributions import categorical
+from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.compiled.draw_categorical import categorical as draw_categorical
-from stereo_sashimi.generation.compiled.draw_mixture import mixture as draw_mixture
-from stereo_sashimi.generation.compiled.pack_head import NEVER
-from stereo_sashimi.generation.compiled.sampling import numbers
-from stereo_sashimi.ops.recurrent import LANES
+from stereo_sashimi.generation.engines.compiled.draw_categorical import categorical as draw_categorical
+from stereo_sashimi.generation.engines.compiled.draw_logistic_mixture import mixture as draw_mixture
+from stereo_sashimi.generation.engines.compiled.pack_head import NEVER
+from stereo_sashimi.generation.engines.compiled.sampling_numbers import numbers
+from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 
 UNIFORM = st.sampled_from([0.0, 2.0**-53, 0.5, 1 - 2.0**-53]) | st.floats(0, 1, exclude_max=True)
 TEMPERATURE = st.sampled_from([0.0, 1e-6, 0.3, 1.0, 5.0])
 
 
 def from_logits(logits: np.ndarray, uniform: float, sampler: Sampler) -> tuple[int, float]:
-    groups = -(-len(logits) // (2 * LANES)) * 2
-    memory = np.full(2 * groups * LANES, NEVER, np.float32)
+    groups = -(-len(logits) // (2 * SIMD_WIDTH)) * 2
+    memory = np.full(2 * groups * SIMD_WIDTH, NEVER, np.float32)
     memory[: len(logits)] = logits
-    return draw_categorical(memory, 0, groups * LANES, groups, len(logits), uniform, numbers(sampler))
+    return draw_categorical(memory, 0, groups * SIMD_WIDTH, groups, len(logits), uniform, numbers(sampler))
 
 
 @settings(max_examples=100, deadline=None)

@@ -10,10 +10,10 @@ from cudagraph_models import MODELS, Again, build, numbers
 from torch.utils._pytree import tree_leaves
 
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation import cudagraph
-from stereo_sashimi.generation.cudagraph import CudaGraphEngine
-from stereo_sashimi.generation.engine import EngineError, EngineState, resolve
-from stereo_sashimi.generation.reference import ReferenceEngine
+from stereo_sashimi.generation.engines import cuda_graph as cudagraph
+from stereo_sashimi.generation.engines.cuda_graph import CudaGraphEngine
+from stereo_sashimi.generation.engines.engine import EngineError, EngineState, resolve
+from stereo_sashimi.generation.engines.reference_engine import ReferenceEngine
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.ops import backend

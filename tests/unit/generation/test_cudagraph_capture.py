@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.cudagraph import CudaGraphEngine
+from stereo_sashimi.generation.engines.cuda_graph import CudaGraphEngine
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
 from stereo_sashimi.nn.freeze import freeze
-from stereo_sashimi.nn.heads import DMLHeadConfig
+from stereo_sashimi.nn.heads.head import DMLHeadConfig
 from stereo_sashimi.spec import AudioSpec
 
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from stereo_sashimi.generation import drawing
+from stereo_sashimi.generation import blocks as drawing
 from stereo_sashimi.generation import stream as stream_module
-from stereo_sashimi.generation.drawing import blocks
-from stereo_sashimi.generation.engine import Frames
-from stereo_sashimi.generation.sample import Sampler
+from stereo_sashimi.generation.blocks import blocks
+from stereo_sashimi.generation.engines.engine import Frames
+from stereo_sashimi.generation.philox import Sampler
+from stereo_sashimi.generation.results import Tally
+from stereo_sashimi.generation.sampling import draw
 from stereo_sashimi.generation.stream import Stream
-from stereo_sashimi.generation.tally import Tally
-from stereo_sashimi.generation.whole import draw
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config
 from stereo_sashimi.spec import AudioSpec
 

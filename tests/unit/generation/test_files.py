@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from stereo_sashimi.audio import files
+from stereo_sashimi.audio.files import read, write
 from stereo_sashimi.audio.io import AudioError, write_pcm
-from stereo_sashimi.generation import files
-from stereo_sashimi.generation.files import read, write
 from stereo_sashimi.spec import AudioSpec
 
 SPEC = AudioSpec(44100, 2, 16)

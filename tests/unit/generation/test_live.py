@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from stereo_sashimi.audio import writers as live
 from stereo_sashimi.audio.io import AudioError, probe, read_pcm
-from stereo_sashimi.generation import live
-from stereo_sashimi.generation.live import LiveFile, PcmPipe, most_frames
+from stereo_sashimi.audio.writers import LiveFile, PcmPipe, most_frames
 from stereo_sashimi.spec import AudioSpec
 
 SPEC = AudioSpec(44100, 2, 16)

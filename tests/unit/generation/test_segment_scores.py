@@ -9,9 +9,9 @@ import torch
 from small_models import small
 
 from stereo_sashimi.generation import stream as stream_module
-from stereo_sashimi.generation.engine import NonFiniteError
-from stereo_sashimi.generation.segments import Scoring, score_segments
-from stereo_sashimi.generation.whole import score
+from stereo_sashimi.generation.engines.engine import NonFiniteError
+from stereo_sashimi.generation.sampling import score
+from stereo_sashimi.generation.scoring import Scoring, score_segments
 from stereo_sashimi.models.language_model import LanguageModel
 
 FRAMES = 103

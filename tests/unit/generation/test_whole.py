@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from stereo_sashimi.audio.quantize import decode, encode
+from stereo_sashimi.generation import sampling as whole_module
 from stereo_sashimi.generation import stream as stream_module
-from stereo_sashimi.generation import whole as whole_module
-from stereo_sashimi.generation.sample import Sampler
+from stereo_sashimi.generation.philox import Sampler
+from stereo_sashimi.generation.sampling import TrackScore, draw, frames_in, generate, score
 from stereo_sashimi.generation.stream import Stream
-from stereo_sashimi.generation.whole import TrackScore, draw, frames_in, generate, score
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.spec import AudioSpec
 

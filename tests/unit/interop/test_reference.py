@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from stereo_sashimi.interop import load_reference
+from stereo_sashimi.interop.keys import rename
 from stereo_sashimi.interop.reference import KINDS, build, convert
-from stereo_sashimi.interop.reference_keys import rename
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import Sashimi
 from stereo_sashimi.nn.s4 import S4

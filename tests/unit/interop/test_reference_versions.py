@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stereo_sashimi.interop.reference_versions import modernise
+from stereo_sashimi.interop.versions import modernise
 
 OLD = "c_layers.0.layer.kernel.kernel."
 NEW = "c_layers.0.layer.layer.kernel."

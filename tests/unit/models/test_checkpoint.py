@@ -15,7 +15,7 @@ from stereo_sashimi.models.checkpoint import CheckpointError, load, read
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads import DMLHeadConfig
+from stereo_sashimi.nn.heads.head import DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4DConfig
 from stereo_sashimi.spec import AudioSpec
 

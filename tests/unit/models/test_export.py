@@ -16,16 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import stereo_sashimi
-from stereo_sashimi.app.runs import EXPORTED
-from stereo_sashimi.models import export
+from stereo_sashimi.commands.shared.runs import EXPORTED
+from stereo_sashimi.models import exported as export
 from stereo_sashimi.models.checkpoint import load
-from stereo_sashimi.models.export import Training, read_header, save
+from stereo_sashimi.models.exported import Training, read_header, save
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.models.weights import MAX_PAD_LEN, CheckpointError
 from stereo_sashimi.nn.embedding import MERGES, EmbeddingConfig
 from stereo_sashimi.nn.freeze import freeze
-from stereo_sashimi.nn.heads import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.nn.ssm import SSMParameters
 from stereo_sashimi.spec import AudioSpec

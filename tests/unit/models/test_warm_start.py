@@ -10,7 +10,7 @@ from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.models.warm_start import warm_start
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.spec import AudioSpec
 

@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from stereo_sashimi.distributions import categorical, dml
+from stereo_sashimi.distributions import categorical
+from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.nn.heads import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig, Head
+from stereo_sashimi.nn.heads.head import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig, Head
 from stereo_sashimi.schema import from_plain, to_plain
 
 WIDTH = 12

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stereo_sashimi.ops.discretize import Discrete, bilinear, zero_order_hold
 from stereo_sashimi.ops.kernels import krylov
-from stereo_sashimi.ops.ssm import advance, recurrence, step
+from stereo_sashimi.ops.s4_response import advance, recurrence, step
 
 seeds = st.integers(0, 2**31)
 modes = st.integers(1, 5)

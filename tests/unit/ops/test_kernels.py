@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.ops.discretize import Discrete, bilinear, zero_order_hold
 from stereo_sashimi.ops.kernels import cauchy, krylov
-from stereo_sashimi.ops.ssm import recurrence
+from stereo_sashimi.ops.s4_response import recurrence
 
 KINDS = ["dplr", "diagonal", "zoh"]
 H, M = 2, 3

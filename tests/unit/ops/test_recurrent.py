@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
-from stereo_sashimi.ops import recurrent
+from stereo_sashimi.ops.cpu import scan as recurrent
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.errors import BackendError
 from stereo_sashimi.ops.kernels import krylov
-from stereo_sashimi.ops.ssm import recurrence
+from stereo_sashimi.ops.s4_response import recurrence
 
 
 def leaves(h, d_state=8, layer=S4Config):
@@ -139,7 +139,7 @@ def test_a_gpu_is_refused():
 def test_without_a_folder_to_keep_it_a_function_is_compiled_all_the_same(monkeypatch):
     from numba.core import caching
 
-    from stereo_sashimi.ops.simd import compiled
+    from stereo_sashimi.ops.cpu.vector import compiled
 
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
 

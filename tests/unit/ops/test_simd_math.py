@@ -4,16 +4,26 @@ import numpy as np
 import pytest
 import torch
 
-from stereo_sashimi.ops.recurrent import LANES
-from stereo_sashimi.ops.simd import _sources, compiled, is_kept, load, store
-from stereo_sashimi.ops.simd_math import exp_of_negative, fma, fnma, gelu, magnitude, product, sigmoid, splat, total
+from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
+from stereo_sashimi.ops.cpu.vector import _sources, compiled, is_kept, load, store
+from stereo_sashimi.ops.cpu.vector_math import (
+    exp_of_negative,
+    fma,
+    fnma,
+    gelu,
+    magnitude,
+    product,
+    sigmoid,
+    splat,
+    total,
+)
 
 ENDS = np.float32([-3e38, -1000, -100, -87.5, -1e-20, -0.0, 0, 1e-38, 1e-20, 87.5, 100, 1000, 3e38, 1, -1, 0.5])
 
 
 @compiled
 def functions(x, exp, sig, gel):
-    for i in range(0, len(x), LANES):
+    for i in range(0, len(x), SIMD_WIDTH):
         v = load(x, i)
         store(exp, i, exp_of_negative(splat(0.0) - magnitude(v)))
         store(sig, i, sigmoid(v))
@@ -24,8 +34,8 @@ def functions(x, exp, sig, gel):
 def products(x, y, z, out):
     a, b, c = load(x, 0), load(y, 0), load(z, 0)
     store(out, 0, fma(a, b, c))
-    store(out, LANES, fnma(a, b, c))
-    store(out, 2 * LANES, product(a, b) + c)
+    store(out, SIMD_WIDTH, fnma(a, b, c))
+    store(out, 2 * SIMD_WIDTH, product(a, b) + c)
     return total(a)
 
 
@@ -50,23 +60,23 @@ def test_functions_are_accurate():
 
 def test_a_value_does_not_depend_on_its_lane():
     rng = np.random.default_rng(0)
-    x = rng.normal(0, 4, LANES).astype(np.float32)
-    for shift in range(LANES):
+    x = rng.normal(0, 4, SIMD_WIDTH).astype(np.float32)
+    for shift in range(SIMD_WIDTH):
         for moved, plain in zip(evaluate(np.roll(x, shift)), evaluate(x), strict=True):
             assert np.array_equal(moved, np.roll(plain, shift))
 
 
 def test_fused_products_are_rounded_once_and_others_twice():
     rng = np.random.default_rng(1)
-    x, y, z = rng.normal(size=(3, LANES)).astype(np.float32)
+    x, y, z = rng.normal(size=(3, SIMD_WIDTH)).astype(np.float32)
     z = -(x * y) * np.float32(1 + 2**-20)
-    out = np.empty(3 * LANES, np.float32)
+    out = np.empty(3 * SIMD_WIDTH, np.float32)
     s = products(x, y, z, out)
     exact = x.astype(np.float64) * y.astype(np.float64)
-    assert np.array_equal(out[:LANES], (exact + z).astype(np.float32))
-    assert np.array_equal(out[LANES : 2 * LANES], (z - exact).astype(np.float32))
-    assert np.array_equal(out[2 * LANES :], x * y + z)
-    assert not np.array_equal(out[:LANES], out[2 * LANES :])
+    assert np.array_equal(out[:SIMD_WIDTH], (exact + z).astype(np.float32))
+    assert np.array_equal(out[SIMD_WIDTH : 2 * SIMD_WIDTH], (z - exact).astype(np.float32))
+    assert np.array_equal(out[2 * SIMD_WIDTH :], x * y + z)
+    assert not np.array_equal(out[:SIMD_WIDTH], out[2 * SIMD_WIDTH :])
     halves = x
     while len(halves) > 1:
         halves = halves[: len(halves) // 2] + halves[len(halves) // 2 :]
@@ -79,9 +89,9 @@ def test_cached_code_belongs_to_the_sources_it_was_made_of(tmp_path, monkeypatch
     (tmp_path / "ops").mkdir()
     simd = tmp_path / "ops" / "simd.py"
     simd.write_text("a = 1")
-    monkeypatch.setattr("stereo_sashimi.ops.simd.__file__", str(simd))
+    monkeypatch.setattr("stereo_sashimi.ops.cpu.vector.__file__", str(simd))
     before = _sources.__wrapped__()
-    (tmp_path / "user.py").write_text("from stereo_sashimi.ops.simd import compiled")
+    (tmp_path / "user.py").write_text("from stereo_sashimi.ops.cpu.vector import compiled")
     assert _sources.__wrapped__() not in (before, key[-1])
 
 
@@ -97,6 +107,6 @@ def test_a_number_fills_a_vector(number):
     def fill(x, out):
         store(out, 0, splat(x))
 
-    out = np.zeros(LANES, np.float32)
+    out = np.zeros(SIMD_WIDTH, np.float32)
     fill(number, out)
     assert (out == np.float32(0.1)).all()

@@ -10,11 +10,11 @@ import sys
 import pytest
 import torch
 
-from stereo_sashimi.distributions import dml
+from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
 from stereo_sashimi.ops.errors import BackendError
 from stereo_sashimi.ops.kernels import triton_step
-from stereo_sashimi.ops.ssm import step
+from stereo_sashimi.ops.s4_response import step
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -138,7 +138,7 @@ def test_a_model_on_another_device_is_refused(monkeypatch):
 
 COMPILE = """
 import math, sys
-import stereo_sashimi.generation.cudagraph
+import stereo_sashimi.generation.engines.cuda_graph
 assert "stereo_sashimi.ops.kernels.triton_step_programs" not in sys.modules, "imported before it is asked for"
 import triton
 from triton.backends.compiler import GPUTarget

@@ -11,8 +11,8 @@ from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingCon
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.tasks import AutoregressiveTask
-from stereo_sashimi.tasks.carry import Carried, Carry, carry_of, check_segments
 from stereo_sashimi.tasks.optim import AdamWConfig
+from stereo_sashimi.tasks.tbptt import Carried, Carry, carry_of, check_segments
 
 SEGMENT = 8
 EXACT = {"rtol": 0.0, "atol": 1e-9}

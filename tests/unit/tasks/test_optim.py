@@ -9,7 +9,7 @@ import torch
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.schema import from_plain, to_plain
 from stereo_sashimi.spec import AudioSpec

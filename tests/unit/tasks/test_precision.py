@@ -17,7 +17,7 @@ from stereo_sashimi.nn.norm import ScalarNorm
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 from stereo_sashimi.nn.residual import Residual
 from stereo_sashimi.nn.s4 import S4, S4Config
-from stereo_sashimi.ops import ssm as ssm_ops
+from stereo_sashimi.ops import s4_response as ssm_ops
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.tasks import AutoregressiveTask

@@ -1,8 +1,8 @@
 """The GPU programs of `triton_step.py`; imported only when they run, as this imports Triton.
 
 Complex arrays are seen as pairs (re, im), contiguous: a, b, c, left, right (h, m), state (rows, h, m). Symbols and
-equations are those of `ops/discretize.py` and `distributions/dml.py`. A program owns its channel, or its distribution:
-nothing is added atomically, and the same input gives the same bits.
+equations are those of `ops/discretize.py` and `distributions/logistic_mixture.py`. A program owns its channel, or
+its distribution: nothing is added atomically, and the same input gives the same bits.
 """
 
 from typing import no_type_check

@@ -1,0 +1,69 @@
+"""The S4 layers of a model, taken apart as a benchmark needs them: kernel, convolution, and a backbone without both."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.nn import S4, s4
+from stereo_sashimi.ops import backend as kernel_backend
+from stereo_sashimi.ops.discretize import Discrete
+from stereo_sashimi.ops.s4_response import respond
+
+
+def s4_layers(model: LanguageModel) -> list[S4]:
+    """The S4 layers in the order they run."""
+    return [module for level in model.backbone.in_order() for module in level.modules() if isinstance(module, S4)]
+
+
+def is_stepped(layer: S4, inputs: Tensor) -> bool:
+    """Whether the layer's backend steps through `inputs` (rows, length, d_model) and needs no kernel."""
+    with torch.no_grad():
+        return kernel_backend.steps(layer.backend, layer.ssm.discretize(), inputs)
+
+
+def prepared(layer: S4, length: int, stepped: bool) -> list[Tensor]:
+    """What a layer computes from its parameters alone: its kernel (d_model, length), or what stepping needs."""
+    ssm = layer.ssm.discretize()
+    if stepped:
+        return [field for field in ssm if field is not None]
+    return [kernel_backend.KERNELS[layer.backend](ssm, length, layer.D.dtype)]
+
+
+def convolved(layer: S4, ssm: Discrete, kernel: Tensor, inputs: Tensor, state: Tensor | None, stepped: bool) -> Tensor:
+    """What a layer computes from its input, given everything that `prepared` makes: the output of its SSM."""
+    y, _ = respond(ssm, inputs, state, lambda *_: kernel, stepped)
+    return y
+
+
+@contextmanager
+def without_convolution(model: LanguageModel) -> Iterator[None]:
+    """Inside, S4 layers discretise nothing and convolve nothing: what goes in there comes out unchanged."""
+
+    def unchanged(ssm: Discrete, u: Tensor, state: Tensor | None, *_: Any) -> tuple[Tensor, Tensor | None]:
+        return u, state
+
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(vars(s4), "respond", unchanged))
+        for layer in s4_layers(model):
+            with torch.no_grad():
+                ssm = layer.ssm.discretize()
+            # Found before the method of the class.
+            stack.enter_context(_replaced(vars(layer.ssm), "discretize", lambda ssm=ssm: ssm))
+        yield
+
+
+@contextmanager
+def _replaced(names: dict[str, Any], name: str, value: object) -> Iterator[None]:
+    there, before = name in names, names.get(name)
+    names[name] = value
+    try:
+        yield
+    finally:
+        if there:
+            names[name] = before
+        else:
+            del names[name]

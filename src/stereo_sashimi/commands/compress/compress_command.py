@@ -1,0 +1,166 @@
+"""`compress.py`: WAV and FLAC files <-> .ssc files, without loss. The codec itself is in stereo_sashimi.codec."""
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.codec import pcm_files as files
+from stereo_sashimi.codec.batch_coder import Lanes
+from stereo_sashimi.codec.coding import check_model, decode, encode
+from stereo_sashimi.codec.container import MODES, Header, Segment, unpack
+from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.shared.progress import Meter
+from stereo_sashimi.commands.shared.recover import offering
+from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
+from stereo_sashimi.commands.shared.signals import Stopped, listening
+from stereo_sashimi.generation.sampling import score
+from stereo_sashimi.models.checkpoint import load
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.schema import check_type
+
+ACTIONS = ("encode", "decode", "verify", "info")
+SUFFIX = ".ssc"
+SECTIONS = (
+    *("paths", "action", "input", "output", "checkpoint", "verify", "segment_frames", "lanes", "segment_cost"),
+    "overwrite",
+)
+# Of a recording, for what segments cost.
+COST_SECONDS = 4.0
+# Short segments take as long as long ones.
+COST_SEGMENTS = 64
+
+
+def run(cfg: DictConfig) -> Path | None:
+    """Do what `cfg` says; the file that was written. Ctrl-C and SIGTERM raise SystemExit and leave nothing behind."""
+    check_keys(cfg, SECTIONS)
+    for key in ("verify", "segment_cost", "overwrite"):
+        check_type(cfg[key], bool, key)
+    if cfg.action not in ACTIONS:
+        raise ValueError(f"action must be one of {', '.join(ACTIONS)}; got {cfg.action!r}.")
+    source = Path(str(cfg.input))
+    if not source.is_file():
+        raise ValueError(f"There is no file {source}. Give one: input=<file>.")
+    try:
+        with listening():
+            if cfg.action == "encode":
+                return _encode(cfg, source)
+            return _decode(cfg, source)
+    except Stopped as stopped:
+        print("\nInterrupted; nothing was written.", file=sys.stderr, flush=True)
+        raise SystemExit(stopped.code) from None
+
+
+def _encode(cfg: DictConfig, source: Path) -> Path:
+    output = _output(cfg, source, SUFFIX, (SUFFIX,))
+    model = _load(cfg)
+    check_model(model)
+    recording = files.read(source, model.spec)
+    pcm, spec = recording.pcm, recording.spec
+    if spec.sample_rate != model.spec.sample_rate:
+        print(f"{source} has {spec.sample_rate} Hz, the model {model.spec.sample_rate}: coded as it is, only worse.")
+    started = time.perf_counter()
+    with Meter("encoding", spec.sample_rate, len(pcm)) as meter:
+        data = encode(
+            model,
+            pcm,
+            sample_rate=spec.sample_rate,
+            segment_frames=cfg.segment_frames,
+            lanes=cfg.lanes,
+            verify=cfg.verify,
+            envelope=recording.envelope,
+            on_frames=meter.add,
+        )
+    seconds = time.perf_counter() - started
+    write_whole(output, data)
+    header, segments, _ = unpack(data)
+    size, original = len(data), source.stat().st_size
+    verified = ", verified" if cfg.verify else ""
+    print(f"{relative(output)}  {size:,} bytes  {size / max(1, original):.1%} of {source.name}{verified}")
+    if pcm.size:
+        rate = pcm.size / seconds
+        print(f"{8 * size / pcm.size:.3f} bits/sample  {_kinds(segments)}  {rate:,.0f} samples/s")
+        if cfg.segment_cost and header.n_segments > 1:
+            try:
+                _print_cost(model, pcm, header)
+            except Stopped as stopped:
+                print(f"\nInterrupted; {relative(output)} is complete.", file=sys.stderr, flush=True)
+                raise SystemExit(stopped.code) from None
+    return output
+
+
+def _decode(cfg: DictConfig, source: Path) -> Path | None:
+    data, writes = source.read_bytes(), cfg.action == "decode"
+    header, segments, envelope = unpack(data, str(source))
+    if cfg.action == "info":
+        _print_info(source, data, header, segments)
+        return None
+    output = _output(cfg, source, ".wav", files.SUFFIXES) if writes else None
+    model = _load(cfg)
+    samples = header.frames * header.spec.n_channels
+    started = time.perf_counter()
+    with Meter("decoding", header.spec.sample_rate, header.frames) as meter:
+        pcm = decode(model, data, name=str(source), on_frames=meter.add)
+    rate = samples / (time.perf_counter() - started)
+    if output is None:
+        print(f"{source} is whole: {header.frames:,} frames decode to what was coded  {rate:,.0f} samples/s")
+        return None
+    files.write(output, pcm, header.spec, envelope, str(source))
+    print(f"{relative(output)}  {header.frames:,} frames  {rate:,.0f} samples/s")
+    return output
+
+
+def _output(cfg: DictConfig, source: Path, suffix: str, allowed: tuple[str, ...]) -> Path:
+    output = source.with_suffix(suffix) if cfg.output is None else Path(str(cfg.output))
+    if output.suffix.lower() not in allowed:
+        raise ValueError(f"output must end in {' or '.join(allowed)} for action={cfg.action}; got {output}.")
+    if not output.parent.is_dir():
+        raise ValueError(f"output={output}: there is no folder {output.parent}. Make it, or give another one.")
+    if output.resolve() == source.resolve():
+        raise ValueError(f"output and input are the same file, {source}. Give another output=<file>.")
+    if output.exists() and not cfg.overwrite:
+        raise ValueError(f"{output} is there already. Give another output=<file>, or overwrite=true.")
+    return output
+
+
+def _load(cfg: DictConfig) -> LanguageModel:
+    path = find_checkpoint(cfg.checkpoint, cfg.paths.runs)
+    if (waiting := Lanes.preparation()) is not None:
+        print(f"codec: {waiting}", flush=True)
+    with offering(path):
+        return load(path)
+
+
+def _kinds(segments: list[Segment]) -> str:
+    counts = Counter(MODES[segment.mode] for segment in segments)
+    return f"{len(segments)} segments (" + ", ".join(f"{counts[mode]} {mode}" for mode in MODES if counts[mode]) + ")"
+
+
+def _print_cost(model: LanguageModel, pcm: Any, header: Header) -> None:
+    """What it costs that the model starts anew at every segment, against a state that is carried on."""
+    length = header.segment_frames
+    # Whole segments, at least two: the first one costs nothing.
+    count = min(max(2, round(COST_SECONDS * header.spec.sample_rate / length)), COST_SEGMENTS)
+    part = pcm[: count * length]
+    carried = score(model, part).nats
+    anew = sum(score(model, part[i : i + length]).nats for i in range(0, len(part), length))
+    if carried > 0:
+        print(
+            f"segments of {length:,} frames cost {anew / carried - 1:+.2%} against a state that is carried on (first "
+            f"{len(part) / header.spec.sample_rate:.3g} s)"
+        )
+
+
+def _print_info(source: Path, data: bytes, header: Header, segments: list[Segment]) -> None:
+    spec = header.spec
+    names = {1: "mono", 2: "stereo"}
+    seconds = header.frames / spec.sample_rate
+    print(f"{source}  {len(data):,} bytes, coded by stereo-sashimi {header.package}")
+    print(f"audio     {names[spec.n_channels]}  {spec.sample_rate} Hz  {spec.bits} bit  {header.frames:,} frames")
+    print(f"          {seconds:.2f} s  {'the header of a WAV file is kept' if header.envelope else 'samples only'}")
+    print(f"segments  {header.segment_frames:,} frames each  {_kinds(segments)}")
+    print(f"weights   {header.weights}\nprobe     {header.probe}\npcm       {header.pcm}")

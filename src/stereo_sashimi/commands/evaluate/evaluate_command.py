@@ -1,0 +1,198 @@
+"""`evaluate.py`: the bits of recordings under a model; leaves evaluation.json, .csv and .html, and a file a track."""
+
+import csv
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.commands.evaluate import evaluate_options as options
+from stereo_sashimi.commands.evaluate.evaluate_options import SECTIONS as SECTIONS
+from stereo_sashimi.commands.evaluate.pool import evaluate_all
+from stereo_sashimi.commands.evaluate.tracks import Job, finished, forget
+from stereo_sashimi.commands.generate.generate_command import model_line
+from stereo_sashimi.commands.generate.generate_options import device as device_of
+from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.shared.check_values import make_folder
+from stereo_sashimi.commands.shared.progress import Meter
+from stereo_sashimi.commands.shared.recover import offering
+from stereo_sashimi.commands.shared.runs import find_checkpoint, name_of, relative
+from stereo_sashimi.commands.shared.signals import Signals, Stopped, listening
+from stereo_sashimi.metrics.totals import TrackResult, channel_labels, pooled
+from stereo_sashimi.models.checkpoint import load
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.weights import fingerprint
+from stereo_sashimi.ops import backend as kernel_backend
+from stereo_sashimi.spec import AudioSpec
+from stereo_sashimi.version import __version__
+
+FORMAT, VERSION = "stereo-sashimi evaluation", 1
+
+
+def run(cfg: DictConfig) -> Path | None:
+    """Evaluate as `cfg` says. Returns evaluation.json, or None while tracks of other shards are missing.
+
+    Ctrl-C and SIGTERM raise SystemExit with 128 and the signal's number; what was reached is saved.
+    """
+    check_keys(cfg, SECTIONS)
+    options.check(cfg)
+    try:
+        with listening() as signals:
+            return _run(cfg, signals)
+    except Stopped as stopped:
+        print("\nInterrupted. The same command goes on from here.", file=sys.stderr, flush=True)
+        raise SystemExit(stopped.code) from None
+
+
+def _run(cfg: DictConfig, signals: Signals) -> Path | None:
+    found, device = options.files(cfg.data), device_of(cfg.device)
+    path, model = _load(cfg, "checkpoint")
+    independent, other = (None, None) if cfg.checkpoint_independent is None else _load(cfg, "checkpoint_independent")
+    if other is not None:
+        options.check_pair(model, other)
+    backend = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
+    print(f"checkpoint {name_of(path)}\n{model_line(model)}\nbackend {backend}  device {device}", flush=True)
+    if independent is not None:
+        print(f"checkpoint_independent {name_of(independent)}", flush=True)
+    spec, why = model.spec, options.not_pcm(model.spec)
+    if why is not None:
+        print(f"bits are those of the model's codes ({why}), not of PCM", flush=True)
+    elif spec.bits == 8:
+        print("bits are those of the top byte of each 16-bit sample, the model's 8 bits", flush=True)
+    if cfg.baselines and why is not None:
+        print(f"baselines are left out: coders of PCM have nothing to do with codes of {why}", flush=True)
+    tracks = options.tracks(found, spec, cfg.max_seconds)
+    out = make_folder(options.out_folder(cfg.out, path, cfg.paths.runs), "out")
+    job = Job(
+        checkpoint=path,
+        independent=independent,
+        sha256=_sha256(model),
+        independent_sha256=None if other is None else _sha256(other),
+        backend=cfg.backend.name,
+        device=str(device),
+        contexts=options.contexts(cfg.segment_frames),
+        baselines=cfg.baselines and why is None,
+        folder=make_folder(out / "tracks", "out"),
+    )
+    part, of = options.shard(cfg.shard)
+    mine = tracks[part - 1 :: of]
+    if cfg.overwrite:
+        for track in mine:
+            forget(job, track)
+    todo = [track for track in mine if finished(job, track) is None]
+    if len(todo) < len(mine):
+        print(f"{len(mine) - len(todo)} of {len(mine)} tracks are done already; overwrite=true scores them again")
+    if todo:
+        print(f"evaluating {len(todo)} of {len(tracks)} tracks", flush=True)
+        frames = sum(track.frames for track in todo) * len(job.passes())
+        with Meter("evaluating", spec.sample_rate, frames) as meter:
+            evaluate_all(job, todo, cfg.processes, signals, meter, _tell)
+    results = [result for track in tracks if (result := finished(job, track)) is not None]
+    if len(results) < len(tracks):
+        print(
+            f"{len(tracks) - len(results)} of {len(tracks)} tracks are missing; the call that ends last writes totals"
+        )
+        return None
+    return _write(cfg, job, model, results, found, out)
+
+
+def _write(
+    cfg: DictConfig, job: Job, model: LanguageModel, results: list[TrackResult], found: dict[str, Path], out: Path
+) -> Path:
+    """Write and print the totals."""
+    spec, generated = model.spec, None
+    labels = channel_labels(spec, model.config.decoder.coupling)
+    if cfg.generated is not None:
+        # Imported here: only this needs it.
+        from stereo_sashimi.metrics.distances import compare
+
+        generated = compare(options.in_folder(str(cfg.generated), "generated"), list(found.values()))
+    evaluation: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "package_version": __version__,
+        "checkpoint": name_of(job.checkpoint),
+        "checkpoint_independent": None if job.independent is None else name_of(job.independent),
+        "model_sha256": job.sha256,
+        "spec": spec.to_dict(),
+        "model": model.config.to_plain(),
+        "contexts": list(job.contexts),
+        "tracks": [vars(result) for result in results],
+        "pooled": pooled(results, spec, labels),
+        "generated": generated,
+    }
+    path = out / "evaluation.json"
+    write_whole(path, (json.dumps(evaluation, indent=1, allow_nan=False) + "\n").encode())
+    write_whole(out / "evaluation.csv", _csv(evaluation["pooled"], results, spec, labels).encode())
+    print("\n".join(_table(evaluation["pooled"])))
+    written = [path, out / "evaluation.csv"]
+    if cfg.report:
+        from stereo_sashimi.commands.evaluate.page import write_page
+
+        written.append(out / "evaluation.html")
+        write_page(evaluation, found, written[-1])
+    print("\n".join(relative(file) for file in written), flush=True)
+    return path
+
+
+def _load(cfg: DictConfig, key: str) -> tuple[Path, LanguageModel]:
+    path = find_checkpoint(cfg[key], cfg.paths.runs, key)
+    with offering(path, key):
+        return path, load(path, cfg.backend.name)
+
+
+def _sha256(model: LanguageModel) -> str:
+    """Of a model's description and weights: a result depends on both."""
+    description = json.dumps(model.config.to_plain(), sort_keys=True)
+    return hashlib.sha256(f"{description} {fingerprint(model)}".encode()).hexdigest()
+
+
+def _tell(result: TrackResult) -> None:
+    """One line a track."""
+    main = next(iter(result.contexts))
+    coders = [f"{name} {bits / result.samples:.3f}" for name, bits in list(result.lossless.items())[:1]]
+    parts = [f"{result.file}  {result.frames / result.sample_rate:.2f} s", _bits(result.bits(main) / result.samples)]
+    print("  ".join(parts + coders), flush=True)
+
+
+def _bits(value: float, interval: Sequence[float] | None = None) -> str:
+    around = "" if interval is None else f"  [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{value:.3f} bits/sample{around}"
+
+
+def _table(pooled: dict[str, Any]) -> list[str]:
+    """The totals for people; in brackets 95 % intervals over tracks."""
+    rows = []
+    for name, context in pooled["contexts"].items():
+        channels = ", ".join(f"{label} {bits:.3f}" for label, bits in context["channels"].items())
+        what = name if name == options.CARRIED else f"{name} frames"
+        rows.append((f"model, {what}", f"{_bits(context['bits_per_sample'], context['interval'])}  ({channels})"))
+    if (gain := pooled["cross_channel_gain"]) is not None:
+        rows.append(("cross-channel gain", _bits(gain["bits_per_sample"], gain["interval"])))
+    rows += [(name, _bits(one["bits_per_sample"], one["interval"])) for name, one in pooled["lossless"].items()]
+    width = max(len(name) for name, _ in rows)
+    return [f"pooled over {pooled['tracks']} tracks, {pooled['frames']:,} frames; in brackets 95 % over tracks"] + [
+        f"  {name:{width}}  {text}" for name, text in rows
+    ]
+
+
+def _csv(totals: dict[str, Any], results: Sequence[TrackResult], spec: AudioSpec, labels: Sequence[str]) -> str:
+    """A row a track and one of totals; bits per sample."""
+    contexts, lossless = list(totals["contexts"]), list(totals["lossless"])
+    independent = ["cross-channel gain"] if totals["cross_channel_gain"] is not None else []
+    rows: list[list[Any]] = [["file", "frames", *contexts, *labels, *independent, *lossless]]
+    # A track is the total over itself.
+    for file, one in [*((result.file, pooled([result], spec, labels)) for result in results), ("pooled", totals)]:
+        row = [file, one["frames"], *(one["contexts"][name]["bits_per_sample"] for name in contexts)]
+        row += [one["contexts"][contexts[0]]["channels"][label] for label in labels]
+        row += [one["cross_channel_gain"]["bits_per_sample"] for _ in independent]
+        rows.append(row + [one["lossless"][name]["bits_per_sample"] for name in lossless])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

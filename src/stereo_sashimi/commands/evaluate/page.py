@@ -1,0 +1,297 @@
+"""The page of an evaluation: evaluation.json and the audio files as one HTML file that needs nothing else.
+
+What stands where is in `page.html.jinja`, the pictures are from `plots/`; here numbers become text and audio
+becomes data: URIs.
+"""
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import soundfile
+from jaxtyping import Int16
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from stereo_sashimi.audio.io import AudioError, probe, read_pcm, write_whole
+from stereo_sashimi.plots.bits_curve import bits_curve
+from stereo_sashimi.plots.sheet import sheet
+
+FORMAT, VERSION = "stereo-sashimi evaluation", 1
+MOST_PICTURED = 20
+EXCERPT_SECONDS = 10
+# The coder whose average stands in every curve.
+COMPARED = "flac -8"
+NOTHING = "\N{EN DASH}"
+# Half of the bytes of a picture in PNG are the noise in its spectrograms; WebP says the same in a sixth.
+_PICTURE_QUALITY = 85
+_BLOCK_FRAMES = 1 << 20
+
+Plain = dict[str, Any]
+
+
+class Table(NamedTuple):
+    """A table of the page: `title` may be empty; `head` and each row are cells, the first of which names the row."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def write_page(evaluation: Plain, files: Mapping[str, Path], path: Path) -> None:
+    """Write the page of an evaluation: numbers, curves, pictures and players in one HTML file without scripts.
+
+    - `evaluation`: the content of evaluation.json. `files`: the audio file of each track, by its "file".
+    - `path`: the page; it appears under its name only when it is complete.
+
+    The first MOST_PICTURED tracks get pictures, and a player of at most EXCERPT_SECONDS from their middle, so long
+    files cost no memory. Where a file is gone, changed or unreadable the page says so.
+
+    Raises ValueError for content of another format, AudioError if the page cannot be written.
+    """
+    if (evaluation.get("format"), evaluation.get("version")) != (FORMAT, VERSION):
+        raise ValueError(
+            f"a page is made of format {FORMAT!r}, version {VERSION}; got {evaluation.get('format')!r}, version "
+            f"{evaluation.get('version')!r}.\n  Run evaluate.py again with this version of the package."
+        )
+    loader = PackageLoader("stereo_sashimi.commands", "evaluate")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"plain": plain, "count": count, "three": three}
+    pictured = evaluation["tracks"][:MOST_PICTURED]
+    page = environment.get_template("page.html.jinja").render(
+        evaluation,
+        config=list(_leaves(evaluation["model"], ".")),
+        seconds=_seconds(evaluation["tracks"]),
+        labels={name: context_label(name, evaluation["spec"]["sample_rate"]) for name in evaluation["contexts"]},
+        pooled_table=pooled_table(evaluation),
+        gain=gain_table(evaluation),
+        generated_tables=generated_tables(evaluation.get("generated")),
+        tracks_table=tracks_table(evaluation),
+        pictured=((track, _panels(evaluation, track, files.get(track["file"]))) for track in pictured),
+        n_pictured=len(pictured),
+        compared=COMPARED,
+    )
+    # A file name that is not UTF-8 has halves of surrogate pairs in it; the page shows them as \udc..
+    write_whole(path, page.encode(errors="backslashreplace"))
+
+
+def pooled_table(evaluation: Plain) -> Table:
+    """All tracks together: a row for each context of the model and each lossless coder, the fewest bits in bold."""
+    pooled, bits = evaluation["pooled"], evaluation["spec"]["bits"]
+    names = _channel_names(evaluation)
+    rate = evaluation["spec"]["sample_rate"]
+    entries = [(f"model, {context_label(name, rate)}", pooled["contexts"][name]) for name in evaluation["contexts"]]
+    entries += list(pooled["lossless"].items())
+    fewest = min(entry["bits_per_sample"] for _, entry in entries)
+    rows = []
+    for label, entry in entries:
+        value = entry["bits_per_sample"]
+        numbers = [three(value), interval(entry["interval"]), three(entry.get("bpb", value * 8 / bits))]
+        numbers += [three(entry.get("channels", {}).get(name)) for name in names]
+        rows.append([_bold(cell) for cell in (label, *numbers)] if value == fewest else [label, *numbers])
+    return Table("", ["", "bits/sample", "95 % interval", "bits/byte", *names], rows)
+
+
+def gain_table(evaluation: Plain) -> Table | None:
+    """With coupling, without, and the gain, over the tracks that both models scored; None without a second model."""
+    gain, context = evaluation["pooled"]["cross_channel_gain"], evaluation["contexts"][0]
+    if gain is None:
+        return None
+    both = [track for track in evaluation["tracks"] if track["independent"] is not None]
+    frames = sum(track["frames"] for track in both)
+    coupled, independent = (
+        np.sum([score["channel_nats"] for score in scores], axis=0) / math.log(2) / frames
+        for scores in ([track["contexts"][context] for track in both], [track["independent"] for track in both])
+    )
+    rows = [
+        [label, three(bits.mean()), NOTHING, *map(three, bits)]
+        for label, bits in (("channels coupled", coupled), ("channels independent", independent))
+    ]
+    last = [f"{gain['bits_per_sample']:+.3f}", interval(gain["interval"], "+.3f")]
+    last += [f"{difference:+.3f}" for difference in independent - coupled]
+    rows.append([_bold(cell) for cell in ("gain", *last)])
+    names = [name.partition(" | ")[0] for name in _channel_names(evaluation)]
+    return Table("", ["", "bits/sample", "95 % interval", *names], rows)
+
+
+def tracks_table(evaluation: Plain) -> Table:
+    """A row for each track and one for all of them, total over total; the fewest bits of a row are bold."""
+    tracks, context = evaluation["tracks"], evaluation["contexts"][0]
+    coders = list(dict.fromkeys(chain.from_iterable(track["lossless"] for track in tracks)))
+    rows = []
+    for number, track in enumerate(tracks, 1):
+        name = track["file"]
+        link = Markup('<a href="#track-{}">{}</a>').format(number, name) if number <= MOST_PICTURED else name
+        rows.append([link, *_track_cells([track], context, coders)])
+    if len(tracks) > 1:
+        rows.append(["all tracks", *_track_cells(tracks, context, coders)])
+    return Table("", ["track", "seconds", "model", *coders], rows)
+
+
+def _track_cells(tracks: list[Plain], context: str, coders: list[str]) -> list[str]:
+    """Seconds, and bits/sample of the model and each coder; a coder that lacks a track has no total."""
+    nats = [math.fsum(track["contexts"][context]["channel_nats"]) for track in tracks]
+    columns = [[value / math.log(2) for value in nats]]
+    columns += [[track["lossless"].get(coder) for track in tracks] for coder in coders]
+    values = [None if None in bits else track_bits(tracks, bits) for bits in columns]
+    fewest = min(value for value in values if value is not None)
+    return [f"{_seconds(tracks):,.2f}", *(_bold(three(v)) if v == fewest else three(v) for v in values)]
+
+
+def track_bits(tracks: list[Plain], bits: list[Any]) -> float:
+    """Bits/sample of tracks together: their total bits over their total samples, frames times channels."""
+    return math.fsum(bits) / sum(track["frames"] * track["n_channels"] for track in tracks)
+
+
+def generated_tables(generated: Mapping[str, Any] | None, title: str = "") -> list[Table]:
+    """Whatever numbers are in nested mappings, as tables: groups with equal keys are the rows of one, others follow.
+
+    None gives no table.
+    """
+    if not generated:
+        return []
+    groups = {key: value for key, value in generated.items() if isinstance(value, Mapping)}
+    single = {key: value for key, value in generated.items() if key not in groups}
+    tables = [Table(title, [], [[key, plain(value)] for key, value in single.items()])] if single else []
+    columns = [tuple(name for name, _ in _leaves(group, " ")) for group in groups.values()]
+    if len(groups) > 1 and all(names == columns[0] for names in columns):
+        rows = [[key, *(text for _, text in _leaves(group, " "))] for key, group in groups.items()]
+        return [*tables, Table(title, ["", *columns[0]], rows)]
+    for key, group in groups.items():
+        tables += generated_tables(group, f"{title}, {key}" if title else key)
+    return tables
+
+
+def _panels(evaluation: Plain, track: Plain, file: Path | None) -> Plain:
+    """Curve, picture, player and place of one track; "problem" says why there is only a curve, or is None."""
+    panels: Plain = {"problem": None}
+    shaded, rate = None, track["sample_rate"]
+    try:
+        pcm, start = _excerpt(track, file)
+        place = f"the whole track, {_clock(len(pcm), rate)}"
+        if len(pcm) < track["frames"]:
+            end = start + len(pcm)
+            shaded = start / rate, end / rate
+            place = f"{_clock(start, rate)} to {_clock(end, rate)} of {_clock(track['frames'], rate)}"
+            place += f" (frames {start:,} to {end:,})"
+        panels["player"] = data_uri("audio/flac", flac(pcm, rate))
+        panels["picture"] = _picture(sheet(pcm, rate, f"Excerpt: {place}"), "webp")
+        panels["place"] = place
+    except (ValueError, OSError, soundfile.SoundFileError) as error:
+        # The numbers of an evaluation of hours are worth their page, whatever became of one file.
+        panels["problem"], shaded = str(error), None
+    coder = track["lossless"].get(COMPARED)
+    average = None if coder is None else (COMPARED, track_bits([track], [coder]))
+    bits, names = np.asarray(track["bits_each_second"], dtype=np.float64), _channel_names(evaluation)
+    curve = bits_curve(bits, track["frames"], rate, names, average=average, excerpt=shaded)
+    return panels | {"curve": _picture(curve, "png")}
+
+
+def _excerpt(track: Plain, file: Path | None) -> tuple[Int16[np.ndarray, "frames channels"], int]:
+    """The middle of what was scored of a track, and its first frame.
+
+    Raises AudioError, for people, if the file is not given, gone, unreadable, or holds other samples than were scored.
+    """
+    if file is None:
+        raise AudioError("The audio file was not given.")
+    info, frames, samples = probe(file), track["frames"], hashlib.sha256()
+    # "sha256" is that of the PCM; in blocks, a track of an hour needs no more memory than one of a minute.
+    for first in range(0, frames if info.frames >= frames else 0, _BLOCK_FRAMES):
+        samples.update(read_pcm(file, first, min(_BLOCK_FRAMES, frames - first))[0].data)
+    same_format = (info.sample_rate, info.n_channels) == (track["sample_rate"], track["n_channels"])
+    if not same_format or samples.hexdigest() != track["sha256"]:
+        raise AudioError(f"{file}: the file has changed since it was evaluated.")
+    length = min(frames, EXCERPT_SECONDS * info.sample_rate)
+    start = (frames - length) // 2
+    return read_pcm(file, start, length)[0], start
+
+
+def flac(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> bytes:
+    """A 16-bit FLAC file of the PCM. Raises soundfile.SoundFileError for what FLAC cannot hold, as 1 MHz."""
+    encoded = io.BytesIO()
+    soundfile.write(encoded, pcm, sample_rate, format="FLAC", subtype="PCM_16")
+    return encoded.getvalue()
+
+
+def data_uri(media_type: str, content: bytes) -> str:
+    """The content itself as an address, for src attributes."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def _picture(figure: Figure, kind: str) -> str:
+    """The figure as a data: URI, `kind` being png or webp."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=kind, pil_kwargs={"quality": _PICTURE_QUALITY} if kind == "webp" else None)
+    return data_uri(f"image/{kind}", picture.getvalue())
+
+
+def context_label(name: str, sample_rate: int) -> str:
+    """A context for people: "state carried", or "segments of 12,288 frames (0.28 s)"."""
+    if not name.isdecimal():
+        return f"state {name}"
+    return f"segments of {int(name):,} frames ({int(name) / sample_rate:.2g} s)"
+
+
+def _channel_names(evaluation: Plain) -> list[str]:
+    """As the evaluation names them: "mono", or "left" and, depending on the coupling, "right" or "right | left"."""
+    return list(evaluation["pooled"]["contexts"][evaluation["contexts"][0]]["channels"])
+
+
+def _leaves(value: Mapping[str, Any], joint: str, before: str = "") -> Iterable[tuple[str, str]]:
+    """Every value in nested mappings as text, with the keys that lead to it."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _leaves(inner, joint, f"{before}{key}{joint}")
+        else:
+            yield f"{before}{key}", plain(inner)
+
+
+def plain(value: object) -> str:
+    """A value of JSON for people: four digits of a float, all of an integer, a list with commas, None as a dash."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(plain, value))
+    return str(value)
+
+
+def interval(ends: list[Any] | None, style: str = ".3f") -> str:
+    """An interval as text, or a dash."""
+    return NOTHING if ends is None else f"{ends[0]:{style}} to {ends[1]:{style}}"
+
+
+def three(value: float | None) -> str:
+    """Three decimals, or a dash."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def count(number: int, thing: str) -> str:
+    """As in "1 track" and "1,000 frames"."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def _bold(text: str) -> str:
+    return Markup("<strong>{}</strong>").format(text)
+
+
+def _seconds(tracks: list[Plain]) -> float:
+    return sum(track["frames"] / track["sample_rate"] for track in tracks)
+
+
+def _clock(frames: int, sample_rate: int) -> str:
+    return f"{frames / sample_rate:,.2f} s"

@@ -1,0 +1,214 @@
+"""How much memory a training run will take, before it runs: no data, no GPU and no memory are needed for the answer.
+
+python -m stereo_sashimi.commands.memory experiment=audio/sashimi-dml-musdb18stereo loader.batch_size=8
+python -m stereo_sashimi.commands.memory experiment=... trainer=gpu available=80
+
+Arguments are those of train.py, and `available=GIB`: the memory to plan for (default: what is free on this machine).
+Exits with 1 if the run does not fit. The method is in `memory_step.py`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, open_dict
+
+from stereo_sashimi.commands.memory_step import Estimate, Load, estimate
+from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.shared.errors import speak
+from stereo_sashimi.commands.train.build import build_datamodule, build_model_config
+from stereo_sashimi.metrics.likelihood import check_metrics
+from stereo_sashimi.models import SashimiConfig
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.nn import DMLHeadConfig, EmbeddingConfig
+from stereo_sashimi.spec import AudioSpec
+
+MIB, GIB = 2**20, 2**30
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+# Weights, and what keeps sets of their size; the rest of a report are activations.
+SETS = ("parameters", "gradients", "moments", "copies of weights", "optimizer")
+SHORTEST = 256
+# Freed blocks that glibc keeps, as a share of the tensors: 0.07 to 0.5 in the runs of docs/scale.md, next to nothing
+# with MALLOC_MMAP_THRESHOLD_=131072 in the environment.
+HEAP = 0.25
+
+
+def describe(cfg: DictConfig) -> tuple[LanguageModelConfig, Load]:
+    """The model and the step of a composed training config. No file is read: any rate does for the estimate."""
+    check_keys(cfg)
+    with open_dict(cfg):
+        cfg.dataset.sample_rate = cfg.dataset.sample_rate or 44100
+        cfg.dataset.path = "" if "???" in str(cfg.dataset._get_node("path")) else cfg.dataset.path
+    datamodule = build_datamodule(cfg)
+    config = build_model_config(cfg, datamodule)
+    load = Load(
+        batch_size=datamodule.batch_size,
+        frames=datamodule.sample_len,
+        precision=str(cfg.trainer.precision),
+        backend=cfg.backend.name,
+        ranks=bool(check_metrics(list(cfg.task.metrics))),
+        copies=int(_several(cfg)) + int(_averages(cfg)),
+        cuda=_cuda(cfg),
+        activation_checkpointing=cfg.activation_checkpointing,
+    )
+    return config, load
+
+
+def total_bytes(found: Estimate, load: Load, process: int) -> int:
+    """What the machine sees of a run: tensors, what the allocator keeps besides on CPUs, and the process."""
+    return process + found.peak + (0 if load.cuda else int(HEAP * found.peak))
+
+
+def process_bytes() -> int:
+    """Memory of this process after a tiny step: Python and the libraries that a training run loads as well."""
+    model = LanguageModelConfig(
+        AudioSpec(44100, 1, 8), EmbeddingConfig(4), SashimiConfig(d_model=4, n_layers=1), DMLHeadConfig()
+    ).build()
+    optimizer = torch.optim.AdamW(model.parameters())
+    model.log_prob(torch.zeros(1, 64, 1, dtype=torch.int64)).mean().backward()
+    optimizer.step()
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available_bytes(cuda: bool) -> int | None:
+    """Free memory of the first CUDA device, or of this machine; None where it cannot be told."""
+    if cuda:
+        return torch.cuda.mem_get_info(0)[0] if torch.cuda.is_available() else None
+    info = Path("/proc/meminfo")
+    if not info.is_file():
+        return None
+    fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def report(config: LanguageModelConfig, load: Load, found: Estimate, process: int, available: int | None) -> str:
+    """The table that the command prints, in MiB."""
+    spec = config.spec
+    lines = [
+        f"step      {load.batch_size} clips x {load.frames:,} frames x {spec.n_channels} channels, {load.precision}, "
+        f"{'cuda' if load.cuda else 'cpu'}{', activation checkpointing' if load.activation_checkpointing else ''}",
+        f"model     {found.parameters / 1e6:.2f} M parameters, decoder {config.decoder.kind}, "
+        f"encoder.merge {config.encoder.merge}",
+        f"peak      in {found.phase}",
+        "",
+    ]
+
+    def row(name: str, size: int) -> str:
+        return f"{name:<24}{size / MIB:>12,.1f} MiB"
+
+    lines += [row(name, found.parts[name]) for name in SETS if found.parts.get(name)]
+    lines += [row(name, size) for name, size in found.parts.items() if name not in SETS]
+    lines += ["", row("tensors", found.peak)]
+    lines += [] if load.cuda else [row("allocator, about", int(HEAP * found.peak))]
+    lines.append(row("CUDA context, about" if load.cuda else "process", process))
+    lines.append(row("total", total_bytes(found, load, process)))
+    lines.append(row("available", available) if available is not None else "available unknown; give it: available=GIB")
+    return "\n".join(lines)
+
+
+def remedy(config: LanguageModelConfig, load: Load, process: int, available: int) -> str:
+    """Overrides under which the run fits, each one tried; else what could be changed besides."""
+
+    def fits(load: Load) -> bool:
+        return total_bytes(estimate(config, load), load, process) <= available
+
+    # Smaller batches cost least, then computing activations twice, and shorter clips are another training.
+    for twice in (load.activation_checkpointing, True):
+        tried = replace(load, activation_checkpointing=twice)
+        while not (fit := fits(tried)) and tried.batch_size > 1:
+            tried = replace(tried, batch_size=tried.batch_size // 2)
+        if fit:
+            break
+    while not fit and tried.frames > SHORTEST:
+        tried = replace(tried, frames=max(SHORTEST, tried.frames // 2))
+        fit = fits(tried)
+    if fit:
+        # The same number of clips behind a step as before.
+        accumulate = -(-load.batch_size // tried.batch_size)
+        words = [f"loader.batch_size={tried.batch_size}"] if tried.batch_size != load.batch_size else []
+        words += [f"trainer.accumulate_grad_batches={accumulate}"] if accumulate > 1 else []
+        words += (
+            ["activation_checkpointing=true"] if tried.activation_checkpointing != load.activation_checkpointing else []
+        )
+        words += [f"dataset.sample_len={tried.frames}"] if tried.frames != load.frames else []
+        return f"fits with {' '.join(words)}"
+    ideas = ["a smaller model.d_model or model.n_layers"]
+    ideas += ["decoder=dml"] if config.decoder.kind == "categorical" else []
+    ideas += ["encoder.merge=sum"] if config.encoder.merge == "concat" and config.spec.n_channels > 1 else []
+    return f"even one clip of {tried.frames} frames does not fit; try {', '.join(ideas)}"
+
+
+def _several(cfg: DictConfig) -> bool:
+    devices = cfg.trainer.devices
+    return "ddp" in str(cfg.trainer.strategy) or cfg.trainer.num_nodes > 1 or str(devices) not in ("1", "auto", "[0]")
+
+
+def _averages(cfg: DictConfig) -> bool:
+    targets = [str(node.get("_target_")) for node in cfg.callbacks.values() if node is not None]
+    return any(target.endswith(("EMA", "WeightAveraging")) for target in targets)
+
+
+def _cuda(cfg: DictConfig) -> bool:
+    accelerator = cfg.trainer.accelerator
+    return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+
+
+def _given(words: Sequence[str]) -> tuple[int | None, list[str]]:
+    """`available=GIB` in bytes, and the other words."""
+    mine = [word for word in words if word.startswith("available=")]
+    if not mine:
+        return None, list(words)
+    text = mine[-1].removeprefix("available=")
+    try:
+        gib = float(text)
+    except ValueError:
+        gib = 0.0
+    if not gib > 0:
+        raise ValueError(f"available must be a number of GiB above 0, as available=80; got {text!r}.")
+    return int(gib * GIB), [word for word in words if word not in mine]
+
+
+@speak
+def main(arguments: list[str] | None = None) -> None:
+    """Print the estimate; exit with 1 if it does not fit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stereo_sashimi.commands.memory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", help="as for train.py, and available=GIB")
+    given, overrides = _given(parser.parse_args(arguments).overrides)
+    if not CONFIGS.is_dir():
+        raise ValueError(
+            f"There is no folder {CONFIGS}. Run this from a checkout of the repository (pip install -e .)."
+        )
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", overrides)
+    config, load = describe(cfg)
+    # A CUDA context with the libraries' kernels lies outside of PyTorch's allocator.
+    process = GIB // 2 if load.cuda else process_bytes()
+    found = estimate(config, load)
+    available = given if given is not None else available_bytes(load.cuda)
+    print(report(config, load, found, process, available))
+    if available is None:
+        return
+    if total_bytes(found, load, process) <= available:
+        print("fits")
+        return
+    print(f"does not fit; {remedy(config, load, process, available)}")
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What several commands use: config checks, overrides, error messages, run folders, progress."""

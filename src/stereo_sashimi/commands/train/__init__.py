@@ -1,0 +1,1 @@
+"""The `train` command: config to trainer, header, resume, stopping."""

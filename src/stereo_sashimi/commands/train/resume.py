@@ -1,0 +1,86 @@
+"""Going on with a run: what must be as it was, and the command that does it."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+
+from stereo_sashimi.commands.shared.overrides import override
+from stereo_sashimi.commands.shared.recover import offering
+from stereo_sashimi.commands.shared.runs import relative
+from stereo_sashimi.models import checkpoint as checkpoints
+from stereo_sashimi.models.weights import check as check_weights
+from stereo_sashimi.models.weights import describe
+from stereo_sashimi.tasks import AutoregressiveTask
+from stereo_sashimi.tasks.ema import EMA
+from stereo_sashimi.tasks.find import find
+
+# What may differ when a run is resumed: it changes what is reported, not what is trained.
+RESUMABLE = ("metrics",)
+# What a checkpoint says that was written before there was such a field.
+ABSENT = {"carry_state": False}
+# Where a field is set, if that is not the section of its name.
+GROUPS = {"spec": "dataset", "pad_len": "dataset", "context_len": "dataset", "carry_state": "train.carry_state"}
+LAST = Path("checkpoints", "last.ckpt")
+
+
+def check_resume(path: str, task: AutoregressiveTask, trainer: pl.Trainer) -> None:
+    """Raise ValueError that names the first field in which a checkpoint and this run disagree.
+
+    A checkpoint that cannot be read raises CheckpointError, with the one to use instead if there is one.
+    """
+    with offering(path):
+        content = checkpoints.read(path)
+    config = describe(content["hyper_parameters"]["model"], path)
+    saved, ours = (_flat(h) for h in (content["hyper_parameters"], dict(task.hparams)))
+    for name in ours | saved:
+        value = ours.get(name)
+        before = saved.get(name, ABSENT.get(name))
+        if before != value and name not in RESUMABLE:
+            section = name.removeprefix("model.").split(".")[0]
+            group = GROUPS.get(section, section)
+            raise ValueError(
+                f"checkpoint {path} was trained with {name.removeprefix('model.')}={before!r}; this run has "
+                f"{value!r}. Match `{group}` to the run that wrote it."
+            )
+    prefix = "model."
+    weights = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if str(k).startswith(prefix)}
+    check_weights(config, weights, path)
+    if lost := [part for part in ("optimizer_states", "lr_schedulers", "loops") if part not in content]:
+        raise ValueError(
+            f"checkpoint {path} has no {', '.join(lost)}: it can be sampled from, but not resumed. Give a last.ckpt."
+        )
+    _check_averaging(path, content, trainer)
+
+
+def _check_averaging(path: str, content: dict[str, Any], trainer: pl.Trainer) -> None:
+    ema = find(trainer, EMA)
+    before = content.get("callbacks", {}).get("EMA", {}).get("decay")
+    now = None if ema is None else ema.decay
+    # Averaging may begin with a resume; it cannot end there, as the other weights are the averaged ones.
+    if before is not None and now != before:
+        raise ValueError(
+            f"checkpoint {path} was trained with averaged weights (callbacks.ema.decay={before}); this run has "
+            f"{'none' if now is None else now}. Resume with callbacks=ema callbacks.ema.decay={before}."
+        )
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields under dotted names; sequences as lists."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def resume_command(checkpoint: str | Path) -> str:
+    """`python train.py` with the overrides of this run, going on from `checkpoint`."""
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    overrides = [o for o in overrides if not o.startswith("checkpoint=")]
+    overrides.append(override("checkpoint", relative(Path(checkpoint))))
+    return "python train.py " + " ".join(shlex.quote(o) for o in overrides)

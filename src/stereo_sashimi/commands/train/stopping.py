@@ -1,0 +1,95 @@
+"""How a run ends before its end: SIGTERM, Ctrl-C or an error; run.json tells which."""
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerStatus
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.commands.shared.runs import STATUS_FILE, relative
+from stereo_sashimi.commands.train.resume import resume_command
+from stereo_sashimi.tasks.checkpoints import LastCheckpoint
+from stereo_sashimi.tasks.find import find
+
+# As a shell reports a process that a signal has ended: 128 + its number.
+CTRL_C, TERMINATED = 130, 143
+
+
+@contextmanager
+def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed: str | None) -> Iterator[None]:
+    """Train inside; whatever ends the block early is written into run.json first.
+
+    - `result`: what run.json holds; gets `status` interrupted or failed, and `steps`.
+    - `resumed`: the checkpoint that this run came from, to go on with where it saved none of its own.
+
+    Ctrl-C and SIGTERM raise SystemExit with the exit code, once the command to go on is printed; errors pass through.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Lightning's handler calls this one too. Once it has noted the signal its loops stop between two batches.
+        if not trainer.received_sigterm:
+            raise SIGTERMException
+
+    with _on_sigterm(stop):
+        try:
+            yield
+        except BaseException as error:
+            # What is written from here on is written to its end: a second signal changes nothing.
+            with _on_sigterm(signal.SIG_IGN):
+                interrupted, code = _cause(error, trainer)
+                result |= {"status": "interrupted" if interrupted else "failed", "steps": trainer.global_step}
+                keeper = find(trainer, LastCheckpoint)
+                last = None if keeper is None else keeper.saved
+                result["last"] = None if last is None else relative(last)
+                write_status(trainer, folder, result)
+                if interrupted and trainer.is_global_zero:
+                    found = resumed if last is None else last
+                    go_on = "Nothing was saved yet." if found is None else f"Go on with: {resume_command(found)}"
+                    print(f"\nInterrupted after {trainer.global_step} steps. {go_on}", file=sys.stderr, flush=True)
+            if interrupted:
+                raise SystemExit(code) from None
+            raise
+
+
+def _cause(error: BaseException, trainer: pl.Trainer) -> tuple[bool, int]:
+    """Whether someone wanted the run to stop, and the exit code."""
+    # A loader's worker that the signal ended first is an error here; the signal is still the reason.
+    if isinstance(error, SIGTERMException) or trainer.received_sigterm:
+        return True, TERMINATED
+    # Lightning turns Ctrl-C into SystemExit once its callbacks have saved.
+    by_lightning = isinstance(error, SystemExit) and trainer.state.status == TrainerStatus.INTERRUPTED
+    return by_lightning or isinstance(error, KeyboardInterrupt), CTRL_C
+
+
+@contextmanager
+def _on_sigterm(handler: Any) -> Iterator[None]:
+    """Set SIGTERM's handler for the block; outside the main thread python allows none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_sigterm(trainer: pl.Trainer) -> None:
+    """Stop if SIGTERM came when the loop that has just ended did not look any more."""
+    if trainer.received_sigterm:
+        raise SIGTERMException
+
+
+def write_status(trainer: pl.Trainer, folder: Path, result: dict[str, Any]) -> None:
+    """Write run.json, in one step, on the first process."""
+    if trainer.is_global_zero:
+        write_whole(folder / STATUS_FILE, (json.dumps(result, indent=2) + "\n").encode())

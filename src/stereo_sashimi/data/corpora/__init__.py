@@ -1,0 +1,1 @@
+"""Scripts' work: data sets from elsewhere -> 16-bit PCM files that training reads."""

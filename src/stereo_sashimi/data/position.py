@@ -1,0 +1,91 @@
+"""Samplers inside Lightning's fit loop: which one, where training stands in its data, epochs of different lengths."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from stereo_sashimi.data.clip_sampler import ChunkSampler, EpochSampler
+from stereo_sashimi.data.split import DataError
+from stereo_sashimi.data.track_sampler import Indices, LaneSampler
+
+
+@runtime_checkable
+class _FitLoop(Protocol):
+    """What `state_in_training` reads of `Trainer.fit_loop` (pytorch_lightning.loops)."""
+
+    epoch_progress: Any
+    epoch_loop: Any
+
+
+def ranks_of(trainer: Any | None) -> tuple[int, int]:
+    """This process and the number of processes; (0, 1) without a trainer."""
+    return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+
+def training_sampler(
+    tracks: tuple[Indices, Indices],
+    trainer: Any | None,
+    *,
+    batch_size: int,
+    chunk_size: int | None,
+    carry_state: bool,
+    seed: int,
+) -> EpochSampler:
+    """The order of the training clips, by the data module's arguments; `tracks` as in `AudioFolder.tracks`."""
+    rank, world_size = ranks_of(trainer)
+    if not carry_state:
+        n_examples = int(tracks[1].sum())
+        return ChunkSampler(n_examples, chunk_size, seed=seed, shuffle=True, rank=rank, world_size=world_size)
+    limit = None if trainer is None else trainer.limit_train_batches
+    return LaneSampler(*tracks, batch_size, chunk_size, seed=seed, rank=rank, world_size=world_size, limit=limit)
+
+
+def state_in_training(sampler: EpochSampler, loop: _FitLoop, global_batch: int) -> dict[str, int]:
+    """State of `sampler` after the batches that Lightning's fit loop has trained on, `global_batch` clips each.
+
+    Workers fetch ahead, so the loop's counters say what was consumed, not the sampler's iterator. Counters rise in
+    the order ready, started, processed, completed; hooks that save checkpoints run in between.
+    """
+    epoch, batch = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+    state = sampler.state_dict() | {"outer_epoch": epoch.processed}
+    if epoch.ready > epoch.started:
+        # on_train_epoch_start: the batch counters are still those of the epoch before.
+        return state | {"consumed": 0}
+    epoch_counted = epoch.processed == epoch.started
+    finished = loop.epoch_loop.batch_progress.is_last_batch and (epoch_counted or batch.ready == batch.processed)
+    if not finished:
+        return state | {"consumed": min(batch.processed * global_batch, sampler.padded_size)}
+    validated = not epoch_counted and batch.completed == batch.processed
+    run_ended = epoch_counted and epoch.completed == epoch.processed
+    if validated or run_ended:
+        # Resuming from either, Lightning enters one more epoch without training in it: it must find nothing left.
+        return state | {"consumed": sampler.padded_size}
+    # What is left: on_train_epoch_end, or on_train_batch_end of the last batch; Lightning then counts the epoch itself.
+    outer = epoch.processed + (not epoch_counted)
+    if not epoch_counted and sampler.epoch_length(sampler.epoch) < sampler.epoch_length(sampler.epoch + 1):
+        # Lightning would take the batches of this short epoch for batches of the next: give it an empty one first.
+        return state | {"outer_epoch": outer, "consumed": sampler.padded_size}
+    return state | {
+        "epoch": sampler.epoch + 1,
+        "outer_epoch": outer,
+        "position": sampler.position_of(sampler.epoch + 1),
+        "consumed": 0,
+    }
+
+
+def reload_for_short_chunks(trainer: Any, sampler: EpochSampler, batch_size: int) -> None:
+    """Have Lightning count the batches of each epoch if they are not always as many. Raises DataError.
+
+    It counts only when it loads the loader: without a reload it would leave out the validation after the shorter last
+    chunk of a pass, or cut all chunks to that length after a resume there.
+    """
+    lengths = {-(-sampler.epoch_length(e) // batch_size) for e in (0, sampler.n_chunks - 1)}
+    if len(lengths) == 1:
+        return
+    trainer.reload_dataloaders_every_n_epochs = 1
+    every = trainer.val_check_interval
+    if isinstance(every, int) and every > min(lengths) and trainer.check_val_every_n_epoch is not None:
+        raise DataError(
+            f"the last chunk of a pass over the training data has {min(lengths)} batches, fewer than "
+            f"trainer.val_check_interval={every}.\n"
+            "  Set trainer.check_val_every_n_epoch=null, trainer.val_check_interval=1.0, or another "
+            "train.train_chunk_size."
+        )

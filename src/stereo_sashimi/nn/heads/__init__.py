@@ -1,0 +1,1 @@
+"""Heads: hidden features -> distributions over the codes of every channel."""

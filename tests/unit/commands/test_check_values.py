@@ -1,0 +1,82 @@
+"""Values of a wrong type are refused by the full name of their key; folders that cannot be made by theirs."""
+
+import re
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, open_dict
+
+from stereo_sashimi.commands.shared.check_values import check_values, make_folder
+
+
+@pytest.fixture
+def cfg(request) -> DictConfig:
+    with initialize_config_dir(str(request.config.rootpath / "configs"), version_base="1.3"):
+        return compose("train", ["experiment=audio/sashimi-sample", "paths.run=runs/mine"])
+
+
+def test_the_configs_are_right(cfg):
+    check_values(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dataset.sample_len", "long", "dataset.sample_len must be an integer; got 'long'"),
+        ("dataset.sample_len", True, "dataset.sample_len must be an integer; got True"),
+        ("dataset.context_len", 1.5, "dataset.context_len must be an integer or null; got 1.5"),
+        ("dataset.path", "???", "dataset.path has no value. Set it: dataset.path=.."),
+        ("loader.pin_memory", "yes", "loader.pin_memory must be true or false; got 'yes'"),
+        ("compile", "max-autotune", "compile must be true or false; got 'max-autotune'"),
+        ("activation_checkpointing", 1, "activation_checkpointing must be true or false; got 1"),
+        ("train.seed", "one", "train.seed must be an integer; got 'one'"),
+        ("train.test", 1, "train.test must be true or false; got 1"),
+        ("train.monitor", "val/accuracy", "train.monitor=val/accuracy is not measured; there are val/loss, "),
+        ("train.monitor", "loss", "train.monitor=loss is not measured; there are val/loss, "),
+        ("model.layer.dt_min", "small", "model.layer.dt_min must be a finite number; got 'small'"),
+        ("model.pool", [2, "two"], "model.pool must hold integers; got 'two' in it"),
+        ("optimizer.lr", float("nan"), "optimizer.lr must be a finite number; got nan"),
+        ("trainer.max_epochs", "all", "trainer.max_epochs must be an integer or null; got 'all'"),
+        ("callbacks.last.every_n_train_steps", "x", "callbacks.last.every_n_train_steps must be an integer; got 'x'"),
+    ],
+)
+def test_the_key_is_named(cfg, key, value, message):
+    section, _, name = key.rpartition(".")
+    node = cfg
+    for part in section.split(".") if section else ():
+        node = node[part]
+    with open_dict(node):
+        node[name] = value
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_values(cfg)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("dataset", "drop_last", False, "clips of one length, but dataset.drop_last=false keeps shorter ones. Set "
+                                        "dataset.drop_last=true, or compile=false."),
+        ("backend", "name", "reference", "backend=reference. Use backend=auto, or compile=false."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compiled_is_refused(cfg, section, key, value, message):
+    cfg[section][key] = value
+    check_values(cfg)
+    cfg.compile = True
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_values(cfg)
+
+
+@pytest.mark.parametrize("monitor", ["val/bits_per_sample", "val/bpb/left", "train/loss", "val/loss/right"])
+def test_what_is_measured_can_be_monitored(cfg, monitor):
+    cfg.train.monitor = monitor
+    check_values(cfg)
+
+
+def test_folders(tmp_path):
+    assert make_folder(tmp_path / "a" / "b", "paths.run") == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").is_dir()
+    make_folder(str(tmp_path / "a"), "paths.run")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"out=.*file/b cannot be made: Not a directory\. .*: out=<folder>"):
+        make_folder(tmp_path / "file" / "b", "out")

@@ -1,0 +1,273 @@
+"""Streamed samples: what is kept when something ends them, and memory that does not grow with their length."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from stereo_sashimi.audio import writers as files
+from stereo_sashimi.audio.io import AudioError, read_pcm
+from stereo_sashimi.audio.writers import PcmPipe
+from stereo_sashimi.commands.generate import live as generate_live
+from stereo_sashimi.commands.generate.job import Job
+from stereo_sashimi.commands.generate.live import live
+from stereo_sashimi.commands.shared.progress import DrawMeter
+from stereo_sashimi.commands.shared.signals import Signals, Stopped, listening
+from stereo_sashimi.generation.philox import Sampler
+from stereo_sashimi.generation.results import Block
+from stereo_sashimi.metrics.stereo import describe
+from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.sashimi import SashimiConfig
+from stereo_sashimi.nn.embedding import EmbeddingConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig
+from stereo_sashimi.nn.s4 import S4Config
+from stereo_sashimi.spec import AudioSpec
+
+SPEC = AudioSpec(8000, 2, 8)
+PROMPT, DRAWN = 100, 64
+
+
+class Takes(Job):
+    """Blocks of noise for two samples; before block `at` something happens."""
+
+    at, happening = -1, staticmethod(lambda: None)
+
+    def blocks(self) -> Iterator[Block]:
+        rng = np.random.default_rng(0)
+        count = 10**9 if self.n_frames is None else 1 + self.n_frames // DRAWN
+        for i in range(count):
+            if i == self.at:
+                type(self).happening()
+            frames = DRAWN if i else PROMPT
+            pcm = rng.integers(-9000, 9000, (len(self.seeds), frames, 2)).astype(np.int16)
+            yield Block(pcm, np.full((len(self.seeds), 2), 0.5 * frames), i > 0, 0.001 if i else 0.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2,), layer=S4Config(d_state=4))
+    return LanguageModelConfig(SPEC, EmbeddingConfig(4), backbone, CategoricalHeadConfig()).build()
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """A job in the background, as tests may be, is started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def job(model, tmp_path):
+    """`job(n_frames, suffix, at=block, happening=function)`."""
+
+    def make(n_frames=None, suffix=".wav", at=-1, happening=lambda: None, names=("a", "b")) -> Job:
+        kind = type("Takes", (Takes,), {"at": at, "happening": staticmethod(happening)})
+        paths = [tmp_path / f"{name}{suffix}" for name in names]
+        prompt = np.zeros((PROMPT, 2), np.int16)
+        seeds = list(range(max(1, len(names))))
+        return kind(model, tmp_path / "c.ckpt", "reference", Sampler(), seeds, n_frames, "p.wav", prompt, None, paths)
+
+    return make
+
+
+def expected(blocks: int, row: int = 0) -> np.ndarray:
+    """What the first blocks behind the prompt and the prompt itself are in a file."""
+    rng = np.random.default_rng(0)
+    sizes = [PROMPT] + [DRAWN] * blocks
+    return np.concatenate([rng.integers(-9000, 9000, (2, n, 2)).astype(np.int16)[row] for n in sizes])
+
+
+def kill(number: int):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_every_sample_gets_its_file_and_its_numbers(job, tmp_path, capsys, suffix):
+    made = live(job(10 * DRAWN, suffix), Signals(), None)
+    assert made == [tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"]
+    for row, path in enumerate(made):
+        pcm = read_pcm(path)[0]
+        assert np.array_equal(pcm, expected(10, row))
+        settings = json.loads(path.with_suffix(".json").read_text())
+        assert (settings["file"], settings["seed"], settings["stopped"]) == (path.name, row, None)
+        assert (settings["frames"], settings["prompt_frames"]) == (640, PROMPT)
+        assert settings["audio"] == describe(pcm, 8000)
+        assert settings["bits_per_sample"]["pooled"] == pytest.approx(0.5 / np.log(2))
+        assert settings["prompt_bits_per_sample"]["pooled"] == pytest.approx(0.5 / np.log(2))
+        assert settings["frames_per_s"] == pytest.approx(64_000)
+        assert settings["real_time_factor"] == pytest.approx(8)
+    out = capsys.readouterr().out
+    assert f"writing {tmp_path / f'a.part{suffix}'}\n" in out
+    assert f"{tmp_path / f'a{suffix}'}  0.09 s  0.721 bits/sample  64,000 frames/s, 8 x real time\n" in out
+    assert {path.name for path in tmp_path.iterdir()} == {f"{n}{s}" for n in "ab" for s in (suffix, ".json")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_signal_completes_the_files(job, tmp_path, number, suffix):
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped, listening() as signals:
+        live(job(None, suffix, at=5, happening=kill(number)), signals, None)
+    assert stopped.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    for row, name in enumerate("ab"):
+        # Four blocks lay behind the prompt; the fifth had begun.
+        assert np.array_equal(read_pcm(tmp_path / f"{name}{suffix}")[0], expected(4, row))
+        assert json.loads((tmp_path / f"{name}.json").read_text())["stopped"] == number.name
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["before the prompt", "behind the prompt"])
+def test_a_signal_before_the_first_frame_leaves_nothing(job, tmp_path, at):
+    with pytest.raises(Stopped) as stopped, listening() as signals:
+        live(job(at=at, happening=kill(signal.SIGTERM)), signals, None)
+    assert stopped.value.code == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_signals_disturb_nothing(job, tmp_path, monkeypatch):
+    save, sent = generate_live.save_json, []
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*arguments)
+        sent.append(os.kill(os.getpid(), signal.SIGTERM))
+
+    monkeypatch.setattr(generate_live, "save_json", signalled)
+    with pytest.raises(SystemExit) as stopped, listening() as signals:
+        live(job(at=3, happening=kill(signal.SIGTERM)), signals, None)
+    assert (stopped.value.code, len(sent)) == (143, 2)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_full_wav_file_is_the_end(job, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "WAV_BYTES", 4 * (PROMPT + 3 * DRAWN + 10))
+    live(job(), Signals(), None)
+    assert np.array_equal(read_pcm(tmp_path / "a.wav")[0], expected(3))
+    settings = json.loads((tmp_path / "a.json").read_text())
+    assert (settings["stopped"], settings["frames"]) == ("full", 3 * DRAWN)
+    assert "holds no more than 4 GiB. format=flac has no such limit" in capsys.readouterr().out
+
+
+def test_a_disk_that_cannot_be_written_keeps_the_files(job, tmp_path, monkeypatch):
+    write, calls = files.LiveFile.write, []
+
+    def full(self, pcm):
+        calls.append(self.path.name)
+        if len(calls) == 6:
+            raise AudioError(f"{self.part}: cannot write on (No space left on device).")
+        write(self, pcm)
+
+    monkeypatch.setattr(files.LiveFile, "write", full)
+    with pytest.raises(AudioError, match=r"(?s)b\.part\.wav: cannot write on .*\n  What was drawn .* in .*a\.wav \(0"):
+        live(job(), Signals(), None)
+    assert np.array_equal(read_pcm(tmp_path / "a.wav")[0], expected(2))
+    assert np.array_equal(read_pcm(tmp_path / "b.wav")[0], expected(1, 1))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_second_file_that_cannot_be_made_leaves_nothing(job, tmp_path):
+    (tmp_path / "b.part.wav").mkdir()
+    with pytest.raises(AudioError, match=r"b\.part\.wav: cannot write the file \(Is a directory\)"):
+        live(job(), Signals(), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.part.wav"]
+
+
+def test_an_error_of_the_model_keeps_the_files(job, tmp_path, capsys):
+    def fail():
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        live(job(at=3, happening=fail), Signals(), None)
+    assert np.array_equal(read_pcm(tmp_path / "a.wav")[0], expected(2))
+    assert "What was drawn until then is in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [(), ("a",)], ids=["alone", "with a file"])
+def test_a_listener_who_leaves(job, tmp_path, names, capsys):
+    reader, writer = os.pipe()
+    heard = b""
+
+    def listen() -> None:
+        nonlocal heard
+        while len(heard) < 4 * (PROMPT + 2 * DRAWN):
+            heard += os.read(reader, 4 * DRAWN)
+        os.close(reader)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    with pytest.raises(SystemExit) as stopped:
+        live(job(names=names), Signals(), PcmPipe(writer))
+    thread.join()
+    os.close(writer)
+    assert stopped.value.code == 141
+    if names:
+        pcm = read_pcm(tmp_path / "a.wav")[0]
+        assert pcm.astype("<i2").tobytes().startswith(heard)
+        assert json.loads((tmp_path / "a.json").read_text())["stopped"] == "SIGPIPE"
+    else:
+        assert list(tmp_path.iterdir()) == []
+        assert capsys.readouterr() == ("", "")
+
+
+def test_a_listener_who_pauses_keeps_no_signal_away(job, tmp_path):
+    reader, writer = os.pipe()
+    # By then the pipe is full and nobody reads: 64 KiB are 16,384 frames.
+    timer = threading.Timer(0.5, kill(signal.SIGTERM))
+    timer.start()
+    with pytest.raises(SystemExit) as stopped, listening() as signals:
+        live(job(names=("a",)), signals, PcmPipe(writer))
+    timer.join()
+    os.close(reader)
+    os.close(writer)
+    assert stopped.value.code == 143
+    assert len(read_pcm(tmp_path / "a.wav")[0]) >= 16384
+
+
+def test_memory_does_not_grow(job):
+    """0.15 MB of samples go through; a list of them, or of their blocks, would be seen."""
+    sizes = {}
+
+    def measure(i: int):
+        def note() -> None:
+            sizes[i] = tracemalloc.get_traced_memory()[0]
+
+        return note
+
+    tracemalloc.start()
+    try:
+        for at in (100, 700):
+            live(job(at * DRAWN, at=at, happening=measure(at), names=("a",)), Signals(), None)
+    finally:
+        tracemalloc.stop()
+    assert sizes[700] - sizes[100] < 50_000
+
+
+def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    assert not sys.stderr.isatty()
+    clock = iter([0.0, 4.0, 11.0, 11.0, 12.0, 30.0, 30.0])
+    monkeypatch.setattr("stereo_sashimi.commands.shared.progress.time.monotonic", lambda: next(clock))
+    pcm, nats = np.zeros((1, 800, 2), np.int16), np.zeros((1, 2))
+    with DrawMeter(SPEC, 8000) as meter:
+        parts = [Block(pcm, nats, drawn, 0.5) for drawn in (False, True, True, True, True)]
+        assert list(meter.watch(parts)) == parts
+    assert capsys.readouterr().err.splitlines() == [
+        "sampling  0.2 of 1.0 s  1,600 frames/s, 0.2 x real time",
+        "sampling  0.4 of 1.0 s  1,600 frames/s, 0.2 x real time",
+    ]
+
+
+def test_what_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with listening():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,82 @@
+"""The report of a run: its numbers and its samples as a table, from JSON files alone."""
+
+import json
+import os
+
+import pytest
+
+from stereo_sashimi.commands.report import main, report
+
+SPEC = {"sample_rate": 44100, "n_channels": 2, "bits": 16}
+RESULT = {
+    "status": "finished", "steps": 300,
+    "model": {"spec": SPEC, "decoder": {"kind": "dml", "coupling": "autoregressive"}},
+    "validation_before": {"val/bits_per_sample": 16.25, "val/bits_per_sample/left": 16.5,
+                          "val/bits_per_sample/right": 16.0},
+    "validation_after": {"val/bits_per_sample": 11.0, "val/bits_per_sample/left": 11.5,
+                         "val/bits_per_sample/right": 10.5},
+}  # fmt: skip
+SAMPLE = {
+    "seconds": 1.0, "bits_per_sample": {"pooled": 9.5},
+    "audio": {"peak_dbfs/left": -1.25, "peak_dbfs/right": None, "silent_share/left": 0.5, "silent_share/right": 1.0,
+              "clipped_share/left": 0.0, "clipped_share/right": 0.25, "correlation": None},
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(RESULT))
+    (folder / "samples" / "sample-seed0.json").write_text(json.dumps(SAMPLE))
+    return folder
+
+
+def test_numbers_and_samples(run):
+    text = report(run)
+    assert text.startswith("# Run a\n\nfinished, 300 steps; 2 channels, 44100 Hz, 16 bit; decoder dml, autoregressive")
+    assert "| before training | 16.250 (left 16.500, right 16.000) |" in text
+    assert "| after training | 11.000 (left 11.500, right 10.500) |" in text
+    assert "| gain | 5.250 |" in text
+    cells = "1.00 | 9.500 | -1.2 none | 50.0% 100.0% | 0.0% 25.0% | none |"
+    assert f"| {run / 'samples' / 'sample-seed0.wav'} | {cells}" in text
+
+
+def test_a_run_without_validation_or_samples(run):
+    bare = {key: value for key, value in RESULT.items() if not key.startswith("validation")} | {"status": "running"}
+    (run / "run.json").write_text(json.dumps(bare))
+    (run / "samples" / "sample-seed0.json").unlink()
+    assert "|" not in report(run)
+
+
+def test_a_sample_of_another_format(run):
+    (run / "samples" / "sample-seed0.json").write_text(json.dumps(SAMPLE | {"file": "sample-seed0.flac"}))
+    assert f"| {run / 'samples' / 'sample-seed0.flac'} | 1.00 |" in report(run)
+
+
+def test_mono(run):
+    (run / "samples" / "sample-seed0.json").write_text(
+        json.dumps(SAMPLE | {"audio": {"peak_dbfs/mono": -3.0, "silent_share/mono": 0.0, "clipped_share/mono": 0.0}})
+    )
+    assert "| -3.0 | 0.0% | 0.0% | none |" in report(run)
+
+
+def test_the_command_writes_and_prints(run, capsys):
+    older = run.parent / "older"
+    older.mkdir()
+    (older / "run.json").write_text(json.dumps(RESULT))
+    os.utime(older / "run.json", (1, 1))
+    for given in (run, run.parent):
+        main([str(given)])
+        assert capsys.readouterr().out == (run / "report.md").read_text() == report(run)
+    assert not (older / "report.md").exists()
+    assert not list(run.glob(".*"))
+
+
+def test_no_run(tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"is no run: it has no run\.json"):
+        report(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path)])
+    assert stopped.value.code == 1
+    assert "no finished run" in capsys.readouterr().err
