@@ -16,7 +16,7 @@ from stereo_sashimi.ops.s4_response import respond
 
 def s4_layers(model: LanguageModel) -> list[S4]:
     """The S4 layers in the order they run."""
-    return [module for level in model.backbone.in_order() for module in level.modules() if isinstance(module, S4)]
+    return [part for step in model.backbone.schedule() for part in step.module.modules() if isinstance(part, S4)]
 
 
 def is_stepped(layer: S4, inputs: Tensor) -> bool:

@@ -12,7 +12,8 @@ with skips from each signal on the way down to its mirror on the way up.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import accumulate
+from operator import mul
 from typing import NamedTuple
 
 import torch
@@ -31,12 +32,17 @@ from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
 class SashimiConfig:
     """Shape of the backbone.
 
-    - `d_model`: width of one channel's embedding; the backbone is as wide as the whole embedding.
-    - `n_layers`: (S4, FF) pairs per level. `pool`: frames grouped at each level. `expand`: growth of the width a level.
-    - `ff`: growth inside feed-forward layers. `unet`: blocks before pooling as well, skips around every block.
-    - `norm`: "layer" or "scalar" in front of blocks. `pool_weight_norm`: weight normalisation of the pools.
-    - `dropout`: inside layers; `dropres`: on residual branches.
-    - `layer`: `S4Config` or `S4DConfig`.
+    Args:
+        d_model: width of one channel's embedding; the backbone is as wide as the whole embedding.
+        n_layers: (S4, FF) pairs per level.
+        pool: frames grouped at each level.
+        expand: growth of the width a level.
+        ff: growth inside feed-forward layers.
+        unet: blocks before pooling as well, and skips around every block.
+        norm: "layer" or "scalar" in front of blocks.
+        pool_weight_norm: weight normalisation of the pools.
+        dropout: inside layers, in [0, 1).
+        dropres: dropout on residual branches, in [0, 1).
     """
 
     d_model: int = 64
@@ -79,20 +85,47 @@ def _is_positive_integer(value: object) -> bool:
 class SashimiState(NamedTuple):
     """What a Sashimi carries between segments.
 
-    `phase`: frames seen so far modulo prod(pool), one number for the whole batch, kept on the host.
-    `layers`: one entry a module in the order they run (batch first), None where a module has none.
+    Attributes:
+        phase: frames seen so far modulo prod(pool), one number for the whole batch, kept on the host.
+        layers: one entry a module in the order they run (batch first), None where a module has none.
     """
 
     phase: int
     layers: tuple[Tensor | None, ...]
 
 
+class Step(NamedTuple):
+    """A module of the backbone and what becomes of its output. See `Sashimi.schedule`.
+
+    Attributes:
+        module: a `Residual` block, a `DownPool` or an `UpPool`.
+        side: "down", "center" or "up".
+        level: 0 runs at the rate of the audio; the center is the last one.
+        stride: frames of audio for one run; a pool runs once for each group of frames.
+        width: features of the output.
+        add: add the signal that was kept last, which is then dropped, to the output.
+        keep: keep the output (after `add`) for a later `add`.
+    """
+
+    module: StatefulModule
+    side: str
+    level: int
+    stride: int
+    width: int
+    add: bool = False
+    keep: bool = False
+
+
 class Sashimi(nn.Module):
     """The backbone. Input and output (batch, length, width), any length; see `SashimiConfig`.
 
-    - `backend`: how kernels are computed. `activation_checkpointing`: training keeps only the input of each residual
-      block and computes the rest again in the backward pass (Chen et al. 2016, "Training Deep Nets with Sublinear
-      Memory Cost"), one more forward pass for a fraction of the memory. Neither is saved or changes a result.
+    Args:
+        backend: how kernels are computed.
+        activation_checkpointing: training keeps only the input of each residual block and computes the rest again in
+            the backward pass (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): one more forward pass
+            for a fraction of the memory.
+
+    Neither is saved or changes a result.
     """
 
     def __init__(
@@ -101,7 +134,7 @@ class Sashimi(nn.Module):
         super().__init__()
         self.width, self.unet, self.stride = width, config.unet, math.prod(config.pool)
         self.activation_checkpointing = activation_checkpointing
-        self.draws = config.dropout > 0 or config.dropres > 0
+        self.has_dropout = config.dropout > 0 or config.dropres > 0
 
         def blocks(d_model: int) -> list[StatefulModule]:
             pairs: list[StatefulModule] = []
@@ -123,55 +156,59 @@ class Sashimi(nn.Module):
             up_pool = UpPool(high, low, pool, config.pool_weight_norm)
             self.up.append(nn.ModuleList([up_pool, *blocks(low)]))
         self.norm = nn.LayerNorm(width)
+        self._schedule = tuple(self._steps(widths, list(accumulate(config.pool, mul, initial=1))))
 
-    def in_order(self) -> Iterator[StatefulModule]:
-        """The modules that may carry state, in the order they run."""
-        for level in (*self.down, self.center, *self.up):
-            yield from _modules(level)
+    def schedule(self) -> tuple[Step, ...]:
+        """The wiring: all modules in the order they run. The input is the first signal kept; `norm` comes last."""
+        return self._schedule
+
+    def _steps(self, widths: Sequence[int], strides: Sequence[int]) -> Iterator[Step]:
+        """`widths` and `strides` of the levels."""
+        center = len(self.down)
+        for level, modules in enumerate(self.down):
+            *blocks, pool = _modules(modules)
+            for block in blocks:
+                yield Step(block, "down", level, strides[level], widths[level], keep=True)
+            yield Step(pool, "down", level, strides[level + 1], widths[level + 1], keep=True)
+        *blocks, last = _modules(self.center)
+        for block in blocks:
+            yield Step(block, "center", center, strides[center], widths[center])
+        yield Step(last, "center", center, strides[center], widths[center], add=True)
+        for level, modules in zip(range(center - 1, -1, -1), self.up, strict=True):
+            pool, *blocks, last = _modules(modules)
+            yield Step(pool, "up", level, strides[level + 1], widths[level], add=True, keep=not self.unet)
+            for block in blocks:
+                yield Step(block, "up", level, strides[level], widths[level], add=self.unet)
+            yield Step(last, "up", level, strides[level], widths[level], add=True)
 
     def initial_state(self, batch_size: int) -> SashimiState:
         """The state before the first frame."""
-        return SashimiState(0, tuple(module.initial_state(batch_size) for module in self.in_order()))
+        return SashimiState(0, tuple(step.module.initial_state(batch_size) for step in self.schedule()))
 
     def forward(
         self, x: Float[Tensor, "batch length width"], state: SashimiState | None = None
     ) -> tuple[Float[Tensor, "batch length width"], SashimiState | None]:
         """`None` in gives `None` out (a whole sequence from the start); a state in gives the next state out."""
-        length = x.shape[1]
-        layers_in = repeat(None) if state is None else iter(state.layers)
-        layers_out: list[Tensor | None] = []
-        twice = self.activation_checkpointing and self.training and torch.is_grad_enabled()
-
-        def run(module: StatefulModule, x: Tensor, *args: int) -> Tensor:
-            layer = next(layers_in)
-            if twice and isinstance(module, Residual):
-                # Without dropout there is no generator to put back, which a CUDA graph could not capture.
-                y, layer_state = checkpoint(module, x, layer, use_reentrant=False, preserve_rng_state=self.draws)
-            else:
-                y, layer_state = module(x, layer, *args)
-            layers_out.append(layer_state)
-            return y
-
+        length, steps = x.shape[1], self.schedule()
+        before = (None,) * len(steps) if state is None else state.layers
+        after: list[Tensor | None] = []
+        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
         signals = [x]
-        for level in self.down:
-            for module in _modules(level):
-                x = run(module, x)
+        for (module, *_, add, keep), layer in zip(steps, before, strict=True):
+            if isinstance(module, UpPool):
+                x, layer = module(x, layer, signals[-1].shape[1])
+            elif recompute and isinstance(module, Residual):
+                # Without dropout there is no generator to put back, which a CUDA graph could not capture.
+                x, layer = checkpoint(module, x, layer, use_reentrant=False, preserve_rng_state=self.has_dropout)
+            else:
+                x, layer = module(x, layer)
+            after.append(layer)
+            if add:
+                x = x + signals.pop()
+            if keep:
                 signals.append(x)
-        for block in _modules(self.center):
-            x = run(block, x)
-        x = x + signals.pop()
-        for level in self.up:
-            up_pool, *level_blocks = _modules(level)
-            x = run(up_pool, x, signals[-1].shape[1])
-            x = skip = x + signals.pop()
-            for block in level_blocks:
-                x = run(block, x)
-                if self.unet:
-                    x = x + signals.pop()
-            if not self.unet:
-                x = x + skip
         y = self.norm(x)
-        return y, None if state is None else SashimiState((state.phase + length) % self.stride, tuple(layers_out))
+        return y, None if state is None else SashimiState((state.phase + length) % self.stride, tuple(after))
 
 
 def _modules(level: nn.Module) -> list[StatefulModule]:

@@ -37,8 +37,8 @@ def compile_blocks(backbone: Sashimi) -> None:
     config.recompile_limit = max(config.recompile_limit, MAX_GRAPHS)
     # It cuts graphs so that gradients can be sent before the backward pass ends: they are cut at every block already.
     config.optimize_ddp = False
-    for module in backbone.in_order():
-        module.compile(fullgraph=True, dynamic=False)
+    for step in backbone.schedule():
+        step.module.compile(fullgraph=True, dynamic=False)
 
 
 @cache

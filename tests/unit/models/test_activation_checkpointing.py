@@ -90,7 +90,7 @@ def test_carried_segments_too(name):
 def test_every_block_runs_twice_and_only_in_training():
     model = build(BACKBONES["unet"], True)
     seen = calls(model)
-    blocks = [module.layer for module in model.backbone.in_order() if isinstance(module, Residual)]
+    blocks = [step.module.layer for step in model.backbone.schedule() if isinstance(step.module, Residual)]
     loss = model.log_prob(codes_of(model)).mean()
     assert seen == blocks
     loss.backward()

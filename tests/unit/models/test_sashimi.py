@@ -58,11 +58,27 @@ def test_width_grows_by_expand_at_each_level():
     assert [level[0].d_out for level in module.up] == [12, 4]
 
 
+@pytest.mark.parametrize("unet", [False, True])
+def test_the_schedule_names_rates_and_widths_and_drops_every_signal_that_it_keeps(unet):
+    module = replace(TINY, pool=(2, 3), expand=3, unet=unet).build()
+    steps = module.schedule()
+    rates = [(step.side, step.level, step.stride, step.width) for step in steps]
+    before = [("down", 0, 1, 4)] * 2 if unet else []
+    assert rates[: len(before) + 1] == [*before, ("down", 0, 2, 12)]
+    assert rates[-6:] == [("up", 1, 6, 12), *[("up", 1, 2, 12)] * 2, ("up", 0, 2, 4), *[("up", 0, 1, 4)] * 2]
+    assert [step.stride for step in steps if step.side == "center"] == [6, 6]
+    assert sum(step.add for step in steps) == 1 + sum(step.keep for step in steps)
+    copied = copy.deepcopy(module)
+    assert [id(step.module) for step in copied.schedule()] == [
+        id(part) for level in (*copied.down, copied.center, *copied.up) for part in level
+    ]
+
+
 def test_states_are_batch_first_tensors_in_the_order_of_the_modules():
     module = replace(TINY, unet=True).build()
     state = module.initial_state(3)
     assert state.phase == 0
-    assert len(state.layers) == len(list(module.in_order()))
+    assert len(state.layers) == len(module.schedule())
     tensors = [t for t in state.layers if t is not None]
     assert all(t.shape[0] == 3 for t in tensors)
     assert len(tensors) == 5 + 4  # S4 layers, pools

@@ -16,6 +16,7 @@ from stereo_sashimi.generation.engines.compiled.pack_head import pack_head
 from stereo_sashimi.generation.engines.compiled.packed_weights import Weights, padded
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.nn.feedforward import FeedForward
+from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.norm import EPSILON
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 from stereo_sashimi.nn.residual import Residual
@@ -39,7 +40,7 @@ class Slot(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """What `loops.run` takes of a model, and the `slots` of its modules in the order of `Sashimi.in_order`."""
+    """What `loops.run` takes of a model, and the `slots` of its modules in the order of `Sashimi.schedule`."""
 
     plan: np.ndarray
     weights: np.ndarray
@@ -70,35 +71,21 @@ class _Packer:
         x = first = self.room(len(tables) * embedding.d_model)
         if isinstance(embedding.mix, nn.Linear):
             x = self.dense(embedding.mix, x, 1)
-        signals, stride = [x], 1
-        levels, kept = [], []
-        for level in backbone.down:
-            *blocks, pool = _parts(level)
-            for block in blocks:
-                x = self.copy(x, _width(block), stride)
-                self.block(block, x, stride)
+        signals = [x]
+        for step in backbone.schedule():
+            module, stride = step.module, step.stride
+            if isinstance(module, DownPool):
+                x = self.down(module, x, stride // module.pool)
+            elif isinstance(module, UpPool):
+                x = self.up(module, x, stride // module.pool, step.width)
+            else:
+                # A block works in place, and what was kept must stay.
+                x = self.copy(x, step.width, stride) if x in signals else x
+                self.block(module, x, step.width, stride)
+            if step.add:
+                self.plus(signals.pop(), x, step.width, stride // getattr(module, "pool", 1))
+            if step.keep:
                 signals.append(x)
-            kept.append(signals)
-            levels.append((stride, pool.d_model))
-            x = self.down(pool, x, stride)
-            stride *= pool.pool
-            signals = [x]
-        width = backbone.norm.normalized_shape[0] if not levels else pool.linear.out_features
-        skip, x = x, self.copy(x, width, stride)
-        for block in _parts(backbone.center):
-            self.block(block, x, stride)
-        self.plus(skip, x, width, stride)
-        for (stride, width), signals, level in zip(levels[::-1], kept[::-1], backbone.up, strict=True):
-            pool, *blocks = _parts(level)
-            x = self.up(pool, x, stride, width)
-            self.plus(signals.pop(), x, width, stride)
-            skip = x if backbone.unet else self.copy(x, width, stride)
-            for block in blocks:
-                self.block(block, x, stride)
-                if backbone.unet:
-                    self.plus(signals.pop(), x, width, stride)
-            if not backbone.unet:
-                self.plus(skip, x, width, stride)
         self.norm(backbone.norm, x, hidden, backbone.width, 1)
         head, mixers = pack_head(model, self.weights, self.room)
         self.packed = Packed(
@@ -110,7 +97,7 @@ class _Packer:
             head,
             mixers,
             self.size,
-            tuple(self.slots.get(id(module)) for module in backbone.in_order()),
+            tuple(self.slots.get(id(step.module)) for step in backbone.schedule()),
         )
 
     def room(self, width: int) -> int:
@@ -157,9 +144,10 @@ class _Packer:
         at = self.weights.vectors(scale, shift, bias, one)
         self.operation(loops.NORM, stride, x, y, W=at, A=width, B=self.epsilons.index(epsilon))
 
-    def block(self, block: Residual, x: int, stride: int) -> None:
+    def block(self, block: StatefulModule, x: int, width: int, stride: int) -> None:
         """x += layer(norm(x))."""
-        layer, width = block.layer, _width(block)
+        assert isinstance(block, Residual)
+        layer = block.layer
         y = self.room(width)
         self.norm(block.norm, x, y, width, stride)
         if isinstance(layer, FeedForward):
@@ -209,17 +197,6 @@ class _Packer:
         groups, n_in = pool.pool * step // SIMD_WIDTH, pool.linear.weight.shape[1]
         self.operation(loops.DENSE, stride * pool.pool, low, pending, W=at, A=n_in, B=groups, C=layers.WRITE)
         return x
-
-
-def _parts(level: nn.Module) -> list[Any]:
-    assert isinstance(level, nn.ModuleList)
-    return list(level)
-
-
-def _width(block: Residual) -> int:
-    """Channels of a residual block."""
-    layer: Any = block.layer
-    return int(layer.output.out_features if isinstance(layer, FeedForward) else layer.ssm.d_model)
 
 
 def _numbers(tensor: Any) -> np.ndarray:
