@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from stereo_sashimi.codec import CodecError as CodecError
     from stereo_sashimi.codec import decode as decode
     from stereo_sashimi.codec import encode as encode
-    from stereo_sashimi.generation.philox import Sampler as Sampler
-    from stereo_sashimi.generation.sampling import TrackScore as TrackScore
+    from stereo_sashimi.distributions.sampler import Sampler as Sampler
+    from stereo_sashimi.generation.results import TrackScore as TrackScore
     from stereo_sashimi.generation.sampling import generate as generate
-    from stereo_sashimi.generation.sampling import score as score
+    from stereo_sashimi.generation.scoring import score as score
     from stereo_sashimi.generation.stream import Stream as Stream
     from stereo_sashimi.models.checkpoint import load as load
     from stereo_sashimi.models.exported import save as save
@@ -48,14 +48,14 @@ _HOME = {
     "LanguageModelConfig": "models.language_model",
     "Sampler": "distributions.sampler",
     "Stream": "generation.stream",
-    "TrackScore": "generation.sampling",
+    "TrackScore": "generation.results",
     "decode": "codec",
     "encode": "codec",
     "generate": "generation.sampling",
     "load": "models.checkpoint",
     "read": "audio.files",
     "save": "models.exported",
-    "score": "generation.sampling",
+    "score": "generation.scoring",
     "write": "audio.files",
 }
 __all__ = [

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 import stereo_sashimi
-from stereo_sashimi.generation.blocks import blocks
+from stereo_sashimi.generation.sampling import blocks
 from stereo_sashimi.tasks import callbacks
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 from fixtures import load, state_of
 from lightning_files import CONFIG, TENSORS, before_version_4, hyper_parameters, save, state_dict
 
-from stereo_sashimi.generation.philox import Sampler
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.interop import load_lightning, load_reference
 from stereo_sashimi.spec import AudioSpec

@@ -1,4 +1,4 @@
-"""UniformStreams: the random numbers of each stream. How they choose a code is `distributions/sampler.py`."""
+"""UniformStreams: the random numbers of each stream (Philox). How they choose a code: `distributions/`."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -9,24 +9,26 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from stereo_sashimi.distributions.sampler import Sampler as Sampler
-
 
 class RandomState(NamedTuple):
-    """Where the random numbers of some streams stand: one seed a stream, and the frames drawn since then."""
+    """The random numbers of some streams: one seed a stream, and the frames drawn since then."""
 
     seeds: tuple[int, ...]
     position: int
 
 
 class UniformStreams:
-    """Uniform numbers in [0, 1), float64: those of frame i of a stream are a function of its seed and of i alone.
+    """Uniform numbers in [0, 1), float64: those of frame i of a stream depend on its seed and on i alone.
 
-    So what a stream draws depends neither on the batch around it nor on the device, nor on how many frames are taken
-    at once; and a stream goes on anywhere from two numbers. Philox (Salmon et al. 2011, "Parallel random numbers: as
-    easy as 1, 2, 3") with the seed as key and the block's number as counter.
+    So what a stream draws depends neither on the batch around it, nor on the device, nor on how many frames are taken
+    at once, and a stream can continue from two numbers. Philox (Salmon et al. 2011, "Parallel random numbers: as easy
+    as 1, 2, 3") with the seed as key and the block's number as counter.
 
-    - `seeds`: at least 0 and below 2**63, one a stream. `n_channels`, `n_uniforms`: numbers of one frame.
+    Args:
+        seeds: One a stream, at least 0 and below 2**63.
+        n_channels: Channels of a frame.
+        n_uniforms: Numbers of each channel.
+        position: Frames that were taken before.
     """
 
     BLOCK_FRAMES = 1024
@@ -46,7 +48,7 @@ class UniformStreams:
         parts = []
         while n_frames > 0:
             number, first = divmod(self.position, self.BLOCK_FRAMES)
-            part = self._block_of(number)[:, first : first + n_frames].copy()
+            part = self._random_block(number)[:, first : first + n_frames].copy()
             parts.append(part)
             n_frames -= part.shape[1]
             self.position += part.shape[1]
@@ -56,7 +58,7 @@ class UniformStreams:
         """Where the next frame's numbers begin."""
         return RandomState(self.seeds, self.position)
 
-    def _block_of(self, number: int) -> np.ndarray:
+    def _random_block(self, number: int) -> np.ndarray:
         if number != self._number:
             count = int(np.prod(self._shape))
             for row, seed in enumerate(self.seeds):

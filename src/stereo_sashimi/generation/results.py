@@ -1,4 +1,4 @@
-"""What a draw makes and what it cost: `Block`, some frames of it; `TrackScore`, bits; `Tally`, the totals of blocks."""
+"""Scores and sampled audio: `TrackScore`, the bits of a recording; `Block`, some sampled frames; their totals."""
 
 import math
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from stereo_sashimi.spec import AudioSpec
 
 @dataclass(frozen=True)
 class TrackScore:
-    """The information in a recording under a model: totals, and what they are for one sample.
+    """The information in a recording under a model. A sample is one code of one channel; `str` gives one line.
 
-    - `channel_nats`: -log p of all codes of each channel, in nats. `frames`: at least 1. `spec`: the model's format.
-
-    A sample is one code of one channel. `str` gives one line for people.
+    Attributes:
+        channel_nats: -log p of all codes of each channel, in nats.
+        frames: Length of the recording, at least 1.
+        spec: The model's audio format.
     """
 
     channel_nats: tuple[float, ...]
@@ -55,10 +56,13 @@ class TrackScore:
 
 
 class Block(NamedTuple):
-    """The next frames of every sample of a draw; first come those of the prompt.
+    """The next frames of every sample of a batch; those of the prompt come first.
 
-    - `pcm`: int16 (samples, frames, channels). `nats`: -log p of their codes under the model itself, float64
-      (samples, channels). `drawn`: whether they are not of the prompt. `seconds`: that drawing them took, else 0.
+    Attributes:
+        pcm: int16 (samples, frames, channels).
+        nats: -log p of their codes under the model itself, float64 (samples, channels).
+        drawn: False for frames of the prompt.
+        seconds: Time that drawing them took; 0 for frames of the prompt.
     """
 
     pcm: np.ndarray
@@ -67,10 +71,12 @@ class Block(NamedTuple):
     seconds: float
 
 
-class Tally:
-    """Totals over the blocks of a draw, at constant memory.
+class SamplingTotals:
+    """Running totals over blocks, at constant memory.
 
-    - `frames`, `prompt_frames`: of one sample.
+    Attributes:
+        frames: Frames drawn so far, of one sample.
+        prompt_frames: Frames of the prompt.
     """
 
     def __init__(self, spec: AudioSpec) -> None:
@@ -93,17 +99,17 @@ class Tally:
 
     @property
     def frames_per_s(self) -> float:
-        """Of each sample, while drawing; behind the first block if there are more, as an engine may compile there."""
+        """Speed of each sample; without the first block if there are more, as an engine may compile there."""
         frames, seconds = self._first if self.frames > self._first[0] else (0, 0.0)
         return (self.frames - frames) / (self._seconds - seconds)
 
     def scores(self) -> list[TrackScore]:
-        """Of what was drawn, one a sample; none before the first frame."""
+        """Scores of what was drawn, one a sample; none before the first frame."""
         return self._scores(self._nats, self.frames)
 
-    def prompt_scores(self) -> list[TrackScore] | None:
-        """Of the prompt, one a sample; None without one."""
-        return self._scores(self._prompt_nats, self.prompt_frames) or None
+    def prompt_scores(self) -> list[TrackScore]:
+        """Scores of the prompt, one a sample; none without a prompt."""
+        return self._scores(self._prompt_nats, self.prompt_frames)
 
     def _scores(self, nats: np.ndarray, frames: int) -> list[TrackScore]:
         return [TrackScore(tuple(row), frames, self._spec) for row in nats.tolist()] if frames else []

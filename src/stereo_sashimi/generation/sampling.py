@@ -1,51 +1,28 @@
-"""Whole recordings: the bits that a model needs for one (`score`), and one that it makes (`generate`).
+"""Sampling recordings: `blocks` draws them block by block, `draw` a batch of them, `generate` a single one.
 
-Both run a `Stream` in bounded segments, so a long file takes the time of its length but no more memory than its PCM.
-`drawing.py` hands out what is made while it is made.
+A `Stream` reads the prompt in bounded segments and then draws frames, so memory does not depend on the length.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
 from stereo_sashimi.audio.files import check_pcm
-from stereo_sashimi.generation.blocks import FRAMES_AT_ONCE, blocks, feed, segments
-from stereo_sashimi.generation.philox import Sampler
-from stereo_sashimi.generation.results import Block, Tally
-from stereo_sashimi.generation.results import TrackScore as TrackScore
+from stereo_sashimi.audio.quantize import decode, encode
+from stereo_sashimi.distributions.sampler import Sampler
+from stereo_sashimi.generation import stream as stream_module
+from stereo_sashimi.generation.results import Block, SamplingTotals
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.spec import AudioSpec
 
-
-class Drawn(NamedTuple):
-    """What `draw` made, one row or entry a sample.
-
-    - `pcm`: int16 (samples, frames, channels), the prompt in front.
-    - `scores`: of what was drawn, under the model itself. `prompt_scores`: of the prompt; None without one.
-    - `frames_per_s`: of each sample, while drawing.
-    """
-
-    pcm: np.ndarray
-    scores: list[TrackScore]
-    prompt_scores: list[TrackScore] | None
-    frames_per_s: float
-
-
-def score(model: LanguageModel, pcm: np.ndarray) -> TrackScore:
-    """How many bits the model needs for a recording, from the start of a track.
-
-    - `pcm`: int16 (frames, channels) in the model's format, as `read` gives it.
-
-    The result is that of `model.log_prob` on the codes of `pcm`, summed. Raises ValueError for another array.
-    """
-    check_pcm(pcm, model.spec)
-    # No frame is drawn, so an engine's weights would be packed for nothing.
-    stream = Stream(model, 1, "reference")
-    total = np.sum([feed(stream, codes) for codes in segments(pcm, model.spec)], axis=0)
-    return TrackScore(tuple(total.tolist()), len(pcm), model.spec)
+# Between two blocks the caller writes a file, moves a progress bar or sees Ctrl-C. Blocks that take less than
+# FAST_BLOCK_S seconds get longer, up to 23 ms of sound at 44.1 kHz; above SLOW_BLOCK_S they get shorter again.
+MIN_BLOCK_FRAMES, MAX_BLOCK_FRAMES = 64, 1024
+FAST_BLOCK_S, SLOW_BLOCK_S = 0.01, 0.05
 
 
 def generate(
@@ -61,18 +38,24 @@ def generate(
     scale_temperature: float | None = None,
     engine: str = "auto",
 ) -> np.ndarray:
-    """Draw a recording: int16 (frames, channels), the prompt and `seconds` of continuation.
+    """Draw a recording; `draw` makes several in one batch.
 
-    - `prompt`: PCM in the model's format; None starts a new track. It comes back as the model saw it: at 8 bits, or
-      with a `normalize` other than none, not as it was.
-    - `seed`: at least 0; the same one gives the same recording. `draw` makes several in one batch.
-    - `temperature`, `top_k`, `top_p`, `mixture_temperature`, `scale_temperature`: see `Sampler`.
-    - `engine`: see `Stream`.
+    Args:
+        seconds: Length of what is drawn, after the prompt.
+        prompt: PCM in the model's format; None starts a new track. It comes back as the model saw it, which differs
+            from the original at 8 bits or with a `normalize` other than none.
+        seed: At least 0; the same seed gives the same recording.
+        temperature, top_k, top_p, mixture_temperature, scale_temperature: See `Sampler`.
+        engine: See `Stream`.
 
-    Raises ValueError for any of these out of range.
+    Returns:
+        int16 (frames, channels), the prompt in front.
+
+    Raises:
+        ValueError: One of the arguments is out of range.
     """
     sampler = Sampler(temperature, top_k, top_p, mixture_temperature, scale_temperature)
-    return draw(model, frames_in(seconds, model.spec), [seed], prompt=prompt, sampler=sampler, engine=engine).pcm[0]
+    return draw(model, frames_in(seconds, model.spec), [seed], prompt=prompt, sampler=sampler, engine=engine)[0][0]
 
 
 def draw(
@@ -83,35 +66,95 @@ def draw(
     prompt: np.ndarray | None = None,
     sampler: Sampler | None = None,
     engine: str = "auto",
-    on_frames: Callable[[int], object] | None = None,
-) -> Drawn:
+) -> tuple[np.ndarray, SamplingTotals]:
     """Draw one sample of `n_frames` new frames for each seed, as one batch; all continue the same prompt.
 
-    - `sampler`: None draws from the model itself. `engine`: see `Stream`.
-    - `on_frames`: called with a number of frames that were drawn, for progress bars.
+    Args: see `blocks`.
+
+    Returns:
+        int16 PCM (samples, frames, channels) with the prompt in front, and the totals: scores and speed.
     """
-
-    def told(parts: Iterable[Block]) -> Iterator[Block]:
-        for block in parts:
-            yield block
-            if block.drawn and on_frames is not None:
-                on_frames(block.pcm.shape[1])
-
-    parts = blocks(model, n_frames, seeds, prompt=prompt, sampler=sampler, engine=engine, frames_at_once=FRAMES_AT_ONCE)
-    return collect(told(parts), model.spec)
-
-
-def collect(parts: Iterable[Block], spec: AudioSpec) -> Drawn:
-    """Put the blocks of a draw together. `spec`: of the model that drew them."""
-    tally, pcm = Tally(spec), []
-    for block in parts:
-        tally.add(block)
+    totals, pcm = SamplingTotals(model.spec), []
+    for block in blocks(model, n_frames, seeds, prompt, sampler, engine, MIN_BLOCK_FRAMES):
+        totals.add(block)
         pcm.append(block.pcm)
-    return Drawn(np.concatenate(pcm, axis=1), tally.scores(), tally.prompt_scores(), tally.frames_per_s)
+    return np.concatenate(pcm, axis=1), totals
+
+
+def blocks(
+    model: LanguageModel,
+    n_frames: int | None,
+    seeds: Sequence[int],
+    prompt: np.ndarray | None = None,
+    sampler: Sampler | None = None,
+    engine: str = "auto",
+    block_frames: int | None = None,
+) -> Iterator[Block]:
+    """Draw block by block at constant memory: first the prompt, then what is drawn.
+
+    The model is read and the arguments are checked here, before the first block is asked for.
+
+    Args:
+        n_frames: New frames of each sample; None draws without end.
+        seeds: One a sample.
+        prompt: PCM (frames, channels) in the model's format, which all samples continue.
+        sampler: None draws from the model itself.
+        engine: See `Stream`.
+        block_frames: Frames of a drawn block; None chooses 64 to 1024 by the speed of the engine.
+    """
+    sampler = sampler or Sampler()
+    model.head.check_sampling(sampler)
+    if prompt is not None:
+        check_pcm(prompt, model.spec)
+    if n_frames is not None and n_frames < 1:
+        raise ValueError(f"n_frames must be at least 1, or None; got {n_frames}.")
+    return _blocks(Stream(model, 1, engine), n_frames, seeds, prompt, sampler, block_frames)
+
+
+def _blocks(
+    stream: Stream,
+    n_frames: int | None,
+    seeds: Sequence[int],
+    prompt: np.ndarray | None,
+    sampler: Sampler,
+    block_frames: int | None,
+) -> Iterator[Block]:
+    n_samples, spec = len(seeds), stream.spec
+    for codes in () if prompt is None else _segments(prompt, spec):
+        log_prob = stream.prefill(torch.from_numpy(codes)[None].to(stream.device))
+        nats, pcm = -log_prob[0].cpu().double().sum(0).numpy(), decode(codes, spec)
+        yield Block(np.broadcast_to(pcm, (n_samples, *pcm.shape)), np.tile(nats, (n_samples, 1)), False, 0.0)
+    # A single sample keeps the engine that read the prompt.
+    stream = stream if n_samples == 1 else stream.spread(n_samples)
+    stream.seed(seeds)
+    size, left = block_frames or MIN_BLOCK_FRAMES, math.inf if n_frames is None else n_frames
+    while left > 0:
+        count = int(min(size, left))
+        since = time.perf_counter()
+        codes_drawn, log_prob = stream.draw(count, sampler)
+        codes, nats = codes_drawn.cpu().numpy(), -log_prob.cpu().double().sum(1).numpy()
+        # Measured after the copies, which wait for the GPU.
+        seconds = time.perf_counter() - since
+        pcm = decode(codes.reshape(-1, spec.n_channels), spec).reshape(codes.shape)
+        yield Block(pcm, nats, True, seconds)
+        left -= count
+        if block_frames is None:
+            size = min(2 * size, MAX_BLOCK_FRAMES) if seconds < FAST_BLOCK_S else size
+            size = max(size // 2, MIN_BLOCK_FRAMES) if seconds > SLOW_BLOCK_S else size
+
+
+def _segments(pcm: np.ndarray, spec: AudioSpec) -> Iterator[np.ndarray]:
+    """The codes of a prompt (frames, channels), in segments that `Stream.prefill` takes in one pass."""
+    length = stream_module.PREFILL_FRAMES
+    # Any other normalisation looks at the whole recording.
+    codes = None if spec.normalize == "none" else encode(pcm, spec)
+    for start in range(0, len(pcm), length):
+        part = slice(start, start + length)
+        yield encode(pcm[part], spec) if codes is None else codes[part]
 
 
 def frames_in(seconds: float, spec: AudioSpec, name: str = "seconds") -> int:
-    """Frames in so many seconds, at least one; else ValueError, which calls the value `name`."""
+    """Frames in so many seconds. Raises ValueError, which calls the value `name`, if that is not at least one."""
     frames = round(seconds * spec.sample_rate) if math.isfinite(seconds) else 0
     if frames < 1:
         raise ValueError(f"{name} must give at least one frame at {spec.sample_rate} Hz; got {seconds}.")

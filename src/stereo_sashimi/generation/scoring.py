@@ -1,12 +1,13 @@
-"""Bits of recordings, with the model's state carried over all of one or begun anew at every segment.
+"""Scoring: how many bits a model needs for a recording.
 
-`score` in `whole.py` is the first of these in one call. Here a score can be interrupted: `Scoring.state` goes into a
-file, and what is restored from it ends with the very same bits, as a recording is always cut at the same frames.
+`score` does it in one call; `Scoring` in pieces, so that it can be interrupted: `Scoring.state` goes into a file, and a
+scoring restored from it ends with the very same bits. The model's state is carried through the whole recording, or
+starts anew at every segment.
 """
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,30 +16,40 @@ from stereo_sashimi.audio.files import check_pcm
 from stereo_sashimi.audio.quantize import encode
 from stereo_sashimi.generation import stream as stream_module
 from stereo_sashimi.generation.engines.engine import EngineState, NonFiniteError
+from stereo_sashimi.generation.results import TrackScore
 from stereo_sashimi.generation.stream import Stream, StreamState
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
 
 
-class SegmentScore(NamedTuple):
-    """The information in a recording under a model.
+def score(model: LanguageModel, pcm: np.ndarray, segment_frames: int | None = None) -> TrackScore:
+    """Score a recording; the result is that of `model.log_prob` on the codes of `pcm`, summed.
 
-    - `channel_nats`: -log p of all codes of each channel, in nats.
-    - `second_bits`: (seconds, channels), bits of each second; the last one may be short.
+    Args:
+        pcm: int16 (frames, channels) in the model's format, as `read` gives it.
+        segment_frames: The model starts a new track after so many frames; None never.
+
+    Raises:
+        ValueError: Another array, or a model that computes NaN or infinity (NonFiniteError).
     """
-
-    channel_nats: tuple[float, ...]
-    second_bits: list[list[float]]
+    scoring = Scoring(model, pcm, segment_frames)
+    for _ in scoring.pieces():
+        continue
+    return scoring.result()
 
 
 class Scoring:
-    """A score that is being made, piece by piece, at a memory of `PREFILL_FRAMES` frames beside the PCM.
+    """A score made piece by piece, at a memory of `PREFILL_FRAMES` frames beside the PCM.
 
-    - `pcm`: int16 (frames, channels) in the model's format. `segment_frames`: at least 1, frames after which the state
-      starts anew as at the start of a track; None never. `batch_size`: most segments that are scored at once.
+    A `normalize` other than none looks at the whole recording, also where it is scored in segments.
 
-    The codes are those of the whole recording, which matters to a `normalize` other than none. Raises ValueError for
-    anything else.
+    Args:
+        pcm: int16 (frames, channels) in the model's format.
+        segment_frames: Frames after which the state starts anew as at the start of a track, at least 1; None never.
+        batch_size: Most segments that are scored at once.
+
+    Raises:
+        ValueError: One of these is out of range.
     """
 
     def __init__(self, model: LanguageModel, pcm: np.ndarray, segment_frames: int | None, batch_size: int = 8) -> None:
@@ -53,7 +64,7 @@ class Scoring:
         self._codes = None if model.spec.normalize == "none" else encode(pcm, model.spec).astype(np.uint16)
         self._nats = np.zeros(model.spec.n_channels)
         self._seconds = np.zeros((-(-len(pcm) // model.spec.sample_rate), model.spec.n_channels))
-        # First frame of the segments at work, and how far each of them is.
+        # First frame of the current group of segments, and how many frames of each are done.
         self._start, self._offset = 0, 0
         self._stream: Stream | None = None
         self._beginning: StreamState | None = None
@@ -62,22 +73,27 @@ class Scoring:
         """Score a piece more at each turn, and yield its frames. Raises NonFiniteError for NaN or infinity."""
         while self._start < len(self._pcm):
             rows, length = self._group()
-            stream = self._at_work(rows)
+            stream = self._stream_of(rows)
             stop = min(self._offset + stream_module.PREFILL_FRAMES, length)
             firsts = [self._start + row * length for row in range(rows)]
-            codes = np.stack([self._codes_of(first + self._offset, first + stop) for first in firsts])
+            codes = np.stack([self._encode(first + self._offset, first + stop) for first in firsts])
             log_prob = stream.prefill(torch.from_numpy(codes).to(stream.device))
             # float64: float32 would lose bits over millions of frames.
             for first, nats in zip(firsts, -log_prob.cpu().double().numpy(), strict=True):
-                self._count(first + self._offset, nats)
+                self._add(first + self._offset, nats)
             frames, self._offset = rows * (stop - self._offset), stop
             if stop == length:
                 self._start, self._offset = self._start + rows * length, 0
             yield frames
 
-    def score(self) -> SegmentScore:
-        """What was counted; of the whole recording once `pieces` has ended."""
-        return SegmentScore(tuple(self._nats.tolist()), (self._seconds / math.log(2)).tolist())
+    def result(self) -> TrackScore:
+        """The score of all frames so far; of the whole recording once `pieces` has ended."""
+        return TrackScore(tuple(self._nats.tolist()), self.frames, self._spec)
+
+    def second_bits(self) -> list[list[float]]:
+        """Bits of each second so far, (seconds, channels); the last second may be short."""
+        bits: list[list[float]] = (self._seconds / math.log(2)).tolist()
+        return bits
 
     @property
     def frames(self) -> int:
@@ -85,7 +101,7 @@ class Scoring:
         return self._start + self._offset * self._group()[0] if self._start < len(self._pcm) else len(self._pcm)
 
     def state(self) -> dict[str, Any]:
-        """Everything that goes on from here, as numbers and tensors for `torch.save`."""
+        """Everything that continues from here, as numbers and tensors for `torch.save`."""
         content: dict[str, Any] = {
             "start": self._start,
             "offset": self._offset,
@@ -94,13 +110,13 @@ class Scoring:
         }
         if self._offset and self._stream is not None:
             (phase, layers), hidden = self._stream.state().engine
-            # Copies: a tensor that looks at a piece would be saved with all of it.
+            # Copies: a view would be saved with all of the tensor that it looks at.
             content["phase"], content["hidden"] = phase, hidden.detach().cpu().clone()
             content["layers"] = [None if layer is None else layer.detach().cpu().clone() for layer in layers]
         return content
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Go on from a `state()` of the same model, recording and arguments."""
+        """Continue from a `state()` of the same model, recording and arguments."""
         self._start, self._offset = content["start"], content["offset"]
         self._nats, self._seconds = content["nats"].numpy().copy(), content["seconds"].numpy().copy()
         if self._offset:
@@ -109,32 +125,31 @@ class Scoring:
             stream.restore(StreamState(engine, stream.state().random))
 
     def _group(self) -> tuple[int, int]:
-        """Segments at work, and the frames of each: full ones together, the shorter last one alone."""
+        """How many segments are scored together, and their frames: full ones in a batch, a shorter last one alone."""
         left = len(self._pcm) - self._start
         return (min(self._rows, left // self._length), self._length) if left >= self._length else (1, left)
 
-    def _at_work(self, rows: int) -> Stream:
-        """The stream that stands where the segments at work are."""
-        stream = self._stream
-        if stream is None or stream.batch_size != rows:
+    def _stream_of(self, rows: int) -> Stream:
+        """The stream of the current group, at the start of a track for a new one."""
+        if self._stream is None or self._stream.batch_size != rows:
             return self._new_stream(rows)
         if not self._offset:
             assert self._beginning is not None
-            stream.restore(self._beginning)
-        return stream
+            self._stream.restore(self._beginning)
+        return self._stream
 
     def _new_stream(self, rows: int) -> Stream:
-        # No frame is drawn, so an engine's weights would be packed for nothing.
+        # Nothing is drawn, so packing weights for a faster engine would be a waste.
         self._stream = Stream(self._model, rows, "reference")
         self._beginning = self._stream.state()
         return self._stream
 
-    def _codes_of(self, start: int, stop: int) -> np.ndarray:
+    def _encode(self, start: int, stop: int) -> np.ndarray:
         if self._codes is not None:
             return self._codes[start:stop].astype(np.int64)
         return encode(self._pcm[start:stop], self._spec)
 
-    def _count(self, first: int, nats: np.ndarray) -> None:
+    def _add(self, first: int, nats: np.ndarray) -> None:
         """Add the nats (frames, channels) of the frames from `first` on."""
         if not np.isfinite(nats).all():
             raise NonFiniteError(
@@ -147,16 +162,3 @@ class Scoring:
         edges = edges if len(edges) and edges[0] == 0 else np.concatenate([[0], edges])
         second = first // rate
         self._seconds[second : second + len(edges)] += np.add.reduceat(nats, edges.astype(np.int64), axis=0)
-
-
-def score_segments(
-    model: LanguageModel, pcm: np.ndarray, segment_frames: int | None, batch_size: int = 8
-) -> SegmentScore:
-    """How many bits the model needs for a recording; arguments and errors are those of `Scoring`.
-
-    With `segment_frames` every segment costs what it costs as a track of its own.
-    """
-    scoring = Scoring(model, pcm, segment_frames, batch_size)
-    for _ in scoring.pieces():
-        continue
-    return scoring.score()

@@ -1,5 +1,6 @@
-"""Stream: a language model running as a recurrence, frame by frame, on one of the engines of `engine.py`."""
+"""Stream: a language model running as a recurrence, frame by frame, on one of the engines in `engines/`."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -7,8 +8,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.engines.engine import Engine, EngineState, Frames, resolve
-from stereo_sashimi.generation.philox import RandomState, Sampler, UniformStreams
+from stereo_sashimi.generation.philox import RandomState, UniformStreams
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
 from stereo_sashimi.nn.freeze import freeze
@@ -27,12 +29,14 @@ class StreamState(NamedTuple):
 class Stream:
     """`batch_size` parallel recurrences of one model, from the start of a track.
 
-    - `model`: its parameters are read once, here; later changes do not reach the stream.
-    - `batch_size`: number of independent streams, at least 1.
-    - `engine`: a name in `engine.ENGINES`, or `auto`: `compiled` for float32 on a CPU, else `reference`.
-      `stream.engine.name` says which it is.
+    Args:
+        model: Its parameters are read once, here; later changes do not reach the stream.
+        batch_size: Number of independent streams, at least 1.
+        engine: A name in `engine.ENGINES`, or `auto`: `compiled` for float32 on a CPU, else `reference`.
+            `stream.engine.name` says which it is.
 
-    Raises EngineError, a ValueError, if the engine that is named cannot run this model here.
+    Raises:
+        EngineError: A ValueError; the engine that was named cannot run this model here.
     """
 
     @torch.no_grad()
@@ -101,7 +105,7 @@ class Stream:
 
     @torch.no_grad()
     def spread(self, batch_size: int) -> "Stream":
-        """A stream of `batch_size` recurrences that all stand where this one stands, which must have one.
+        """A stream with a larger batch, all of which continue from here; this one must have a `batch_size` of 1.
 
         So many continuations of a prompt read it once.
         """
@@ -115,6 +119,16 @@ class Stream:
         other.engine.restore(_repeated(self.engine.state(), batch_size))
         return other
 
+    def seed(self, seeds: Sequence[int]) -> None:
+        """Start the random numbers of the streams anew, with one seed each. A new stream has the seeds 0, 1, ..."""
+        if len(seeds) != self.batch_size:
+            raise ValueError(f"generate needs one seed a stream: {self.batch_size}; got {len(seeds)}.")
+        self._uniforms = self._random(seeds)
+
+    def draw(self, n_frames: int, sampler: Sampler) -> Frames:
+        """Draw the next frames in one call of the engine; the head must accept `sampler` (`head.check_sampling`)."""
+        return self.engine.draw(sampler, self._uniforms.take(n_frames))
+
     def generate(
         self,
         n_frames: int | None,
@@ -122,15 +136,17 @@ class Stream:
         seeds: Sequence[int] | None = None,
         frames_at_once: int = 1,
     ) -> Iterator[Frames]:
-        """Draw `n_frames` frames (None: without end) and yield `frames_at_once` at a time, the last time maybe fewer.
+        """Draw frames and yield `frames_at_once` at a time, the last time maybe fewer.
 
-        - `sampler`: None draws from the model itself.
-        - `seeds`: one number a stream, with which its random numbers begin. None goes on with those in use; a new
-          stream has the seeds 0, 1, ...
-        - `frames_at_once`: more cost less time for each; codes are the same. Between two of them the stream stands
-          behind what was yielded.
+        Args:
+            n_frames: None draws without end.
+            sampler: None draws from the model itself.
+            seeds: As `seed`; None continues the random numbers in use.
+            frames_at_once: Larger blocks cost less time a frame; the codes are the same. Between two blocks the stream
+                stands behind what was yielded.
 
-        Raises ValueError for what the head cannot sample under, another number of seeds, or a seed out of range.
+        Raises:
+            ValueError: The head cannot sample like this, another number of seeds, or a seed out of range.
         """
         sampler = sampler or Sampler()
         self.model.head.check_sampling(sampler)
@@ -139,16 +155,12 @@ class Stream:
         if n_frames is not None and n_frames < 0:
             raise ValueError(f"n_frames must be 0 or more, or None for no end; got {n_frames}.")
         if seeds is not None:
-            if len(seeds) != self.batch_size:
-                raise ValueError(f"generate needs one seed a stream: {self.batch_size}; got {len(seeds)}.")
-            self._uniforms = self._random(seeds)
-        return self._generate(n_frames, sampler, frames_at_once)
-
-    def _generate(self, n_frames: int | None, sampler: Sampler, frames_at_once: int) -> Iterator[Frames]:
-        while n_frames is None or n_frames > 0:
-            count = frames_at_once if n_frames is None else min(frames_at_once, n_frames)
-            yield self.engine.draw(sampler, self._uniforms.take(count))
-            n_frames = None if n_frames is None else n_frames - count
+            self.seed(seeds)
+        starts = itertools.count() if n_frames is None else range(0, n_frames, frames_at_once)
+        return (
+            self.draw(frames_at_once if n_frames is None else min(frames_at_once, n_frames - start), sampler)
+            for start in starts
+        )
 
     def _random(self, seeds: Sequence[int], position: int = 0) -> UniformStreams:
         return UniformStreams(seeds, self.spec.n_channels, self.model.head.n_uniforms, position)

@@ -18,9 +18,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.data.dataset import Batch
-from stereo_sashimi.generation.blocks import blocks
 from stereo_sashimi.generation.engines.engine import NonFiniteError
-from stereo_sashimi.generation.sampling import collect
+from stereo_sashimi.generation.sampling import blocks
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
 from stereo_sashimi.tasks.checkpoints import fitting
@@ -137,12 +136,12 @@ class SampleLogger(Callback):
                     if trainer.received_sigterm:
                         # There are seconds left, and the checkpoint comes after this.
                         return
-                    parts.append(block)
+                    parts.append(block.pcm)
         except NonFiniteError as error:
             # What becomes of such a run is for train.on_nan to say.
             log.warning("No sample is drawn at step %d: %s", step, error)
             return
-        pcm = collect(parts, spec).pcm[0]
+        pcm = np.concatenate(parts, axis=1)[0]
         figure = sheet(pcm, spec.sample_rate, f"step {step}, seed {self.seed}")
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)

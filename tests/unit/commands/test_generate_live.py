@@ -19,7 +19,7 @@ from stereo_sashimi.commands.generate.job import Job
 from stereo_sashimi.commands.generate.live import live
 from stereo_sashimi.commands.shared.progress import DrawMeter
 from stereo_sashimi.commands.shared.signals import Signals, Stopped, listening
-from stereo_sashimi.generation.philox import Sampler
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.results import Block
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.models.language_model import LanguageModelConfig

@@ -2,32 +2,19 @@
 
 import pytest
 import torch
+from tiny_models import tiny
 
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation import stream as stream_module
 from stereo_sashimi.generation.engines.engine import NonFiniteError
-from stereo_sashimi.generation.philox import Sampler, UniformStreams
+from stereo_sashimi.generation.philox import UniformStreams
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
-from stereo_sashimi.models.sashimi import SashimiConfig
-from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
-from stereo_sashimi.nn.s4 import S4Config, S4DConfig
-from stereo_sashimi.spec import AudioSpec
-
-CASES = {
-    "mono": (1, CategoricalHeadConfig(), S4Config(d_state=4)),
-    "stereo": (2, CategoricalHeadConfig("autoregressive"), S4Config(d_state=4)),
-    "stereo-dml": (2, DMLHeadConfig("autoregressive", n_mixtures=2), S4DConfig(d_state=4)),
-}
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+@pytest.fixture(params=["mono", "stereo", "stereo-dml"])
 def model(request) -> LanguageModel:
-    n_channels, head, layer = request.param
-    torch.manual_seed(0)
-    backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2, 2), layer=layer)
-    config = LanguageModelConfig(AudioSpec(16000, n_channels, 8), EmbeddingConfig(4), backbone, head)
-    return config.build().double()
+    return tiny(request.param).train()
 
 
 def draw(stream: Stream, n_frames: int, seeds: list[int], sampler: Sampler | None = None):
@@ -151,7 +138,7 @@ def test_temperature_zero_needs_no_seed(model):
     assert torch.equal(first[0], first[1])
 
 
-@pytest.mark.parametrize("model", [CASES["stereo"]], indirect=True)
+@pytest.mark.parametrize("model", ["stereo"], indirect=True)
 def test_memory_does_not_grow_with_the_number_of_frames(model):
     stream = Stream(model, 1)
 

@@ -18,7 +18,7 @@ from stereo_sashimi.commands.shared.progress import Meter
 from stereo_sashimi.commands.shared.recover import offering
 from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
 from stereo_sashimi.commands.shared.signals import Stopped, listening
-from stereo_sashimi.generation.sampling import score
+from stereo_sashimi.generation.scoring import score
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.schema import check_type
@@ -147,7 +147,7 @@ def _print_cost(model: LanguageModel, pcm: Any, header: Header) -> None:
     count = min(max(2, round(COST_SECONDS * header.spec.sample_rate / length)), COST_SEGMENTS)
     part = pcm[: count * length]
     carried = score(model, part).nats
-    anew = sum(score(model, part[i : i + length]).nats for i in range(0, len(part), length))
+    anew = score(model, part, length).nats
     if carried > 0:
         print(
             f"segments of {length:,} frames cost {anew / carried - 1:+.2%} against a state that is carried on (first "

@@ -23,7 +23,7 @@ from stereo_sashimi.audio.files import read
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.evaluate.evaluate_options import Track
 from stereo_sashimi.commands.shared.signals import Stopped
-from stereo_sashimi.generation.scoring import Scoring, SegmentScore
+from stereo_sashimi.generation.scoring import Scoring
 from stereo_sashimi.metrics.lossless import coded_bits
 from stereo_sashimi.metrics.totals import TrackResult
 from stereo_sashimi.models.checkpoint import load
@@ -138,8 +138,7 @@ def _score(
     except (Stopped, KeyboardInterrupt):
         _save(job, track, done, name, state)
         raise
-    score: SegmentScore = scoring.score()
-    return {"channel_nats": list(score.channel_nats), "second_bits": score.second_bits}
+    return {"channel_nats": list(scoring.result().channel_nats), "second_bits": scoring.second_bits()}
 
 
 def _result(job: Job, track: Track, done: dict[str, Any], pcm: np.ndarray, model: LanguageModel) -> TrackResult:

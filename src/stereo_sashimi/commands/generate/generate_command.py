@@ -5,6 +5,7 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 
 from stereo_sashimi.audio import io
@@ -20,7 +21,6 @@ from stereo_sashimi.commands.shared.recover import offering
 from stereo_sashimi.commands.shared.runs import find_checkpoint, name_of, results_folder
 from stereo_sashimi.commands.shared.signals import Signals, Stopped, listening
 from stereo_sashimi.generation.engines.engine import resolve
-from stereo_sashimi.generation.sampling import collect
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
@@ -81,13 +81,14 @@ def _whole(job: Job, signals: Signals) -> list[Path]:
     """Draw everything, then write it, with pictures; a signal waits until all of that is done."""
     spec = job.model.spec
     with DrawMeter(spec, job.n_frames) as meter:
-        drawn = collect(meter.watch(job.blocks()), spec)
+        pcms = np.concatenate([block.pcm for block in meter.watch(job.blocks())], axis=1)
+    scores, prompt_scores = meter.totals.scores(), meter.totals.prompt_scores()
     signals.hold()
     for i, file in enumerate(job.files):
-        pcm, score = drawn.pcm[i], drawn.scores[i]
+        pcm, score = pcms[i], scores[i]
         io.write_pcm(file, pcm, spec.sample_rate)
-        prompt_score = None if drawn.prompt_scores is None else drawn.prompt_scores[i]
-        save_json(job, i, score, prompt_score, drawn.frames_per_s, describe(pcm, spec.sample_rate))
+        prompt_score = prompt_scores[i] if prompt_scores else None
+        save_json(job, i, score, prompt_score, meter.totals.frames_per_s, describe(pcm, spec.sample_rate))
         title = f"{file.stem}  {score.bits_per_sample:.2f} bits/sample"
         save_png(sheet(pcm, spec.sample_rate, title), file.with_name(f"{file.stem}.png"))
     signals.release()

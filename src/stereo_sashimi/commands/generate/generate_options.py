@@ -11,7 +11,7 @@ from stereo_sashimi.audio import io
 from stereo_sashimi.audio.files import read
 from stereo_sashimi.audio.resample import resampled_length
 from stereo_sashimi.audio.writers import FORMATS, most_frames
-from stereo_sashimi.generation.philox import Sampler
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.sampling import frames_in
 from stereo_sashimi.schema import check_type
 from stereo_sashimi.spec import AudioSpec

@@ -10,9 +10,9 @@ import numpy as np
 from stereo_sashimi.audio import io
 from stereo_sashimi.commands.shared.progress import speed
 from stereo_sashimi.commands.shared.runs import relative
-from stereo_sashimi.generation.blocks import blocks
-from stereo_sashimi.generation.philox import Sampler
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.results import Block, TrackScore
+from stereo_sashimi.generation.sampling import blocks
 from stereo_sashimi.models.language_model import LanguageModel
 
 

@@ -10,7 +10,7 @@ from stereo_sashimi.commands.generate.job import Job, save_json
 from stereo_sashimi.commands.shared.progress import DrawMeter, speed
 from stereo_sashimi.commands.shared.runs import relative
 from stereo_sashimi.commands.shared.signals import Signals, Stopped
-from stereo_sashimi.generation.results import Block, Tally
+from stereo_sashimi.generation.results import Block, SamplingTotals
 from stereo_sashimi.metrics.stereo import Levels
 
 
@@ -50,7 +50,7 @@ class _Taking:
         self.stopped: Stopped | None = None
         self._job, self._signals, self._pipe, self._full = job, signals, pipe, False
         self._files: list[LiveFile] = []
-        self._tally = Tally(job.model.spec)
+        self._tally = SamplingTotals(job.model.spec)
         self._levels = [Levels(job.model.spec.sample_rate) for _ in job.seeds]
 
     def take(self, block: Block) -> bool:
@@ -105,7 +105,7 @@ class _Taking:
         why = signal.Signals(self.stopped.number).name if self.stopped else "full" if self._full else None
         for i, score in enumerate(tally.scores() if self._files else ()):
             prompt_scores = tally.prompt_scores()
-            prompt_score = None if prompt_scores is None else prompt_scores[i]
+            prompt_score = prompt_scores[i] if prompt_scores else None
             save_json(job, i, score, prompt_score, tally.frames_per_s, self._levels[i].numbers(), why)
         # A filter is silent when its reader leaves.
         if not self._files and why != "SIGPIPE":

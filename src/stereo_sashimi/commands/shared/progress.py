@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stereo_sashimi.generation.results import Block, Tally
+from stereo_sashimi.generation.results import Block, SamplingTotals
 from stereo_sashimi.spec import AudioSpec
 
 # Between two lines where standard error is no terminal.
@@ -70,7 +70,7 @@ class DrawMeter(Meter):
 
     def __init__(self, spec: AudioSpec, n_frames: int | None) -> None:
         super().__init__("sampling", spec.sample_rate, n_frames)
-        self._tally = Tally(spec)
+        self.totals = SamplingTotals(spec)
 
     def __enter__(self) -> "DrawMeter":
         super().__enter__()
@@ -79,13 +79,13 @@ class DrawMeter(Meter):
     def watch(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Hand on the blocks."""
         for block in blocks:
-            self._tally.add(block)
+            self.totals.add(block)
             if block.drawn:
                 self.add(block.pcm.shape[1])
             yield block
 
     def _per_s(self) -> float:
-        return self._tally.frames_per_s
+        return self.totals.frames_per_s
 
 
 def speed(frames_per_s: float, sample_rate: int) -> str:
