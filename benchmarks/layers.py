@@ -9,9 +9,10 @@ from torch import Tensor
 
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.nn import S4, s4
-from stereo_sashimi.ops import backend as kernel_backend
+from stereo_sashimi.ops import s4_response
+from stereo_sashimi.ops.cpu import scan
 from stereo_sashimi.ops.discretize import Discrete
-from stereo_sashimi.ops.s4_response import respond
+from stereo_sashimi.ops.fftconv import causal_convolution
 
 
 def s4_layers(model: LanguageModel) -> list[S4]:
@@ -21,8 +22,9 @@ def s4_layers(model: LanguageModel) -> list[S4]:
 
 def is_stepped(layer: S4, inputs: Tensor) -> bool:
     """Whether the layer's backend steps through `inputs` (rows, length, d_model) and needs no kernel."""
-    with torch.no_grad():
-        return kernel_backend.steps(layer.backend, layer.ssm.discretize(), inputs)
+    return layer.backend == "recurrent" or (
+        layer.backend == "auto" and inputs.device.type == "cpu" and len(inputs) == 1
+    )
 
 
 def prepared(layer: S4, length: int, stepped: bool) -> list[Tensor]:
@@ -30,20 +32,25 @@ def prepared(layer: S4, length: int, stepped: bool) -> list[Tensor]:
     ssm = layer.ssm.discretize()
     if stepped:
         return [field for field in ssm if field is not None]
-    return [kernel_backend.KERNELS[layer.backend](ssm, length, layer.D.dtype)]
+    return [s4_response.KERNELS[layer.backend](ssm, length, layer.D.dtype)]
 
 
 def convolved(layer: S4, ssm: Discrete, kernel: Tensor, inputs: Tensor, state: Tensor | None, stepped: bool) -> Tensor:
     """What a layer computes from its input, given everything that `prepared` makes: the output of its SSM."""
-    y, _ = respond(ssm, inputs, state, lambda *_: kernel, stepped)
-    return y
+    if stepped:
+        return scan.scan(ssm, inputs, state)[0]
+    if state is None:
+        return causal_convolution(inputs.mT, kernel).mT
+    return s4_response.advance(ssm, kernel, inputs.mT, state)[0].mT
 
 
 @contextmanager
 def without_convolution(model: LanguageModel) -> Iterator[None]:
     """Inside, S4 layers discretise nothing and convolve nothing: what goes in there comes out unchanged."""
 
-    def unchanged(ssm: Discrete, u: Tensor, state: Tensor | None, *_: Any) -> tuple[Tensor, Tensor | None]:
+    def unchanged(
+        backend: str, ssm: Discrete, u: Tensor, state: Tensor | None, *_: Any
+    ) -> tuple[Tensor, Tensor | None]:
         return u, state
 
     with ExitStack() as stack:

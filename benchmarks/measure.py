@@ -15,7 +15,7 @@ from benchmarks.step import Step
 from benchmarks.table import Row
 from stereo_sashimi.commands.train.allocator import keep_freed_memory
 from stereo_sashimi.commands.train.header import device_name
-from stereo_sashimi.ops import backend as kernel_backend
+from stereo_sashimi.ops import s4_response
 
 GIB = 2**30
 
@@ -42,7 +42,7 @@ def measure(named: Named, *, warmup: int, repeats: int, load: list[float], rooms
         row: Row = {
             "config": named.name,
             "overrides": list(named.overrides),
-            "backend": kernel_backend.resolve(cfg.backend.name),
+            "backend": s4_response.resolve(cfg.backend.name),
             "layer": config.model.layer.kind,
             "unet": config.model.unet,
             "head": config.decoder.kind,

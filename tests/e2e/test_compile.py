@@ -13,7 +13,7 @@ import torch
 
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.torch_compile import check_compiler
-from stereo_sashimi.ops.errors import BackendError
+from stereo_sashimi.ops.backend_error import BackendError
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(900)

@@ -14,7 +14,7 @@ from stereo_sashimi.commands.evaluate import evaluate_command as evaluate
 from stereo_sashimi.commands.generate import generate_command as generate
 from stereo_sashimi.commands.shared.check_keys import check_keys
 from stereo_sashimi.commands.train import build
-from stereo_sashimi.ops.backend import KERNELS
+from stereo_sashimi.ops.s4_response import KERNELS
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
 
 # Keys of the commands whose configs are flat.

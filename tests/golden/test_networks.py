@@ -6,7 +6,7 @@ from fixtures import DIAGONAL, LAYERS, NETWORKS, load, state_of
 
 from stereo_sashimi.interop import load_reference
 from stereo_sashimi.interop.reference import build, convert
-from stereo_sashimi.ops.backend import KERNELS
+from stereo_sashimi.ops.s4_response import KERNELS
 
 ATOL = {torch.float64: 1e-9, torch.float32: 1e-4}
 PREFIXES = [(name, "state.") for name in NETWORKS] + [

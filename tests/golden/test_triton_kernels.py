@@ -5,7 +5,7 @@ import torch
 from fixtures import DIAGONAL, LAYERS, load, state_of
 
 from stereo_sashimi.interop import load_reference
-from stereo_sashimi.ops.backend import KERNELS
+from stereo_sashimi.ops.s4_response import KERNELS
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -27,7 +27,7 @@ from stereo_sashimi.audio.io import read_pcm, write_pcm
 from stereo_sashimi.commands.doctor_data import examine
 from stereo_sashimi.commands.shared.errors import speak
 from stereo_sashimi.nn.ssm import DPLR
-from stereo_sashimi.ops.backend import KERNELS, BackendError, resolve
+from stereo_sashimi.ops.s4_response import KERNELS, BackendError, resolve
 from stereo_sashimi.schema import refuse_unknown
 
 NEEDED = ("torch", "pytorch-lightning", "hydra-core", "numpy", "soundfile")

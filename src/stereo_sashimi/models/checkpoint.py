@@ -15,7 +15,7 @@ from stereo_sashimi.models import exported as export
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.weights import CheckpointError as CheckpointError
 from stereo_sashimi.models.weights import build, describe
-from stereo_sashimi.ops.backend import resolve
+from stereo_sashimi.ops.s4_response import resolve
 from stereo_sashimi.pretrained import FOLDER as PRETRAINED_FOLDER
 from stereo_sashimi.pretrained import NAME as PRETRAINED
 
@@ -58,7 +58,7 @@ def load(path: str | Path, backend: str = "auto") -> LanguageModel:
     - `path`: a run folder (its best weights, or the last where no validation ran), a .ckpt file written by `train.py`,
       a model written by `save`: its folder, its config.json or its .safetensors file; or `"pretrained"`, the model
       that comes with this package.
-    - `backend`: kernel backend, see `ops/backend.py`.
+    - `backend`: kernel backend, see `ops/s4_response.py`.
 
     The model has the precision of its weights, float32 or float64. Raises CheckpointError (a ValueError) naming the
     file and what is wrong with it, and as `resolve` for the backend.

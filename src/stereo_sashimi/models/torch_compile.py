@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from stereo_sashimi.models.sashimi import Sashimi
-from stereo_sashimi.ops.errors import BackendError
+from stereo_sashimi.ops.backend_error import BackendError
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -44,7 +44,7 @@ def build(config: LanguageModelConfig, weights: Mapping[str, Any], where: str, b
     """The described model with these weights, in their precision and in eval mode.
 
     - `weights`: named as in `state_dict`, all float32 or all float64; the remainders of C may be among them.
-    - `where`: names the file. `backend`: see `ops/backend.py`.
+    - `where`: names the file. `backend`: see `ops/s4_response.py`.
 
     Raises CheckpointError for weights that are missing, left over, or of another shape or type than described.
     """

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.ssm import DPLR, SSM, Diagonal
-from stereo_sashimi.ops import backend as kernel_backend
-from stereo_sashimi.ops.s4_response import respond
+from stereo_sashimi.ops.s4_response import resolve, respond
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class S4(StatefulModule):
     """y = GLU(W gelu(conv(u, K) + D u)): the layer inside a SaShiMi residual block.
 
     - `d_model`: channels. `config`: `S4Config` or `S4DConfig`. `dropout`: on the convolution's output and after GELU.
-    - `backend`: how K is computed, see `ops/backend.py`. It changes no result beyond round-off.
+    - `backend`: how the response is computed, see `ops/s4_response.py`. It changes no result beyond round-off.
     """
 
     def __init__(self, d_model: int, config: LayerConfig, dropout: float = 0.0, backend: str = "auto") -> None:
@@ -92,7 +91,7 @@ class S4(StatefulModule):
         self.D = nn.Parameter(torch.randn(d_model))
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(d_model, 2 * d_model)
-        self.backend = kernel_backend.resolve(backend)
+        self.backend = resolve(backend)
 
     def initial_state(self, batch_size: int) -> Complex[Tensor, "batch d_model m"]:
         """A state at rest."""
@@ -108,9 +107,7 @@ class S4(StatefulModule):
         # The recurrence needs float32 whatever the precision around it: its poles lie next to the unit circle.
         with torch.autocast(u.device.type, enabled=False):
             x = u.to(self.D.dtype)
-            ssm = self.ssm.discretize()
-            stepped = kernel_backend.steps(self.backend, ssm, x)
-            y, state = respond(ssm, x, state, kernel_backend.KERNELS[self.backend], stepped)
+            y, state = respond(self.backend, self.ssm.discretize(), x, state)
             y = torch.addcmul(y, self.D, x)
         y = self.dropout(nn.functional.gelu(self.dropout(y)))
         return nn.functional.glu(self.output(y), dim=-1), state

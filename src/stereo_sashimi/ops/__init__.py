@@ -1,1 +1,1 @@
-"""S4 mathematics as pure functions, tensors in and tensors out; `ssm.py` is the file to read first."""
+"""S4 mathematics as pure functions, tensors in and tensors out; `s4_response.py` is the file to read first."""

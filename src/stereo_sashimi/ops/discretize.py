@@ -8,7 +8,7 @@ Only one of each conjugate pair is stored; "full" inner products <a, b> over bot
 A_bar is again diagonal plus rank one:
   A_bar x = a * x + left * 2 Re(sum right * x),   a = 1 + delta
 Next to the unit circle delta keeps all the digits that a would lose.
-The recurrence and whole segments are in `ssm.py`, convolution kernels in `kernels/`.
+The recurrence and whole segments are in `s4_response.py`, convolution kernels in `kernels/`.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,12 @@
-"""The recurrence of one S4 layer: one step, a loop over steps, and a segment of any length at once.
+"""The response of one S4 layer to a segment: `respond`, the one place that decides how it is computed.
 
-Symbols are those of `discretize.py`; convolution kernels are in `kernels/`, the FFT convolution in `fftconv.py`.
+`step` and `recurrence` are the definition to read, with the symbols of `discretize.py`. What equals them and is faster:
+a compiled loop over the frames (`cpu/scan.py`), or a convolution kernel (`kernels/`) with an FFT (`fftconv.py`).
+
+A named backend that cannot run raises. `auto` takes what costs less, layer by layer: on CPUs single clips are stepped
+through, and so are the impulses that give the kernels of DPLR layers up to MAX_STEPPED frames; other kernels, and all
+on GPUs, come from two-level products (`krylov`), as no measurement on a GPU says yet for which sizes `triton` would be
+faster. KeOps and Triton are imported, and a CUDA device is looked for, only once one of them is named.
 """
 
 from collections.abc import Callable
@@ -9,10 +15,84 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from stereo_sashimi.ops.cpu import scan as recurrent
+from stereo_sashimi.ops.backend_error import BackendError
+from stereo_sashimi.ops.cpu import scan
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.fftconv import causal_convolution
-from stereo_sashimi.ops.kernels import krylov
+from stereo_sashimi.ops.kernels import cauchy, keops, krylov, triton
+
+__all__ = ["KERNELS", "BackendError", "advance", "describe", "recurrence", "resolve", "respond", "step"]
+
+# Frames of a kernel from which on products are cheaper than steps (docs/performance.md).
+MAX_STEPPED = 4096
+
+
+def _auto(ssm: Discrete, length: int, dtype: torch.dtype) -> Tensor:
+    stepped = ssm.left is not None and ssm.delta.device.type == "cpu" and length <= MAX_STEPPED
+    return (scan if stepped else krylov).kernel(ssm, length, dtype)
+
+
+# The convolution kernel K_l = 2 Re(C A_bar^l B_bar), l < length, of an SSM: (h, length) in the given precision.
+KERNELS: dict[str, Callable[[Discrete, int, torch.dtype], Tensor]] = {
+    "auto": _auto,
+    "recurrent": scan.kernel,
+    "krylov": krylov.kernel,
+    "reference": cauchy.kernel,
+    "keops": keops.kernel,
+    "triton": triton.kernel,
+}
+
+
+def resolve(backend: str) -> str:
+    """Return the name of the backend that will run, after trying it.
+
+    Raises:
+        ValueError: not a key of `KERNELS`.
+        BackendError: it does not run here.
+    """
+    if backend not in KERNELS:
+        raise ValueError(f"backend must be one of {', '.join(sorted(KERNELS))}; got {backend!r}.")
+    if backend == "keops":
+        keops.probe()
+    if backend == "triton":
+        triton.probe()
+    return backend
+
+
+def describe(backend: str) -> str:
+    """What a run header says about a backend."""
+    if backend == "auto":
+        return f"auto (on a CPU recurrent for single clips and up to {MAX_STEPPED:,} frames, else krylov)"
+    return backend
+
+
+def respond(
+    backend: str,
+    ssm: Discrete,
+    u: Float[Tensor, "batch length h"],
+    state: Complex[Tensor, "batch h m"] | None,
+) -> tuple[Float[Tensor, "batch length h"], Complex[Tensor, "batch h m"] | None]:
+    """The output for a segment from `state`, or from rest; `None` in gives `None` out.
+
+    Args:
+        backend: what `resolve` returned.
+        ssm: best in float64 (`SSM.discretize`).
+    """
+    batch, length, _ = u.shape
+    # A kernel is made once for all clips of a batch, stepping is done for each.
+    stepped = backend == "recurrent" or (backend == "auto" and batch == 1 and ssm.delta.device.type == "cpu")
+    if stepped and length > 1:
+        y, after = scan.scan(ssm, u, state)
+        return y, None if state is None else after
+    if state is None:
+        return causal_convolution(u.mT, KERNELS[backend](ssm, length, u.dtype)).mT, None
+    if length == 0:
+        return u, state
+    if length == 1:
+        y, after = step(ssm.to(state.dtype), u.squeeze(1), state)
+        return y.unsqueeze(1), after
+    y, after = advance(ssm, KERNELS[backend](ssm, length, u.dtype), u.mT, state)
+    return y.mT, after
 
 
 def step(
@@ -42,33 +122,6 @@ def advance(
     u: Float[Tensor, "batch h length"],
     state: Complex[Tensor, "batch h m"],
 ) -> tuple[Float[Tensor, "batch h length"], Complex[Tensor, "batch h m"]]:
-    """A segment of any length at once: convolution, plus what the carried state still rings, plus the next state."""
+    """A segment at once: convolution plus the free response of the carried state; also returns the next state."""
     response, state_after = krylov.carry(ssm, u, state)
     return causal_convolution(u, kernel) + response, state_after
-
-
-def respond(
-    ssm: Discrete,
-    u: Float[Tensor, "batch length h"],
-    state: Complex[Tensor, "batch h m"] | None,
-    kernel: Callable[[Discrete, int, torch.dtype], Tensor],
-    stepped: bool,
-) -> tuple[Float[Tensor, "batch length h"], Complex[Tensor, "batch h m"] | None]:
-    """The output for a segment from `state`, or from rest; `None` in gives `None` out.
-
-    - `ssm`: best in float64 (`SSM.discretize`). `kernel`: computes convolution kernels.
-    - `stepped`: go through the frames one by one instead.
-    """
-    dtype, length = u.dtype, u.shape[1]
-    if stepped and length > 1:
-        y, after = recurrent.scan(ssm, u, state)
-        return y, None if state is None else after
-    if state is None:
-        return causal_convolution(u.mT, kernel(ssm, length, dtype)).mT, None
-    if length == 0:
-        return u, state
-    if length == 1:
-        y, after = step(ssm.to(state.dtype), u.squeeze(1), state)
-        return y.unsqueeze(1), after
-    y, after = advance(ssm, kernel(ssm, length, dtype), u.mT, state)
-    return y.mT, after

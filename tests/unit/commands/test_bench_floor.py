@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stereo_sashimi.models import SashimiConfig
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4Config, S4DConfig
-from stereo_sashimi.ops import backend
+from stereo_sashimi.ops import s4_response as backend
 from stereo_sashimi.spec import AudioSpec
 
 CPU = torch.device("cpu")

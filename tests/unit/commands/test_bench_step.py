@@ -13,7 +13,7 @@ from benchmarks.layers import s4_layers
 from benchmarks.step import Step
 from torch.utils.data import DataLoader
 
-from stereo_sashimi.ops.backend import KERNELS
+from stereo_sashimi.ops.s4_response import KERNELS
 
 CPU = torch.device("cpu")
 TINY = (

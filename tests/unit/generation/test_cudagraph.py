@@ -16,8 +16,8 @@ from stereo_sashimi.generation.engines.engine import EngineError, EngineState, r
 from stereo_sashimi.generation.engines.reference_engine import ReferenceEngine
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.ops import backend
-from stereo_sashimi.ops.errors import BackendError
+from stereo_sashimi.ops.backend_error import BackendError
+from stereo_sashimi.ops.kernels import triton
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 
@@ -217,14 +217,14 @@ def test_a_stream_runs_on_it(monkeypatch):
 
 
 def test_why_steps_are_not_fused_is_said(monkeypatch, caplog):
-    def refuse(name):
+    def refuse():
         raise BackendError("backend=triton needs a C compiler")
 
     model = build("stereo-dml")
-    monkeypatch.setattr(backend, "resolve", refuse)
+    monkeypatch.setattr(triton, "probe", refuse)
     engine = CudaGraphEngine(model, 1)
     assert "runs without fused steps" in caplog.text
     assert "needs a C compiler" in caplog.text
     assert engine._model is engine.model
-    monkeypatch.setattr(backend, "resolve", lambda name: name)
+    monkeypatch.setattr(triton, "probe", lambda: None)
     assert CudaGraphEngine(model, 1)._model is not model

@@ -135,7 +135,7 @@ def test_the_memory_law_would_notice_a_naive_kernel():
 KEOPS = """
 import torch
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
-from stereo_sashimi.ops.backend import KERNELS, resolve
+from stereo_sashimi.ops.s4_response import KERNELS, resolve
 assert resolve("keops") == "keops"
 for config in (S4Config(d_state=8), S4DConfig(d_state=8)):
     layer = config.build(2).double()

@@ -1,4 +1,4 @@
-"""The compiled recurrence against the readable one of `ops/ssm.py`: values, states and every gradient."""
+"""The compiled recurrence against the readable one of `ops/s4_response.py`: values, states and every gradient."""
 
 import os
 from typing import no_type_check
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
+from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.cpu import scan as recurrent
 from stereo_sashimi.ops.discretize import Discrete
-from stereo_sashimi.ops.errors import BackendError
 from stereo_sashimi.ops.kernels import krylov
 from stereo_sashimi.ops.s4_response import recurrence
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
-from stereo_sashimi.ops import backend
+from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.discretize import Discrete
-from stereo_sashimi.ops.errors import BackendError
 from stereo_sashimi.ops.kernels import cauchy, krylov, triton
+from stereo_sashimi.ops.s4_response import resolve
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -145,8 +145,8 @@ def test_a_layer_learns_the_same(kind):
 
 COMPILE = """
 import sys
-import stereo_sashimi.ops.backend
-assert stereo_sashimi.ops.backend.resolve("auto") and "triton" not in sys.modules, "imported before it is asked for"
+import stereo_sashimi.ops.s4_response
+assert stereo_sashimi.ops.s4_response.resolve("auto") and "triton" not in sys.modules, "imported before it is asked for"
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -194,14 +194,14 @@ def test_a_model_on_another_device_is_refused(monkeypatch):
 
 @pytest.fixture
 def fresh_probe():
-    backend._probe_triton.cache_clear()
+    triton.probe.cache_clear()
     yield
-    backend._probe_triton.cache_clear()
+    triton.probe.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh_probe")
 def test_it_is_chosen_by_name():
-    assert backend.resolve("triton") == "triton"
+    assert resolve("triton") == "triton"
 
 
 @pytest.mark.usefixtures("fresh_probe")
@@ -211,7 +211,7 @@ def test_without_triton_it_is_refused(monkeypatch):
     monkeypatch.delitem(sys.modules, "stereo_sashimi.ops.kernels.triton_programs", raising=False)
     monkeypatch.delattr(sys.modules["stereo_sashimi.ops.kernels"], "triton_programs", raising=False)
     with pytest.raises(BackendError, match=r"needs the package triton.*pip install triton.*backend=auto"):
-        backend.resolve("triton")
+        resolve("triton")
 
 
 @pytest.mark.usefixtures("fresh_probe")
@@ -219,7 +219,7 @@ def test_without_a_cuda_device_it_is_refused(monkeypatch):
     monkeypatch.setattr(triton, "interpreted", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackendError, match=r"needs a CUDA device.*backend=auto.*TRITON_INTERPRET=1"):
-        backend.resolve("triton")
+        resolve("triton")
 
 
 @pytest.mark.usefixtures("fresh_probe")
@@ -232,7 +232,7 @@ def test_what_does_not_run_or_computes_nonsense_is_refused(monkeypatch, wrong, w
 
     monkeypatch.setattr(triton, "triton_sum", broken)
     with pytest.raises(BackendError, match=words):
-        backend.resolve("triton")
+        resolve("triton")
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ import torch
 
 from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
-from stereo_sashimi.ops.errors import BackendError
+from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.kernels import triton_step
 from stereo_sashimi.ops.s4_response import step
 

@@ -28,7 +28,7 @@ from stereo_sashimi.metrics.totals import TrackResult, channel_labels, pooled
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.weights import fingerprint
-from stereo_sashimi.ops import backend as kernel_backend
+from stereo_sashimi.ops import s4_response
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.version import __version__
 
@@ -56,7 +56,7 @@ def _run(cfg: DictConfig, signals: Signals) -> Path | None:
     independent, other = (None, None) if cfg.checkpoint_independent is None else _load(cfg, "checkpoint_independent")
     if other is not None:
         options.check_pair(model, other)
-    backend = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
+    backend = s4_response.describe(s4_response.resolve(cfg.backend.name))
     print(f"checkpoint {name_of(path)}\n{model_line(model)}\nbackend {backend}  device {device}", flush=True)
     if independent is not None:
         print(f"checkpoint_independent {name_of(independent)}", flush=True)

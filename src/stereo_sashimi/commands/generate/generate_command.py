@@ -24,7 +24,7 @@ from stereo_sashimi.generation.engines.engine import resolve
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.ops import backend as kernel_backend
+from stereo_sashimi.ops import s4_response
 from stereo_sashimi.plots.sheet import save_png, sheet
 
 
@@ -55,7 +55,7 @@ def _run(cfg: DictConfig, signals: Signals, pipe: PcmPipe | None) -> list[Path]:
     model.head.check_sampling(sampler)
     engine = resolve(str(cfg.engine), model)
     n_frames, prompt = options.frames(cfg, model.spec), options.prompt(cfg, model.spec)
-    backend = kernel_backend.describe(kernel_backend.resolve(cfg.backend.name))
+    backend = s4_response.describe(s4_response.resolve(cfg.backend.name))
     print(
         f"checkpoint {name_of(path)}\n{model_line(model)}\nbackend {backend}  engine {engine.name}  device {device}",
         flush=True,

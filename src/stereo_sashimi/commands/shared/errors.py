@@ -32,7 +32,7 @@ def speak(run: Callable[..., T]) -> Callable[..., T | None]:
             _fail(_root(error), error)
         except RuntimeError as error:
             # Imported here: the commands' help should not wait for torch.
-            from stereo_sashimi.ops.backend import BackendError
+            from stereo_sashimi.ops.backend_error import BackendError
 
             if not isinstance(error, BackendError):
                 raise

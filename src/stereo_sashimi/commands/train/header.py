@@ -3,7 +3,7 @@
 import torch
 
 from stereo_sashimi.data.datamodule import AudioDataModule
-from stereo_sashimi.ops import backend as kernel_backend
+from stereo_sashimi.ops import s4_response
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.optim import parameter_groups
 
@@ -27,7 +27,7 @@ def header(
     channels = f"{spec.n_channels} channel{'s' if spec.n_channels > 1 else ''} ({', '.join(spec.channel_names)})"
     parameters = sum(p.numel() for p in task.model.parameters())
     groups = {name: sum(p.numel() for p in group.values()) for name, group in parameter_groups(task.model).items()}
-    chosen = kernel_backend.describe(kernel_backend.resolve(backend))
+    chosen = s4_response.describe(s4_response.resolve(backend))
     clip = f"clips of {datamodule.sample_len / spec.sample_rate:.2f} s"
     counts = " + ".join(f"{n:,} {split}" for split, n in clips.items())
     scheduler = "constant" if task.scheduler_config is None else task.scheduler_config.kind

@@ -21,8 +21,8 @@ from stereo_sashimi.generation.engines.engine import Engine, EngineError, Engine
 from stereo_sashimi.generation.engines.fused import fuse
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
-from stereo_sashimi.ops import backend
-from stereo_sashimi.ops.errors import BackendError
+from stereo_sashimi.ops.backend_error import BackendError
+from stereo_sashimi.ops.kernels import triton
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ class CudaGraphEngine(Engine):
 def _can_fuse() -> bool:
     """Whether Triton's programs run here; says why not in the log."""
     try:
-        backend.resolve("triton")
+        triton.probe()
     except BackendError as error:
         log.warning("cudagraph runs without fused steps, so that frames take more kernels: %s", error)
         return False

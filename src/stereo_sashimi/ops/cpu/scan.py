@@ -1,7 +1,7 @@
 """The recurrence of one S4 layer stepped on CPUs by compiled loops (`scan_loops.py`), with its adjoint.
 
 A step costs about 10 multiply-adds a mode, so up to some ten thousand frames the whole response is cheaper than the
-matrix powers of a convolution kernel; `ops/ssm.py:recurrence` is the same thing to read.
+matrix powers of a convolution kernel; `ops/s4_response.py:recurrence` is the same thing to read.
 """
 
 from itertools import product
@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.cpu.constants import SEGMENT, SIMD_WIDTH
 from stereo_sashimi.ops.cpu.threads import for_each
 from stereo_sashimi.ops.discretize import Discrete
-from stereo_sashimi.ops.errors import BackendError
 
 
 def scan(

@@ -17,6 +17,7 @@ from opt_einsum import contract
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import krylov
 
@@ -67,3 +68,15 @@ def _sum(v: Tensor, a: Tensor, w: Tensor) -> Tensor:
     upper = 1 / (1 - w * a.unsqueeze(-1))
     lower = 1 / (1 - w * a.conj().unsqueeze(-1))
     return contract("rhm,hmf->rhf", v, upper) + contract("rhm,hmf->rhf", v.conj(), lower)
+
+
+def one_term(device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """v = 1, a = 1/2, w = 1 of a sum that is 2 + 2, to try a backend with."""
+    one = torch.ones(1, 1, 1, dtype=torch.complex128, device=device)
+    return one, one[0] / 2, one[0, 0]
+
+
+def refuse_wrong(name: str, value: Tensor) -> None:
+    """Raise BackendError unless `value` is the sum of `one_term`."""
+    if not torch.allclose(value.cpu(), torch.full_like(value, 4.0, device="cpu")):
+        raise BackendError(f"backend={name} computes wrong sums here (got {value}); use backend=auto.")

@@ -3,10 +3,13 @@
 pykeops is imported only when this backend is chosen: its import probes CUDA and its first use compiles.
 """
 
+from functools import cache
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import cauchy
 
@@ -33,3 +36,16 @@ def keops_sum(
     parts = [torch.view_as_real(part.resolve_conj().contiguous()) for part in (v, a, z_rows)]
     sums = torch.view_as_complex(reduction(*parts).contiguous())
     return z * sums.unflatten(0, shape)
+
+
+@cache
+def probe() -> None:
+    """Raise BackendError unless KeOps runs here."""
+    try:
+        value = keops_sum(*cauchy.one_term("cpu"))
+    except Exception as error:  # KeOps fails in many ways: not installed, no C++ compiler, a broken cache.
+        raise BackendError(
+            f"backend=keops does not run here ({type(error).__name__}: {error}). "
+            "Install it with `pip install 'stereo-sashimi[keops]'` and a C++ compiler, or use backend=auto."
+        ) from error
+    cauchy.refuse_wrong("keops", value)

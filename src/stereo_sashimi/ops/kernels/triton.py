@@ -4,14 +4,15 @@ Nothing of size channels x modes x frequencies is stored: neither pass keeps or 
 programs and their formulas are in `triton_programs.py`, imported only when this backend is chosen.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.discretize import Discrete
-from stereo_sashimi.ops.errors import BackendError
 from stereo_sashimi.ops.kernels import cauchy
 
 MAX_ROWS = 4  # that a program writes out
@@ -43,6 +44,31 @@ def triton_sum(
             raise ValueError(f"{name} must be complex128, as 1 - w a cancels near the circle; got {tensor.dtype}.")
     rows = [_sum(part, a, w) for part in v.split(MAX_ROWS)]
     return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+@cache
+def probe() -> None:
+    """Raise BackendError unless Triton's programs run here."""
+    try:
+        on = "cpu" if interpreted() else "cuda"
+    except (ImportError, OSError) as error:
+        raise BackendError(
+            f"backend=triton needs the package triton, which does not import ({type(error).__name__}: {error}). "
+            "CUDA builds of torch for Linux bring it along; else `pip install triton`, or use backend=auto."
+        ) from error
+    if on == "cuda" and not torch.cuda.is_available():
+        raise BackendError(
+            "backend=triton needs a CUDA device, and torch sees none. Use backend=auto. "
+            "(TRITON_INTERPRET=1 in the environment runs it without one, slowly.)"
+        )
+    try:
+        value = triton_sum(*cauchy.one_term(on))
+    except Exception as error:  # No C compiler, a driver too old for this Triton, a GPU it does not know, ..
+        raise BackendError(
+            f"backend=triton does not run here ({type(error).__name__}: {error}). "
+            "It needs a C compiler and a driver that fits torch's CUDA; or use backend=auto."
+        ) from error
+    cauchy.refuse_wrong("triton", value)
 
 
 # Custom operators: torch.compile and fake tensors take their shapes from below and do not look inside.

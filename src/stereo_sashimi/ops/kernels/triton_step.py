@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Complex, Float, Float64, Int64
 from torch import Tensor
 
+from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.discretize import Discrete
-from stereo_sashimi.ops.errors import BackendError
 from stereo_sashimi.ops.kernels.triton import OPTIONS
 
 THREADS = 32  # of a warp: a channel's modes, or the logistics of a distribution, seldom are more
@@ -45,7 +45,7 @@ def s4_step(
     u: Float[Tensor, "batch h"],
     state: Complex[Tensor, "batch h m"],
 ) -> Float[Tensor, "batch h"]:
-    """gelu(y + D u) with y, state = `ops.ssm.step(ssm, u, state)`; overwrites `state` with the new one.
+    """gelu(y + D u) with y, state = `ops.s4_response.step(ssm, u, state)`; overwrites `state` with the new one.
 
     complex64 with float32, or complex128 with float64. Raises BackendError off a CUDA device, ValueError for a state
     that is not contiguous.

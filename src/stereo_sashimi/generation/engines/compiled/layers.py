@@ -50,7 +50,7 @@ def normalise(w, at, width, epsilon, memory, size, first, last, x, y):
 @compiled
 @no_type_check
 def advance(w, at, groups, modes, parts, memory, size, first, last, u, y, state):
-    """One step of a state space model, its skip and GELU: y = gelu(2 Re(C x') + D u), see `ops/ssm.py:step`.
+    """One step of a state space model, its skip and GELU: y = gelu(2 Re(C x') + D u), see `ops/s4_response.py:step`.
 
     w[at] has D, then for each group of SIMD_WIDTH channels `parts` vectors a mode: the real and imaginary parts of
     delta, B, 2 C and, for DPLR, left and 2 right. memory[state] has for each group s = 2 Re(right x), and the modes

@@ -1,4 +1,4 @@
-"""Errors of this folder that commands report without a traceback."""
+"""The error of a backend that does not run here; commands report it without a traceback."""
 
 
 class BackendError(RuntimeError):

@@ -1,0 +1,102 @@
+"""How the response of an S4 layer is computed: decided once, refused when it cannot run, without effect on results."""
+
+import pytest
+import torch
+
+from stereo_sashimi.models.sashimi import SashimiConfig
+from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
+from stereo_sashimi.ops import s4_response
+from stereo_sashimi.ops.cpu import scan
+from stereo_sashimi.ops.discretize import Discrete
+from stereo_sashimi.ops.kernels import keops, krylov
+from stereo_sashimi.ops.s4_response import KERNELS, describe, resolve, respond
+
+
+@pytest.mark.parametrize(
+    ("backend", "config", "batch", "length", "device", "expected"),
+    [
+        ("auto", S4Config(d_state=4), 1, 9, "cpu", "scan"),
+        ("auto", S4DConfig(d_state=4), 1, 9, "cpu", "scan"),
+        ("auto", S4Config(d_state=4), 2, 9, "cpu", "kernel by scan"),
+        ("auto", S4Config(d_state=4), 2, s4_response.MAX_STEPPED + 1, "cpu", "kernel by krylov"),
+        ("auto", S4DConfig(d_state=4), 2, 9, "cpu", "kernel by krylov"),
+        ("auto", S4Config(d_state=4), 1, 9, "meta", "kernel by krylov"),
+        ("krylov", S4Config(d_state=4), 1, 9, "cpu", "kernel by krylov"),
+        ("recurrent", S4Config(d_state=4), 2, 9, "cpu", "scan"),
+        ("recurrent", S4Config(d_state=4), 2, 1, "cpu", "kernel by scan"),
+    ],
+)
+def test_how_a_response_is_computed(backend, config, batch, length, device, expected, monkeypatch):
+    """On CPUs `auto` steps through single clips, and makes the kernels of DPLR layers by steps up to MAX_STEPPED."""
+    seen = []
+
+    def noting(name, function):
+        return lambda *args: (seen.append(name), function(*args))[1]
+
+    for module, name in ((scan, "scan"), (krylov, "krylov")):
+        noted = noting(f"kernel by {name}", module.kernel)
+        monkeypatch.setattr(module, "kernel", noted)
+        monkeypatch.setitem(KERNELS, {"scan": "recurrent"}.get(name, name), noted)
+    monkeypatch.setattr(scan, "scan", noting("scan", scan.scan))
+    ssm = Discrete(*(None if field is None else field.to(device) for field in config.build(2).discretize()))
+    respond(backend, ssm, torch.zeros(batch, length, 2, device=device), None)
+    assert seen[0] == expected
+    assert "recurrent" in describe(resolve("auto"))
+
+
+@pytest.mark.parametrize("name", ["krylov", "reference"])
+def test_a_named_backend_is_itself(name):
+    assert resolve(name) == describe(name) == name
+    assert name in KERNELS
+
+
+@pytest.mark.parametrize("name", ["cuda", "", "Krylov", "Triton"])
+def test_an_unknown_backend_is_refused_with_the_choices(name):
+    choices = "backend must be one of auto, keops, krylov, recurrent, reference, triton"
+    for build in (
+        resolve,
+        lambda backend: S4(4, S4Config(d_state=4), backend=backend),
+        lambda backend: SashimiConfig(d_model=4, n_layers=1, pool=(2,)).build(backend=backend),
+    ):
+        with pytest.raises(ValueError, match=choices) as caught:
+            build(name)
+        assert repr(name) in str(caught.value)
+
+
+@pytest.fixture
+def fresh_probe():
+    keops.probe.cache_clear()
+    yield
+    keops.probe.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_probe")
+def test_a_backend_that_cannot_run_raises_and_says_what_to_do(monkeypatch):
+    def broken(v: torch.Tensor, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        raise ImportError("no module named pykeops")
+
+    monkeypatch.setattr(keops, "keops_sum", broken)
+    with pytest.raises(s4_response.BackendError, match=r"no module named pykeops.*pip install.*backend=auto"):
+        resolve("keops")
+
+
+@pytest.mark.usefixtures("fresh_probe")
+def test_a_backend_that_computes_nonsense_is_refused(monkeypatch):
+    monkeypatch.setattr(keops, "keops_sum", lambda v, a, w: torch.zeros(1, 1, 1, dtype=torch.complex128))
+    with pytest.raises(s4_response.BackendError, match="wrong sums"):
+        resolve("keops")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [S4Config(d_state=8), S4DConfig(d_state=8)], ids=["s4", "s4d"])
+@pytest.mark.parametrize("length", [0, 1, 23])
+def test_the_choice_changes_no_result(config, length):
+    fast = S4(4, config).double()
+    slow = S4(4, config, backend="reference").double()
+    slow.load_state_dict(fast.state_dict())
+    x = torch.randn(2, length, 4, dtype=torch.float64)
+    assert fast.backend != slow.backend
+    if length:
+        torch.testing.assert_close(slow(x)[0], fast(x)[0], rtol=0, atol=1e-11)
+    state = torch.randn(2, 4, 4, dtype=torch.complex128)
+    torch.testing.assert_close(slow(x, state), fast(x, state), rtol=0, atol=1e-11)
