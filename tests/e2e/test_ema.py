@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 
 import stereo_sashimi
 from stereo_sashimi.generation.sampling import blocks
-from stereo_sashimi.tasks import callbacks
+from stereo_sashimi.tasks import samples
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ def test_samples_are_drawn_from_the_average(train, tmp_path, monkeypatch):
         drawn.append({f"model.{n}": p.detach().clone() for n, p in model.named_parameters()})
         return blocks(model, *arguments)
 
-    monkeypatch.setattr(callbacks, "blocks", watched)
+    monkeypatch.setattr(samples, "blocks", watched)
     watch = Weights()
     train(*OPTIONS, "callbacks=ema", f"callbacks.ema.decay={DECAY}", "callbacks.samples.seconds=0.0005",
           "callbacks.samples.every_n_validations=1", "trainer.max_steps=7", watchers=[watch])  # fmt: skip

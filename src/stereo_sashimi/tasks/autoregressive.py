@@ -17,7 +17,7 @@ from stereo_sashimi.metrics import Likelihood
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.torch_compile import compile_blocks, one_graph
 from stereo_sashimi.schema import from_plain
-from stereo_sashimi.tasks.checkpoints import fitting
+from stereo_sashimi.tasks.lightning_internals import fitting
 from stereo_sashimi.tasks.optim import AdamWConfig, CosineWarmupConfig, PlateauConfig, SchedulerConfig
 from stereo_sashimi.tasks.tbptt import Carry
 
@@ -33,11 +33,11 @@ class AutoregressiveTask(pl.LightningModule):
     - `context_len`: the loss skips the first n frames of a clip; with `carry_state`, in training, those of a track.
     - `monitor`, `mode`: what the plateau scheduler watches.
     - `backend`: kernel backend; `compile`: run the backbone's blocks and the DML head through torch.compile
-      (`models/compiled.py`); `activation_checkpointing`: as in `Sashimi`. Ways of running, no part of the model.
+      (`models/torch_compile.py`); `activation_checkpointing`: as in `Sashimi`. Ways of running, no part of the model.
     - `frames_per_batch`: valid frames of a full batch of this process, what a training loss is divided by. Each frame
       then weighs the same in whatever batch it comes, so that accumulated gradients, or those of several processes,
       equal the gradient of the larger batch, padded and short batches included. None: divide by the batch's own.
-    - `carry_state`: true: a training batch goes on with the state of the one before, see `carry.py`; it needs the
+    - `carry_state`: true: a training batch goes on with the state of the one before, see `tbptt.py`; it needs the
       loader of `AudioDataModule(carry_state=True)`. Validation and test take every clip from its start as ever, so that
       their numbers are comparable.
     """

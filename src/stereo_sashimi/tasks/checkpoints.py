@@ -1,6 +1,6 @@
 """When and how checkpoints are written: the last state, the best weights, each file whole or not at all.
 
-What is in them besides Lightning's own: `resume.py` (how to go on exactly), `averaging.py` (averaged weights).
+What is in them besides Lightning's own: `exact_resume.py` (how to go on exactly), `ema.py` (averaged weights).
 """
 
 import os
@@ -13,10 +13,9 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
-from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from stereo_sashimi.tasks.exact_resume import accumulating
+from stereo_sashimi.tasks.lightning_internals import accumulating, fitting
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -168,8 +167,3 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_model_path = self.kth_best_model_path = str(here)
         self.best_model_score = self.kth_value = score
         self.best_k_models = {str(here): score}
-
-
-def fitting(trainer: pl.Trainer) -> bool:
-    """Whether this is a part of `fit` behind the sanity check; `trainer.training` is false while a fit validates."""
-    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

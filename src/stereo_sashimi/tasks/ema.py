@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
-from stereo_sashimi.tasks.interrupts import uninterrupted
+from stereo_sashimi.tasks.lightning_internals import WeightAverage
+from stereo_sashimi.tasks.signals import uninterrupted
 
 
-class EMA(EMAWeightAveraging):
+class EMA(WeightAverage):
     """Averages the weights: the first update copies them, each later one is decay * average + (1 - decay) * weights.
 
     Validation, samples and the `state_dict` of checkpoints have the average; training, and with `current_model_state`
@@ -50,16 +50,11 @@ class EMA(EMAWeightAveraging):
         finally:
             self._exchange(pl_module, False)
 
-    @property
-    def _has_average(self) -> bool:
-        """Whether there was a first update; before it Lightning's average is the weights that training began with."""
-        return self._average_model is not None and int(self._average_model.n_averaged) > 0
-
     def _exchange(self, pl_module: pl.LightningModule, apply: bool) -> None:
-        if not self._has_average or self._applied == apply:
+        if not self.updated or self._applied == apply:
             return
         with uninterrupted():
-            self._swap_models(pl_module)
+            self.swap(pl_module)
             self._applied = apply
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -79,9 +74,9 @@ class EMA(EMAWeightAveraging):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the averaged weights in the module."""
-        if self._has_average:
-            self._copy_average_to_current(pl_module)
-        self._average_model = None
+        if self.updated:
+            self.copy_to(pl_module)
+        self.drop_average()
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state and the decay, which a resumed run has to share."""
@@ -91,10 +86,10 @@ class EMA(EMAWeightAveraging):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Averaged weights into `state_dict`, raw ones into `current_model_state`."""
-        if self._average_model is not None:
+        if self.made:
             raw = checkpoint["state_dict"]
             super().on_save_checkpoint(trainer, pl_module, checkpoint)
-            if not self._has_average:
+            if not self.updated:
                 checkpoint["state_dict"] = raw
 
     def on_load_checkpoint(

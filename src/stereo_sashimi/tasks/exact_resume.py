@@ -17,11 +17,18 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.tasks import random_state
-from stereo_sashimi.tasks.interrupts import CommonSigterm, Deferral
+from stereo_sashimi.tasks.lightning_internals import (
+    accumulating,
+    batch_counted,
+    count_validation,
+    fitting,
+    loop_counters,
+    validation_due,
+)
+from stereo_sashimi.tasks.signals import CommonSigterm, Deferral
 from stereo_sashimi.tasks.tbptt import Carried, carry_of
 
 KEY = "resume"
-VALIDATION = "epoch_loop.val_loop.batch_progress"
 
 
 @dataclass
@@ -31,7 +38,7 @@ class Boundary:
     - `loops`: counters of Lightning's fit loop, as in a checkpoint. `data`: state of the data module.
     - `random`: generators of this process; None where a checkpoint does not have them.
     - `validation_due`: the validation that belongs here has not run to its end.
-    - `carried`: what this process carries to its next batch, see `carry.py`; None if nothing.
+    - `carried`: what this process carries to its next batch, see `tbptt.py`; None if nothing.
     """
 
     loops: dict[str, Any]
@@ -86,16 +93,15 @@ class ExactResume(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The validation counts from here on: the plateau scheduler is about to see it."""
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._boundary is None:
+        if not fitting(trainer) or self._boundary is None:
             return
         self._boundary.validation_due = False
         self._boundary.random = random_state.capture(pl_module.device)
-        progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-        self._boundary.loops[VALIDATION] = _settled(progress.state_dict(), due=False)
+        count_validation(trainer, self._boundary.loops, due=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A validation is not broken off in one process alone; behind it they may stop."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if fitting(trainer):
             self._sigterm.agree(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -164,44 +170,17 @@ def _of_rank(trainer: pl.Trainer, saved: dict[str, Any] | None, name: str) -> An
     return states[trainer.global_rank] if trainer.global_rank < len(states) else None
 
 
-def accumulating(trainer: pl.Trainer) -> bool:
-    """Whether the current batch only adds to gradients that a later one will step with."""
-    return bool(trainer.fit_loop._should_accumulate())
-
-
 def _boundary(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Boundary:
     """The state at the end of a batch that made a step, as it is once Lightning has counted that batch."""
-    fit_loop: Any = trainer.fit_loop
-    epoch_loop = fit_loop.epoch_loop
-    due = bool(epoch_loop._should_check_val_fx(fit_loop._data_fetcher))
-    progress = epoch_loop.batch_progress
-    progress.increment_completed()
-    try:
-        # A copy: what the loops return may be what they go on counting with.
-        loops = copy.deepcopy(fit_loop.state_dict())
+    due = validation_due(trainer)
+    with batch_counted(trainer):
+        loops = loop_counters(trainer, due)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         data = None if datamodule is None else datamodule.state_dict()
-    finally:
-        progress.current.completed -= 1
-        progress.total.completed -= 1
-    # Lightning numbers logged steps behind a validation; without one nothing does so after resuming here.
-    loops["epoch_loop.state_dict"]["_batches_that_stepped"] += not due
-    loops[VALIDATION] = _settled(loops[VALIDATION], due)
     carry = carry_of(pl_module)
     # No copy: what is carried is replaced by the next batch, not changed.
     carried = None if carry is None else carry.value
     return Boundary(loops, data, random_state.capture(pl_module.device), due, carried)
-
-
-def _settled(progress: dict[str, Any], due: bool) -> dict[str, Any]:
-    """Counters of a validation: complete, or in its first batch, which is where Lightning starts one over."""
-    completed = progress["total"]["completed"]
-    counted = {"completed": completed, "processed": completed}
-    return {
-        "total": counted | {"ready": completed + due, "started": completed + due},
-        "current": {"ready": int(due), "started": int(due), "processed": 0, "completed": 0},
-        "is_last_batch": False,
-    }
 
 
 def _data_key(trainer: pl.Trainer) -> str:

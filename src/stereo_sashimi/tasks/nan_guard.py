@@ -11,7 +11,7 @@ from torch import Tensor
 from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.tasks.checkpoints import LastCheckpoint
-from stereo_sashimi.tasks.find import find
+from stereo_sashimi.tasks.lightning_internals import find
 
 CHOICES = ("stop", "skip")
 MAX_CONSECUTIVE = 100

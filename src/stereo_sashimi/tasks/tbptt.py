@@ -2,8 +2,8 @@
 
 Williams and Peng 1990, "An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network Trajectories":
 the state at the end of a segment, without its gradient, is the state at the start of the next. So the forward pass
-sees the whole track, the backward pass one segment, and memory is that of one segment. `data/lanes.py` brings segments
-in this order; `resume.py` puts what is carried into checkpoints.
+sees the whole track, the backward pass one segment, and memory is that of one segment. `data/track_sampler.py` brings
+segments in this order; `exact_resume.py` puts what is carried into checkpoints.
 """
 
 from typing import Any, NamedTuple

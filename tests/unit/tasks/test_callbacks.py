@@ -18,9 +18,10 @@ from stereo_sashimi.nn import CategoricalHeadConfig, EmbeddingConfig, S4Config
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.tasks import AutoregressiveTask
-from stereo_sashimi.tasks.callbacks import SampleLogger, StepLines, peak_gib, step_line
 from stereo_sashimi.tasks.checkpoints import LastCheckpoint
 from stereo_sashimi.tasks.optim import AdamWConfig
+from stereo_sashimi.tasks.samples import SampleLogger
+from stereo_sashimi.tasks.step_lines import StepLines, peak_gib, step_line
 
 
 class Trainer(pl.Trainer):
@@ -166,7 +167,7 @@ def test_a_step_line():
 
 def test_step_lines_count_samples_of_every_process(capsys, monkeypatch):
     clock = iter([10.0, 12.0, 12.0, 13.0, 13.0])
-    monkeypatch.setattr("stereo_sashimi.tasks.callbacks.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("stereo_sashimi.tasks.step_lines.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     callback, trainer, module = StepLines(every_n_steps=2), Trainer(callback_metrics=METRICS, world_size=3), Module()
     callback.on_train_epoch_start(trainer, module)
     batch = Batch(torch.zeros(2, 50, 2, dtype=torch.int64), torch.tensor([50, 30]), torch.arange(2))

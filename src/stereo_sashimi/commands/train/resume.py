@@ -15,7 +15,7 @@ from stereo_sashimi.models.weights import check as check_weights
 from stereo_sashimi.models.weights import describe
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.ema import EMA
-from stereo_sashimi.tasks.find import find
+from stereo_sashimi.tasks.lightning_internals import find
 
 # What may differ when a run is resumed: it changes what is reported, not what is trained.
 RESUMABLE = ("metrics",)

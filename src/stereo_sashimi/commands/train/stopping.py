@@ -18,7 +18,7 @@ from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.shared.runs import STATUS_FILE, relative
 from stereo_sashimi.commands.train.resume import resume_command
 from stereo_sashimi.tasks.checkpoints import LastCheckpoint
-from stereo_sashimi.tasks.find import find
+from stereo_sashimi.tasks.lightning_internals import find
 
 # As a shell reports a process that a signal has ended: 128 + its number.
 CTRL_C, TERMINATED = 130, 143

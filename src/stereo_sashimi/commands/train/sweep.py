@@ -5,9 +5,9 @@
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from stereo_sashimi.commands.shared.errors import sweeping
+from stereo_sashimi.tasks.lightning_internals import starts_this_command
 
 
 def check_sweep(trainer: pl.Trainer) -> None:
@@ -15,10 +15,7 @@ def check_sweep(trainer: pl.Trainer) -> None:
 
     Lightning starts them with this command line, so that each would run the whole sweep again.
     """
-    launcher = trainer.strategy.launcher
-    if not sweeping() or not isinstance(launcher, _SubprocessScriptLauncher):
-        return
-    if not launcher.cluster_environment.creates_processes_externally:
+    if sweeping() and starts_this_command(trainer):
         raise ValueError(
             f"a sweep (-m) runs each training in one process; this trainer asks for {trainer.world_size}. "
             "Set trainer.devices=1 trainer.strategy=auto, or start the trainings one by one."

@@ -25,7 +25,7 @@ from stereo_sashimi.models.warm_start import warm_start
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.checkpoints import BestCheckpoint, LastCheckpoint
 from stereo_sashimi.tasks.ema import EMA
-from stereo_sashimi.tasks.find import find
+from stereo_sashimi.tasks.lightning_internals import find
 from stereo_sashimi.tasks.nan_guard import NonFiniteGuard
 
 

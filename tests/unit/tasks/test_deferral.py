@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from stereo_sashimi.tasks.interrupts import Deferral, uninterrupted
+from stereo_sashimi.tasks.signals import Deferral, uninterrupted
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from stereo_sashimi.tasks.lightning_internals import receive_sigterm
+
 # SIGUSR1 is SLURM's announcement of a requeue, at which Lightning saves inside the signal handler.
 HELD = (signal.SIGINT, signal.SIGUSR1)
 
@@ -77,8 +79,7 @@ class CommonSigterm:
     def agree(self, trainer: pl.Trainer) -> None:
         """Have every process stop behind this batch if one of them was told to; all must call it alike."""
         if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._noted, all=False):
-            connector: Any = trainer._signal_connector
-            connector.received_sigterm = True
+            receive_sigterm(trainer)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._noted = True
