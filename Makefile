@@ -35,15 +35,18 @@ demo: install ## the whole way on 6 seconds of real stereo music: prepare, train
 	$(RUN) -m stereo_sashimi.commands.report $(DEMO_RUNS)
 
 .PHONY: lint
-lint: install ## style, types and the direction of imports
+lint: install ## style and types; the direction of imports is a test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(VENV)/bin/lint-imports
 
 .PHONY: test
 test: lint ## lint, then the test suite (under 3 minutes on 2 cores)
 	$(RUN) -m pytest
+
+.PHONY: shapes
+shapes: install ## unit and property tests with the shapes of all annotated arguments checked
+	$(RUN) -m pytest --shapes tests/unit tests/property
 
 .PHONY: slow
 slow: install ## the slow tests that CI runs as well

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-from hydra import compose, initialize_config_dir
+from composing import compose_cached
 from omegaconf import DictConfig
 
 from stereo_sashimi.audio.io import write_pcm
@@ -24,7 +24,6 @@ RUNS = {
     "evaluate": app_evaluate.run,
     "compress": app_compress.run,
 }
-ROOT = Path(__file__).resolve().parents[2]
 RATE = 44100
 SMALL = (
     *("trainer=cpu", "model=sashimi_tiny", "model.d_model=4", "model.n_layers=1", "model.layer.d_state=4"),
@@ -66,12 +65,7 @@ def mono_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def composed() -> Callable[..., DictConfig]:
     """`composed("train", *overrides)`: the config that the command of this name would get."""
-
-    def make(name: str, *overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            return compose(name, overrides=list(overrides))
-
-    return make
+    return compose_cached
 
 
 def start(
