@@ -123,7 +123,7 @@ def _given_features(step: Step) -> Iterator[Tensor]:
     """Inside, the task asks no backbone for features: it gets random ones, which want a gradient."""
     model = step.task.model
     batch, frames = step.batch.codes.shape[:2]
-    features = _random(step, batch, frames, model.backbone.width * model.n_sequences).requires_grad_()
+    features = _random(step, batch * model.n_sequences, frames, model.backbone.width).requires_grad_()
     # Found before the method of the class.
     step.task.__dict__["_hidden"] = lambda batch, split: features
     try:

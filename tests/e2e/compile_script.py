@@ -58,12 +58,12 @@ def trace() -> None:
         counters = [CompileCounter(), CompileCounter()]
         forward, loss = (
             torch.compile(function, fullgraph=True, dynamic=False, backend=counter)
-            for function, counter in zip((model.__call__, model.head.loss), counters, strict=True)
+            for function, counter in zip((model.__call__, model.loss), counters, strict=True)
         )
         for _ in range(2):
             hidden, _ = forward(codes, state)
             # The categorical head is not compiled: it has loops of its own, over slices of logits.
-            (loss if head == "dml" else model.head.loss)(hidden, codes, weight, False)[0].backward()
+            (loss if head == "dml" else model.loss)(hidden, codes, weight, False)[0].backward()
         found = [counter.frame_count for counter in counters]
         assert found == [1, int(head == "dml")], (channels, head, layer, options, backend, found)
         print(channels, head, layer, options, backend, "one graph")

@@ -276,7 +276,7 @@ def test_context_len_and_pad_len_reach_the_loss(composed, stereo_folder, monkeyp
     start = torch.full((len(batch.codes), 1 + (pad or 0), 2), 128)
     with torch.no_grad():
         hidden, _ = model(torch.cat([start, batch.codes[:, :-1]], dim=1))
-        log_prob = model.head.log_prob(hidden[:, (pad or 0) :], batch.codes)
+        log_prob = model.score(hidden[:, (pad or 0) :], batch.codes).log_prob
         expected = -log_prob[:, (context or 0) :].mean()
         loss = task._loss(batch, "val")
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)

@@ -181,7 +181,7 @@ def test_language_model_chunks_equal_one_pass(config, head, merge, n_channels, c
     state, log_probs = model.initial_state(batch), []
     for segment, following in zip(inputs.split(chunks[0], 1), codes.split(chunks[0], 1), strict=True):
         hidden, state = model(segment, state)
-        log_probs.append(model.head.log_prob(hidden, following))
+        log_probs.append(model.score(hidden, following).log_prob)
     torch.testing.assert_close(torch.cat(log_probs, 1), expected, rtol=0, atol=ATOL[dtype])
 
 

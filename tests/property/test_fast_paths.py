@@ -28,7 +28,7 @@ def build(case, backend, clips=1):
 
 def loss_of(model, codes):
     weight = torch.full(codes.shape[:2], 1 / codes.numel(), dtype=model.embedding.tables[0].weight.dtype)
-    return model.head.loss(model.hidden_for(codes), codes, weight, model.head.can_rank)[0]
+    return model.loss(model.hidden_for(codes), codes, weight, model.head.can_rank)[0]
 
 
 def others(case):

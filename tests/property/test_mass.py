@@ -23,7 +23,7 @@ def check_masses(head: Head, hidden: torch.Tensor, codes: torch.Tensor) -> None:
     for dtype, tolerance in TOLERANCE.items():
         head.to(dtype)
         with torch.no_grad():
-            log_prob = head.log_prob(hidden.to(dtype), codes)
+            log_prob = head.score(hidden.to(dtype), codes).log_prob
             for channel in range(codes.shape[-1]):
                 log_mass = head.log_mass(hidden.to(dtype), codes[..., :channel], channel)
                 assert log_mass.dtype == dtype

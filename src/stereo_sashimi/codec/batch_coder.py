@@ -49,8 +49,7 @@ class Lanes(CompiledEngine):
     def rewind(self) -> None:
         """Back to the start of a track."""
         model, lanes = self.model, self.batch_size
-        width = model.backbone.width * model.n_sequences
-        blank = next(model.parameters()).new_zeros(lanes, 1, width)
+        blank = next(model.parameters()).new_zeros(lanes * model.n_sequences, 1, model.backbone.width)
         self.restore(EngineState(model.initial_state(lanes), blank))
         self.step(model.start_codes(lanes))
 

@@ -138,7 +138,7 @@ def _loss(model: LanguageModel, codes: torch.Tensor, ranks: bool, tracker: Memor
     # A head is no module that is called: its loss is.
     with tracker.in_room("head"):
         weight = hidden.new_full(codes.shape[:2], 1 / codes.numel())
-        return model.head.loss(hidden, codes, weight, ranks)[0]
+        return model.loss(hidden, codes, weight, ranks)[0]
 
 
 def _like(tracker: MemoryTracker, room: str, weights: list[nn.Parameter], count: int) -> list[torch.Tensor]:

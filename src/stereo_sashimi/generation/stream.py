@@ -49,7 +49,7 @@ class Stream:
         self.engine: Engine = chosen(frozen, batch_size)
         self._uniforms = self._random(range(batch_size))
         weights = next(frozen.parameters())
-        nothing = weights.new_zeros(batch_size, 1, frozen.backbone.width * frozen.n_sequences)
+        nothing = weights.new_zeros(batch_size * frozen.n_sequences, 1, frozen.backbone.width)
         self.engine.restore(EngineState(frozen.initial_state(batch_size), nothing))
         # By the engine itself, so that where a track begins has the engine's own bits.
         self.engine.step(frozen.start_codes(batch_size))
@@ -59,7 +59,7 @@ class Stream:
         """Where the model runs."""
         return next(self.model.parameters()).device
 
-    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
+    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "rows length width"]:
         """Feed known codes, at least one frame, one after the other; the features that predict the frame after each.
 
         `prefill` feeds many frames in far less time.
@@ -79,7 +79,8 @@ class Stream:
             state, first = self.engine.state()
             hidden, after = _pass(self.model, segment, state)
             self.engine.restore(EngineState(after, hidden[:, -1:]))
-            log_probs.append(self.model.head.log_prob(torch.cat([first, hidden[:, :-1]], dim=1), segment))
+            shifted = torch.cat([first, hidden[:, :-1]], dim=1)
+            log_probs.append(self.model.score(shifted, segment).log_prob)
         return torch.cat(log_probs, dim=1) if log_probs else codes.to(next(self.model.parameters()).dtype)
 
     def state(self) -> StreamState:

@@ -1,17 +1,19 @@
 """LanguageModel: codes -> MultiChannelEmbedding -> Sashimi -> per-channel head. One frame at a time or all at once."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
+from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.models.sashimi import Sashimi, SashimiConfig, SashimiState, finite_rows, reset_rows
 from stereo_sashimi.nn.embedding import EmbeddingConfig, MultiChannelEmbedding
-from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig, Head
-from stereo_sashimi.nn.heads.shared_head import SharedHead
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig, Head, Score
 from stereo_sashimi.schema import from_plain, to_plain
 from stereo_sashimi.spec import AudioSpec
 
@@ -66,11 +68,14 @@ class LanguageModelConfig:
 class LanguageModel(nn.Module):
     """An autoregressive density over codes (batch, length, channels), mono being channels = 1.
 
-    `forward` gives hidden features from previous codes; the head owns `log_prob(hidden, codes)` and
-    `sample(hidden, ..)`, because with `coupling: autoregressive` a channel sees the ones before it in the same frame.
+    `forward` gives hidden features from previous codes; `score`, `loss`, `sample` and `log_mass` read them through the
+    head, because with `coupling: autoregressive` a channel sees the ones before it in the same frame.
 
-    With `encoder.merge: none` the channels are folded into the batch of the backbone, `n_sequences` to a clip, and
-    their features lie side by side outside it.
+    With `encoder.merge: none` every channel of a clip is a sequence of its own, with the parameters of a mono model.
+    Hidden features and states then have `n_sequences` rows a clip, (clip, channel) in this order: shapes say "rows".
+
+    Attributes:
+        n_sequences: the number of channels with `encoder.merge: none`, else 1.
     """
 
     def __init__(
@@ -84,8 +89,8 @@ class LanguageModel(nn.Module):
         self.embedding: MultiChannelEmbedding = config.encoder.build(d_input, spec.n_levels)
         width = self.embedding.d_output
         self.backbone: Sashimi = config.model.build(width, backend, activation_checkpointing)
-        head: Head = config.decoder.build(width, d_input, spec.n_levels)
-        self.head: Head = SharedHead(head, spec.n_channels) if self.n_sequences > 1 else head
+        self.head: Head = config.decoder.build(width, d_input, spec.n_levels)
+        self.register_load_state_dict_pre_hook(_rename_weights)
 
     def initial_state(self, batch_size: int) -> SashimiState:
         """The state before the first frame of a track."""
@@ -99,18 +104,17 @@ class LanguageModel(nn.Module):
 
     def forward(
         self, codes: Int64[Tensor, "batch length channels"], state: SashimiState | None = None
-    ) -> tuple[Float[Tensor, "batch length width"], SashimiState | None]:
+    ) -> tuple[Float[Tensor, "rows length width"], SashimiState | None]:
         """Hidden features that predict the frame after each of `codes`; state as in `Sashimi`."""
         if codes.shape[-1] != self.spec.n_channels:
             raise ValueError(
                 f"This model reads {self.spec.n_channels} channels; got codes with {codes.shape[-1]}, shape "
                 f"{tuple(codes.shape)}. Match `dataset` (is_stereo) to the model."
             )
-        folded = rearrange(codes, "b l (s c) -> (b s) l c", s=self.n_sequences)
-        hidden, state = self.backbone(self.embedding(folded), state)
-        return rearrange(hidden, "(b s) l w -> b l (s w)", s=self.n_sequences), state
+        hidden, state = self.backbone(self.embedding(self.fold(codes)), state)
+        return hidden, state
 
-    def hidden_for(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
+    def hidden_for(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "rows length width"]:
         """Features that predict each frame of `codes` from the frames before it, from the start of a track."""
         inputs = torch.cat([self.start_codes(codes.shape[0]), codes[:, :-1]], dim=1)
         hidden, _ = self(inputs)
@@ -121,7 +125,7 @@ class LanguageModel(nn.Module):
         previous: Int64[Tensor, "batch 1 channels"],
         codes: Int64[Tensor, "batch length channels"],
         state: SashimiState,
-    ) -> tuple[Float[Tensor, "batch length width"], SashimiState]:
+    ) -> tuple[Float[Tensor, "rows length width"], SashimiState]:
         """Features that predict each frame of a segment, and the state for the segment that follows it.
 
         - `previous`: the frame before the segment, or `start_codes` at the start of a track (of `pad_len` 0).
@@ -142,4 +146,89 @@ class LanguageModel(nn.Module):
 
     def log_prob(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length channels"]:
         """Log-probability in nats of each code given everything before it, from the start of a track."""
-        return self.head.log_prob(self.hidden_for(codes), codes)
+        return self.score(self.hidden_for(codes), codes).log_prob
+
+    def score(
+        self,
+        hidden: Float[Tensor, "rows length width"],
+        codes: Int64[Tensor, "batch length channels"],
+        with_rank: bool = False,
+    ) -> Score:
+        """Log probability of each code and, if asked, its rank; as `Head.score`."""
+        pairs = zip(self._by_sequence(hidden), codes.chunk(self.n_sequences, dim=-1), strict=True)
+        return _joined([self.head.score(features, own, with_rank) for features, own in pairs])
+
+    def loss(
+        self,
+        hidden: Float[Tensor, "rows length width"],
+        codes: Int64[Tensor, "batch length channels"],
+        weight: Float[Tensor, "batch length"],
+        with_rank: bool,
+    ) -> tuple[Float[Tensor, ""], Score]:
+        """-sum(weight * log_prob) over frames and channels, and the score without gradients; as `Head.loss`."""
+        pairs = zip(self._by_sequence(hidden), codes.chunk(self.n_sequences, dim=-1), strict=True)
+        losses, scores = zip(
+            *(self.head.loss(features, own, weight, with_rank) for features, own in pairs), strict=True
+        )
+        return reduce(torch.add, losses), _joined(scores)
+
+    def sample(
+        self,
+        hidden: Float[Tensor, "rows length width"],
+        uniform: Float[Tensor, "batch length channels n_uniforms"],
+        sampler: Sampler | None = None,
+    ) -> tuple[Int64[Tensor, "batch length channels"], Float[Tensor, "batch length channels"]]:
+        """Draw the frame at each position; returns codes and their log probability, as `Head.sample`."""
+        pairs = zip(self._by_sequence(hidden), uniform.chunk(self.n_sequences, dim=2), strict=True)
+        codes, log_probs = zip(*(self.head.sample(features, own, sampler) for features, own in pairs), strict=True)
+        return _side_by_side(codes), _side_by_side(log_probs)
+
+    def log_mass(
+        self,
+        hidden: Float[Tensor, "rows length width"],
+        codes_before: Int64[Tensor, "batch length earlier"] | None,
+        channel: int,
+    ) -> Float[Tensor, "batch length n_levels"]:
+        """Log masses of all codes of `channel`, given the codes of the channels before it in the same frame."""
+        sequence, channel = divmod(channel, self.head.n_channels)
+        return self.head.log_mass(self._by_sequence(hidden)[sequence], codes_before, channel)
+
+    def fold(self, values: Shaped[Tensor, "batch length channels ..."]) -> Shaped[Tensor, "rows length channels ..."]:
+        """Codes or uniform numbers of every channel -> those of the rows that the backbone and the head work on."""
+        return rearrange(values, "b l (s c) ... -> (b s) l c ...", s=self.n_sequences)
+
+    def unfold(self, values: Shaped[Tensor, "rows length channels"]) -> Shaped[Tensor, "batch length channels"]:
+        """The inverse of `fold`."""
+        return rearrange(values, "(b s) l c -> b l (s c)", s=self.n_sequences)
+
+    def _by_sequence(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """The features (batch, length, width) of each sequence of a clip.
+
+        Their losses are summed one after the other, which keeps the bits of training runs.
+        """
+        return hidden.unflatten(0, (-1, self.n_sequences)).unbind(1)
+
+
+def current_names(weights: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Weights under today's names: with `encoder.merge: none` the head's used to begin with `head.mono.`."""
+    old = f"{prefix}head.mono."
+    return {
+        f"{prefix}head.{name.removeprefix(old)}" if name.startswith(old) else name: value
+        for name, value in weights.items()
+    }
+
+
+def _rename_weights(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
+    renamed = current_names(state_dict, prefix)
+    state_dict.clear()
+    state_dict.update(renamed)
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Channels of all sequences. One sequence is not copied: in a CUDA graph a copy is a launch a frame."""
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts), dim=-1)
+
+
+def _joined(scores: Sequence[Score]) -> Score:
+    ranks = [score.rank for score in scores if score.rank is not None]
+    return Score(_side_by_side([score.log_prob for score in scores]), _side_by_side(ranks) if ranks else None)

@@ -21,7 +21,6 @@ from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.nn.heads.categorical_head import CategoricalHead
 from stereo_sashimi.nn.heads.head import Head
 from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
-from stereo_sashimi.nn.heads.shared_head import SharedHead
 from stereo_sashimi.nn.s4 import S4
 
 
@@ -68,11 +67,7 @@ def _widened(backbone: nn.Module, name: str, tensor: Tensor, n_channels: int) ->
 
 
 def _copy_head(head: Head, source: Head) -> None:
-    mono = source.mono if isinstance(source, SharedHead) else source
-    if isinstance(head, SharedHead):
-        head.mono.load_state_dict(mono.state_dict())
-        return
-    old = mono.channels[0]
+    old = source.channels[0]
     assert isinstance(old, nn.Linear)
     for channel, ours in enumerate(head.channels):
         assert isinstance(ours, nn.Linear)

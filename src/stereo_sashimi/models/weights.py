@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig, current_names
 from stereo_sashimi.nn.ssm import SSMParameters
 from stereo_sashimi.schema import check_type, refuse_unknown
 
@@ -48,6 +48,7 @@ def build(config: LanguageModelConfig, weights: Mapping[str, Any], where: str, b
 
     Raises CheckpointError for weights that are missing, left over, or of another shape or type than described.
     """
+    weights = current_names(weights)
     check(config, weights, where)
     dtype = next(tensor.dtype for name, tensor in weights.items() if not _is_remainder(name))
     # The initial values are overwritten: loading must not move the caller's random numbers.

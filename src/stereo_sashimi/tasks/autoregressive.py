@@ -65,7 +65,7 @@ class AutoregressiveTask(pl.LightningModule):
         self.spec = config.spec
         self.model = config.build(backend, activation_checkpointing)
         self.compiled = compile
-        self._head_loss = self.model.head.loss
+        self._head_loss = self.model.loss
         if compile:
             compile_blocks(self.model.backbone)
             if config.decoder.kind == "dml":

@@ -74,7 +74,7 @@ class Carry:
             "its batches (trainer.overfit_batches, trainer.use_distributed_sampler)."
         )
 
-    def hidden(self, model: LanguageModel, batch: Batch) -> Float[Tensor, "batch length width"]:
+    def hidden(self, model: LanguageModel, batch: Batch) -> Float[Tensor, "rows length width"]:
         """Features that predict each frame of a batch from everything before it in its track, and note the state.
 
         Rows that begin a track begin with the initial state and the start code. So do rows whose state was not finite

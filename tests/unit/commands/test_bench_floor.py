@@ -46,10 +46,10 @@ def test_head_flops_are_three_products_of_every_map(described, weights):
     rows = BATCH * FRAMES
     model = described.build()
     assert head_flops(model, rows) == 3 * 2 * rows * weights
-    hidden = torch.randn(BATCH, FRAMES, model.backbone.width * model.n_sequences, requires_grad=True)
+    hidden = torch.randn(BATCH * model.n_sequences, FRAMES, model.backbone.width, requires_grad=True)
     codes = torch.zeros(BATCH, FRAMES, described.spec.n_channels, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        model.head.parameters_for(hidden, codes).sum().backward()
+        model.head.parameters_for(hidden, model.fold(codes)).sum().backward()
     assert counter.get_total_flops() == head_flops(model, rows)
 
 

@@ -78,7 +78,7 @@ def test_carried_segments_too(name):
         total = torch.zeros(())
         for segment in codes_of(model).split(9, dim=1):
             hidden, state = model(segment, state)
-            total = total - model.head.log_prob(hidden, segment).mean()
+            total = total - model.score(hidden, segment).log_prob.mean()
         # Through the states: the gradient of the last segment reaches the first.
         total.backward()
         results.append(

@@ -7,10 +7,12 @@ import copy
 import dataclasses
 import itertools
 import json
+import re
 
 import pytest
 import torch
 
+from stereo_sashimi.models import weights
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
@@ -101,7 +103,7 @@ def test_inputs_are_the_codes_one_frame_late_after_the_start_code():
     assert start.eq(128).all()
     hidden, _ = model(torch.cat([start, codes[:, :-1]], dim=1))
     torch.testing.assert_close(model.hidden_for(codes), hidden)
-    torch.testing.assert_close(model.log_prob(codes), model.head.log_prob(hidden, codes))
+    torch.testing.assert_close(model.log_prob(codes), model.score(hidden, codes).log_prob)
 
 
 @torch.no_grad()
@@ -144,15 +146,26 @@ def test_every_parameter_has_a_gradient(head):
 @pytest.mark.parametrize("head", [CategoricalHeadConfig(), DMLHeadConfig(n_mixtures=2)], ids=lambda head: head.kind)
 def test_without_merge_every_channel_is_a_mono_sequence(head):
     stereo, mono = describe(2, "none", head).build().double().eval(), describe(1, "none", head).build().double().eval()
-    mono.load_state_dict({name.replace("head.mono.", "head."): t for name, t in stereo.state_dict().items()})
+    mono.load_state_dict(stereo.state_dict())
     codes = torch.randint(256, (3, 11, 2))
-    score = stereo.head.score(stereo.hidden_for(codes), codes, with_rank=True)
+    score = stereo.score(stereo.hidden_for(codes), codes, with_rank=True)
     for c in (0, 1):
-        alone = mono.head.score(mono.hidden_for(codes[..., c : c + 1]), codes[..., c : c + 1], with_rank=True)
+        alone = mono.score(mono.hidden_for(codes[..., c : c + 1]), codes[..., c : c + 1], with_rank=True)
         torch.testing.assert_close(score.log_prob[..., c : c + 1], alone.log_prob, rtol=0, atol=1e-9)
         assert torch.equal(score.rank[..., c : c + 1], alone.rank)
-    mass = stereo.head.log_mass(stereo.hidden_for(codes), None, 1).exp().sum(-1)
+    mass = stereo.log_mass(stereo.hidden_for(codes), None, 1).exp().sum(-1)
     torch.testing.assert_close(mass, torch.ones_like(mass), rtol=0, atol=1e-9)
+
+
+def test_old_names_of_weights_load(tmp_path):
+    """With merge=none they began with `head.mono.`, in files and in the checkpoints that a run resumes from."""
+    model = describe(2, "none").build()
+    old = {re.sub(r"^head\.", "head.mono.", name): tensor for name, tensor in model.state_dict().items()}
+    assert set(old) != set(model.state_dict())
+    other = torch.nn.ModuleDict({"model": describe(2, "none").build()})
+    other.load_state_dict({f"model.{name}": tensor for name, tensor in old.items()})
+    for loaded in (other["model"], weights.build(model.config, old, "here", "auto")):
+        assert all(torch.equal(t, loaded.state_dict()[name]) for name, t in model.state_dict().items())
 
 
 def test_channels_of_their_own_cannot_be_coupled():

@@ -41,7 +41,7 @@ def test_score_is_the_mass_of_each_channel_given_the_earlier_ones(config, n_chan
     scored = head.score(hidden, codes, with_rank=True)
     assert scored.log_prob.shape == scored.rank.shape == codes.shape
     assert scored.rank.dtype == torch.int64
-    assert torch.equal(head.log_prob(hidden, codes), scored.log_prob)
+    assert torch.equal(head.score(hidden, codes).log_prob, scored.log_prob)
     for channel in range(n_channels):
         mass = head.log_mass(hidden, codes[..., :channel], channel)
         true = mass.gather(-1, codes[..., channel : channel + 1])
@@ -84,7 +84,7 @@ def test_parameters_for_is_what_the_distributions_read(config, n_channels):
     else:
         assert head.d_output == 256
         expected = categorical.log_prob(params, codes)
-    assert torch.allclose(head.log_prob(hidden, codes), expected, atol=1e-5)
+    assert torch.allclose(head.score(hidden, codes).log_prob, expected, atol=1e-5)
 
 
 @each_head
@@ -104,7 +104,7 @@ def test_the_joint_mass_of_a_stereo_frame_sums_to_one():
         head = build(config, 2, n_levels=16).double()
         hidden = torch.randn(1, 1, WIDTH, dtype=torch.float64).expand(1, 256, WIDTH)
         frames = torch.tensor(list(itertools.product(range(16), repeat=2))).unsqueeze(0)
-        assert head.log_prob(hidden, frames).sum(-1).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+        assert head.score(hidden, frames).log_prob.sum(-1).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
 
 
 def test_dml_coupling_moves_the_means_linearly_in_the_amplitudes():
@@ -132,7 +132,7 @@ def test_dml_without_coupling_has_no_coefficients():
 def test_every_parameter_gets_a_gradient(config, n_channels):
     head, (hidden, codes) = config.build(WIDTH, n_channels, 256), batch(n_channels)
     hidden.requires_grad_()
-    head.log_prob(hidden, codes).sum().backward()
+    head.score(hidden, codes).log_prob.sum().backward()
     assert hidden.grad.abs().min() > 0
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
@@ -168,7 +168,7 @@ def test_sliced_likelihood_never_holds_the_logits_of_a_batch(monkeypatch):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = head.log_prob(hidden.requires_grad_(), codes).sum()
+        loss = head.score(hidden.requires_grad_(), codes).log_prob.sum()
     assert max(saved, default=0) <= 256 * WIDTH
     computed: list[int] = []
     head.channels[0].register_forward_hook(lambda module, given, result: computed.append(result.numel()))
@@ -184,7 +184,7 @@ def test_draws_walk_the_channels_and_report_the_plain_log_probability(config, n_
     for temperature in (0.0, 0.5, 1.0):
         codes, log_prob = head.sample(hidden, uniform, Sampler(temperature=temperature))
         assert codes.dtype == torch.int64
-        assert torch.allclose(log_prob, head.log_prob(hidden, codes), atol=1e-5)
+        assert torch.allclose(log_prob, head.score(hidden, codes).log_prob, atol=1e-5)
     alone = [head.sample(hidden[i : i + 1], uniform[i : i + 1])[0] for i in range(2)]
     assert torch.equal(torch.cat(alone), head.sample(hidden, uniform)[0])
 
@@ -199,7 +199,7 @@ def test_draws_of_a_frame_follow_the_joint_mass(config):
     codes, _ = head.sample(hidden, uniform)
     drawn = torch.bincount(codes[:, 0, 0] * 8 + codes[:, 0, 1], minlength=64) / len(uniform)
     frames = torch.cartesian_prod(torch.arange(8), torch.arange(8)).view(64, 1, 2)
-    mass = head.log_prob(hidden[:64], frames).sum((1, 2)).exp()
+    mass = head.score(hidden[:64], frames).log_prob.sum((1, 2)).exp()
     assert 0.5 * (drawn - mass).abs().sum() < 0.01
 
 
@@ -251,7 +251,10 @@ def test_ranks_of_16_bit_codes_are_for_the_categorical_head():
 @each_head
 def test_wrong_shapes_are_refused(config):
     head, (hidden, codes) = build(config, 2), batch(2)
-    for call in (lambda: head.log_prob(hidden, codes[..., :1]), lambda: head.parameters_for(hidden, codes[..., :1])):
+    for call in (
+        lambda: head.score(hidden, codes[..., :1]).log_prob,
+        lambda: head.parameters_for(hidden, codes[..., :1]),
+    ):
         with pytest.raises(ValueError, match="models 2 channels"):
             call()
     with pytest.raises(ValueError, match="uniform numbers of shape"):
@@ -280,9 +283,9 @@ def test_config_errors_name_the_key_and_good_ones_survive_a_checkpoint():
 @each_head
 def test_bfloat16_autocast_gives_likelihoods_in_float32(config):
     head, (hidden, codes) = build(config, 2), batch(2)
-    plain = head.log_prob(hidden, codes)
+    plain = head.score(hidden, codes).log_prob
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = head.log_prob(hidden, codes)
+        cast = head.score(hidden, codes).log_prob
     assert cast.dtype == torch.float32
     # The DML head keeps float32 all through; a logit in bfloat16 is good to a percent.
     assert torch.allclose(plain, cast, atol=1e-6 if config.kind == "dml" else 0.2)
@@ -307,7 +310,7 @@ def test_dml_starts_close_to_uniform(n_mixtures, coupling):
     head = DMLHeadConfig(coupling, n_mixtures).build(64, 2, 65536)
     hidden = torch.nn.functional.layer_norm(torch.randn(1, 4000, 64), (64,))
     for codes in (torch.randint(65536, (1, 4000, 2)), correlated_codes(4000)):
-        bits = -head.log_prob(hidden, codes).mean().item() / math.log(2)
+        bits = -head.score(hidden, codes).log_prob.mean().item() / math.log(2)
         assert abs(bits - 16) < 0.5
 
 
@@ -324,7 +327,7 @@ def test_dml_loss_falls_at_once(coupling):
     optimizer = torch.optim.Adam(head.parameters(), lr=4e-3)
     bits = []
     for _ in range(200):
-        loss = -head.log_prob(hidden, codes).mean()
+        loss = -head.score(hidden, codes).log_prob.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -52,7 +52,7 @@ def test_the_loss_by_hand(lengths, context, pad, channels):
     for codes, length in zip(batch.codes, lengths, strict=True):
         start = torch.full((1, 1 + pad, channels), 128)
         hidden, _ = task.model(torch.cat([start, codes[None, :-1]], dim=1))
-        nats.append(-task.model.head.log_prob(hidden[:, pad:], codes[None])[0, context:length])
+        nats.append(-task.model.score(hidden[:, pad:], codes[None]).log_prob[0, context:length])
     expected = torch.cat(nats).double().mean()
     loss = task._loss(batch, "val")
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)

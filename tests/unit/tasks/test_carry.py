@@ -82,7 +82,7 @@ def test_segments_of_tracks_are_the_tracks_in_one_pass(name):
     task.carry = Carry()
     for batch in walk([[a, b], [c, d]]):
         for row, log_prob in zip(
-            found, task.model.head.log_prob(task.carry.hidden(task.model, batch), batch.codes), strict=True
+            found, task.model.score(task.carry.hidden(task.model, batch), batch.codes).log_prob, strict=True
         ):
             row.append(log_prob)
     whole = [torch.cat([task.model.log_prob(t[None])[0] for t in lane]) for lane in ((a, b), (c, d))]
@@ -157,7 +157,7 @@ def test_the_gradient_of_a_segment_ends_where_it_begins():
         p.grad = None
     state = SashimiState(0, tuple(x if x is None else x.clone() for x in before.state.layers))
     hidden, _ = task.model.hidden_after(before.codes, batches[1].codes, state)
-    (-task.model.head.log_prob(hidden, batches[1].codes).mean()).backward()
+    (-task.model.score(hidden, batches[1].codes).log_prob.mean()).backward()
     torch.testing.assert_close(carried, [p.grad for p in task.parameters()], **EXACT)
     assert not any(x.requires_grad for x in tensors)
 

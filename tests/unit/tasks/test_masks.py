@@ -135,7 +135,7 @@ def test_any_lengths_context_and_padding(lengths, context, pad, case):
         for clip in clips:
             start = torch.full((1, 1 + pad, channels), 128)
             hidden, _ = task.model(torch.cat([start, clip[None, :-1]], dim=1))
-            frames.append(task.model.head.log_prob(hidden[:, pad:], clip[None])[0, context:])
+            frames.append(task.model.score(hidden[:, pad:], clip[None]).log_prob[0, context:])
     nats = -torch.cat(frames)
     if not len(nats):
         # Every clip ends inside the context: nothing to learn, and no gradient that is not 0.

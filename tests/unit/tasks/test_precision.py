@@ -120,7 +120,7 @@ def test_what_is_float32_and_what_is_bfloat16(monkeypatch, head, layer, norm):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = task.training_step(batch_of(2), 0)
         hidden = task.model.hidden_for(batch_of(2).codes)
-        note("likelihoods", task.model.head.log_prob(hidden, batch_of(2).codes), loss)
+        note("likelihoods", task.model.score(hidden, batch_of(2).codes).log_prob, loss)
         note("logits", task.model.head.parameters_for(hidden, batch_of(2).codes))
     loss.backward()
     optimizer.step()

@@ -106,10 +106,10 @@ class CudaGraphEngine(Engine):
             )
 
     @torch.no_grad()
-    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
+    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "rows length width"]:
         """Feed known frames, a launch for each."""
         if self._features is None:
-            self._features = self._hidden.new_zeros(self.BLOCK_FRAMES, self.batch_size, self._hidden.shape[-1])
+            self._features = self._hidden.new_zeros(self.BLOCK_FRAMES, len(self._hidden), self._hidden.shape[-1])
         hidden = []
         for block in codes.split(self.BLOCK_FRAMES, dim=1):
             n_frames = block.shape[1]
@@ -207,7 +207,7 @@ class CudaGraphEngine(Engine):
 
     def _draw_frame(self, sampler: Sampler, phase: int) -> None:
         uniforms = self._uniforms.index_select(0, self._row).transpose(0, 1)
-        codes, log_prob = self._model.head.sample(self._hidden, uniforms, sampler)
+        codes, log_prob = self._model.sample(self._hidden, uniforms, sampler)
         self._codes.index_copy_(0, self._row, codes.transpose(0, 1))
         self._log_probs.index_copy_(0, self._row, log_prob.transpose(0, 1))
         self._advance(codes, phase)

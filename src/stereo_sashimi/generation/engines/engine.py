@@ -52,7 +52,7 @@ class Frames(NamedTuple):
 
 
 class EngineState(NamedTuple):
-    """What continues a recurrence: the backbone's state, and `hidden` (batch, 1, width), which predicts the next frame.
+    """What continues a recurrence: the backbone's state, and `hidden` (rows, 1, width), which predicts the next frame.
 
     It belongs to no engine: each can go on from what another one left.
     """
@@ -87,7 +87,7 @@ class Engine(ABC):
         return None
 
     @abstractmethod
-    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
+    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "rows length width"]:
         """Feed known frames, at least one; the features that predict the frame after each of them."""
 
     @abstractmethod

@@ -12,7 +12,6 @@ from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
-from stereo_sashimi.nn.heads.shared_head import SharedHead
 from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.residual import Residual
 from stereo_sashimi.nn.s4 import S4
@@ -70,8 +69,6 @@ def fuse(model: LanguageModel) -> LanguageModel:
     for module in list(fused.modules()):
         if isinstance(module, Residual) and isinstance(module.layer, S4):
             module.layer = FusedS4(module.layer)
-        elif isinstance(module, SharedHead) and isinstance(module.mono, DMLHead):
-            module.mono = FusedDMLHead(module.mono)
     if isinstance(fused.head, DMLHead):
         fused.head = FusedDMLHead(fused.head)
     return fused

@@ -24,7 +24,7 @@ class ReferenceEngine(Engine):
         """It runs everywhere."""
 
     @torch.no_grad()
-    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
+    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "rows length width"]:
         """Feed known frames one by one."""
         return torch.cat([self._step(frame) for frame in codes.split(1, dim=1)], dim=1)
 
@@ -33,7 +33,7 @@ class ReferenceEngine(Engine):
         """Draw by the head's own `sample`."""
         frames = []
         for numbers in uniforms.to(self._hidden.device).split(1, dim=1):
-            codes, log_prob = self.model.head.sample(self._hidden, numbers, sampler)
+            codes, log_prob = self.model.sample(self._hidden, numbers, sampler)
             check_finite(bool(log_prob.isfinite().all()))
             self._step(codes)
             frames.append((codes, log_prob))

@@ -130,17 +130,11 @@ class Head(nn.Module, ABC):
         ]
         return torch.stack(steps, dim=-2)
 
-    def log_prob(
-        self, hidden: Float[Tensor, "batch length width"], codes: Int[Tensor, "batch length channels"]
-    ) -> Float[Tensor, "batch length channels"]:
-        """Log probability of each code in nats; summed over channels, that of the frame."""
-        return self.score(hidden, codes, with_rank=False).log_prob
-
     def score(
         self,
         hidden: Float[Tensor, "batch length width"],
         codes: Int[Tensor, "batch length channels"],
-        with_rank: bool,
+        with_rank: bool = False,
     ) -> Score:
         """Log probability of each code and, if asked, its rank; raises ValueError where `can_rank` is false."""
         self._check_score(codes, with_rank)

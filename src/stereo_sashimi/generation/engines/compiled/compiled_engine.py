@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
@@ -62,26 +61,24 @@ class CompiledEngine(Engine):
         """Another one with the same packed weights."""
         return CompiledEngine(self.model, batch_size, self.packed)
 
-    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length width"]:
+    def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "rows length width"]:
         """Feed known frames one by one. Codes that the model does not have would be read from anywhere."""
-        rows = self._folded(codes).contiguous()
+        rows = self.model.fold(codes).contiguous()
         hidden = torch.empty(self._rows, codes.shape[1], self.model.backbone.width)
         self._run(rows, torch.zeros(self._rows, 0, 1, 1, dtype=torch.float64), Sampler(), hidden)
-        return rearrange(hidden, "(b s) l w -> b l (s w)", s=self.model.n_sequences)
+        return hidden
 
     def draw(self, sampler: Sampler, uniforms: Float64[Tensor, "batch length channels n_uniforms"]) -> Frames:
         """Draw by the functions of `draws.py`."""
-        folded = rearrange(uniforms, "b l (s c) u -> (b s) l c u", s=self.model.n_sequences).contiguous()
+        folded = self.model.fold(uniforms).contiguous()
         codes = torch.empty(folded.shape[:3], dtype=torch.int64)
         log_prob = self._run(codes, folded, sampler, torch.empty(self._rows, 0, 1))
-        frames = (rearrange(x, "(b s) l c -> b l (s c)", s=self.model.n_sequences) for x in (codes, log_prob))
-        return Frames(*frames)
+        return Frames(self.model.unfold(codes), self.model.unfold(log_prob))
 
     def state(self) -> EngineState:
         """A copy of what the rows carry."""
         states = read_states(self._memory.reshape(self._rows, -1), self.packed.slots, self._phase)
         hidden = torch.from_numpy(self._memory.reshape(self._rows, -1)[:, None, : self.model.backbone.width].copy())
-        hidden = rearrange(hidden, "(b s) l w -> b l (s w)", s=self.model.n_sequences)
         return EngineState(SashimiState(self._phase, states), hidden)
 
     def restore(self, state: EngineState) -> None:
@@ -89,8 +86,7 @@ class CompiledEngine(Engine):
         memory, (phase, states) = self._memory.reshape(self._rows, -1), state.backbone
         self._phase = phase
         write_states(memory, self.packed.slots, phase, states)
-        hidden = rearrange(state.hidden, "b l (s w) -> (b s) (l w)", s=self.model.n_sequences)
-        memory[:, : hidden.shape[1]] = hidden.numpy()
+        memory[:, : self.model.backbone.width] = state.hidden.squeeze(1).numpy()
         loops.make_ready(self.packed.plan, self.packed.weights, self._memory, self.packed.size, self._rows)
 
     def _run(self, codes: Tensor, uniforms: Tensor, sampler: Sampler, hidden: Tensor) -> Tensor:
@@ -110,6 +106,3 @@ class CompiledEngine(Engine):
         check_finite(bool(np.isfinite(features).all()) and bool(log_prob.isfinite().all()))
         self._phase = (self._phase + codes.shape[1]) % self.model.backbone.stride
         return log_prob
-
-    def _folded(self, codes: Tensor) -> Tensor:
-        return rearrange(codes, "b l (s c) -> (b s) l c", s=self.model.n_sequences)

@@ -10,7 +10,6 @@ from stereo_sashimi.generation.engines.compiled.packed_weights import Weights, p
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.nn.heads.categorical_head import CategoricalHead, FrameMixer
 from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
-from stereo_sashimi.nn.heads.shared_head import SharedHead
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 
 # Low enough that a code which is none has no mass, high enough that differences stay finite.
@@ -18,9 +17,8 @@ NEVER = -1e30
 
 
 def pack_head(model: LanguageModel, weights: Weights, room: Callable[[int], int]) -> tuple[np.ndarray, np.ndarray]:
-    """The description of the head of one sequence, and its mixers' tables (pairs, n_levels, width)."""
-    head = model.head.mono if isinstance(model.head, SharedHead) else model.head
-    width = model.backbone.width
+    """The description of the head, and its mixers' tables (pairs, n_levels, width)."""
+    head, width = model.head, model.backbone.width
     line = np.zeros(draws.CHANNELS + head.n_channels * draws.FIELDS, np.int64)
     line[draws.N_CHANNELS], line[draws.N_LEVELS], line[draws.WIDTH] = head.n_channels, head.n_levels, width
     line[draws.GROUPS], line[draws.COUPLED] = padded(head.d_output) // SIMD_WIDTH, head.n_coupled > 0
