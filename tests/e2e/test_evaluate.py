@@ -1,8 +1,9 @@
-"""Evaluations of a finished run: the numbers, files and fingerprints, shards, processes, interruptions, errors."""
+"""Evaluations of a finished run: the numbers, files and fingerprints, shards, interruptions, errors."""
 
 import csv
 import json
 import math
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -15,28 +16,30 @@ import stereo_sashimi
 from stereo_sashimi.audio.io import read_pcm, write_pcm
 from stereo_sashimi.audio.quantize import encode
 from stereo_sashimi.commands.evaluate import evaluate_command as evaluate
-from stereo_sashimi.commands.evaluate import pool as evaluate_pool
-from stereo_sashimi.commands.evaluate import tracks as evaluate_tracks
+from stereo_sashimi.commands.evaluate.track_scorer import TrackScorer
 from stereo_sashimi.commands.shared.signals import Stopped
 from stereo_sashimi.generation import stream as stream_module
 
 LENGTHS = {"a/one.wav": 300, "a_one.wav": 190, "two.flac": 411}
 
 
-@pytest.fixture
-def audio(tmp_path) -> Path:
-    rng = np.random.default_rng(3)
+PASSES = ("baselines=false", "segment_frames=[null,100]")
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("audio"), np.random.default_rng(3)
     for name, frames in LENGTHS.items():
-        (tmp_path / "audio" / name).parent.mkdir(parents=True, exist_ok=True)
-        write_pcm(tmp_path / "audio" / name, rng.integers(-3000, 3000, (frames, 2)).astype(np.int16), 44100)
-    return tmp_path / "audio"
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_pcm(folder / name, rng.integers(-3000, 3000, (frames, 2)).astype(np.int16), 44100)
+    return folder
 
 
-@pytest.fixture
-def score(composed, dml_run, audio, tmp_path):
-    """`score(*overrides)`: evaluate the run on the CPU; returns evaluation.json, or None while tracks are missing."""
+@pytest.fixture(scope="module")
+def score(composed, dml_run, audio):
+    """`score(out, *overrides)`: evaluate the run on the CPU; returns evaluation.json, None while tracks are missing."""
 
-    def go(*overrides: str, out: Path = tmp_path / "out"):
+    def go(out: Path, *overrides: str):
         fixed = (f"checkpoint={dml_run}", f"data={audio}", f"out={out}", "device=cpu", "report=false")
         path = evaluate.run(composed("evaluate", *fixed, *overrides))
         return None if path is None else json.loads(path.read_text())
@@ -44,8 +47,17 @@ def score(composed, dml_run, audio, tmp_path):
     return go
 
 
+@pytest.fixture(scope="module")
+def whole(score, tmp_path_factory) -> tuple[Path, dict]:
+    """The folder and the JSON of a finished evaluation with two contexts."""
+    out = tmp_path_factory.mktemp("evaluated") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_module, "PREFILL_FRAMES", 64)
+        return out, score(out, *PASSES)
+
+
 def test_the_bits_are_those_of_the_model(score, dml_run, audio, tmp_path, capsys):
-    found = score("segment_frames=[null,64]")
+    found = score(tmp_path / "out", "segment_frames=[null,64]")
     assert found["contexts"] == ["carried", "64"]
     assert [track["file"] for track in found["tracks"]] == sorted(LENGTHS)
     model, nats = stereo_sashimi.load(dml_run), {"carried": 0.0, "64": 0.0}
@@ -72,62 +84,58 @@ def test_the_bits_are_those_of_the_model(score, dml_run, audio, tmp_path, capsys
     assert "pooled over 3 tracks, 901 frames" in out
 
 
-def test_what_is_done_is_not_done_again(score, audio, capsys, monkeypatch):
-    first = score("baselines=false")
-    calls, work = [], evaluate_tracks.evaluate_track
-    monkeypatch.setattr(evaluate_pool, "evaluate_track", lambda *args: calls.append(args[1].file) or work(*args))
-    assert score("baselines=false") == first
+def test_what_is_done_is_not_done_again(score, whole, audio, tmp_path, capsys, monkeypatch):
+    (done, first), out, data = whole, tmp_path / "out", tmp_path / "audio"
+    shutil.copytree(done, out)
+    shutil.copytree(audio, data)
+    calls, work = [], TrackScorer.score
+    monkeypatch.setattr(TrackScorer, "score", lambda *args: calls.append(args[1].file) or work(*args))
+    assert score(out, *PASSES, f"data={data}") == first
     assert "3 of 3 tracks are done already" in capsys.readouterr().out
-    write_pcm(audio / "two.flac", np.ones((50, 2), np.int16), 44100)
-    score("baselines=false")
+    write_pcm(data / "two.flac", np.ones((50, 2), np.int16), 44100)
+    score(out, *PASSES, f"data={data}")
     assert calls == ["two.flac"]
-    score("baselines=false", "segment_frames=64")
-    score("baselines=false", "segment_frames=64", "overwrite=true")
+    score(out, "baselines=false", "segment_frames=64", f"data={data}")
+    score(out, "baselines=false", "segment_frames=64", f"data={data}", "overwrite=true")
     assert len(calls) == 7
 
 
-def test_shards_make_the_same_totals(score, tmp_path, capsys):
-    whole = score("baselines=false")
-    assert score("baselines=false", "shard=2/2", out=tmp_path / "shards") is None
-    assert "2 of 3 tracks are missing" in capsys.readouterr().out
-    assert score("baselines=false", "shard=1/2", out=tmp_path / "shards") == whole
-
-
-@pytest.mark.slow
-def test_processes_make_the_same_totals(score, tmp_path):
-    assert score("processes=2") == score(out=tmp_path / "alone")
-
-
-@pytest.mark.parametrize("number", [2, 15])
-def test_an_interruption_changes_no_bit(score, tmp_path, monkeypatch, capsys, number):
+def test_shards_make_the_same_totals(score, whole, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(stream_module, "PREFILL_FRAMES", 64)
-    options = ("baselines=false", "segment_frames=[null,100]")
-    whole, pieces, add = score(*options, out=tmp_path / "whole"), [], evaluate_pool.Meter.add
+    assert score(tmp_path, *PASSES, "shard=2/2") is None
+    assert "2 of 3 tracks are missing" in capsys.readouterr().out
+    assert score(tmp_path, *PASSES, "shard=1/2") == whole[1]
+
+
+def test_an_interruption_changes_no_bit(score, whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stream_module, "PREFILL_FRAMES", 64)
+    pieces, add = [], evaluate.Meter.add
 
     def interrupted(self, frames):
         pieces.append(frames)
         if len(pieces) == 3:
-            raise Stopped(number)
+            raise Stopped(15)
         add(self, frames)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate_pool.Meter, "add", interrupted)
+        patch.setattr(evaluate.Meter, "add", interrupted)
         with pytest.raises(SystemExit) as stopped:
-            score(*options)
-    assert stopped.value.code == 128 + number
+            score(tmp_path, *PASSES)
+    assert stopped.value.code == 128 + 15
     assert "The same command goes on" in capsys.readouterr().err
-    (partial,) = (tmp_path / "out" / "tracks").iterdir()
+    (partial,) = (tmp_path / "tracks").iterdir()
     state = torch.load(partial, weights_only=True)["current"]["state"]
     assert (state["start"], state["offset"]) == (0, 192)
-    assert score(*options) == whole
+    assert score(tmp_path, *PASSES) == whole[1]
     assert not partial.exists()
 
 
 def test_models_with_independent_channels(score, launch, stereo_folder, tmp_path):
     launch(tmp_path / "apart", stereo_folder, "decoder.coupling=independent", "logger=none")
     apart = f"checkpoint_independent={tmp_path / 'apart'}"
-    found = score(apart, "baselines=false")
-    bits = score(f"checkpoint={tmp_path / 'apart'}", "baselines=false", out=tmp_path / "other")["pooled"]["contexts"]
+    found = score(tmp_path / "out", apart, "baselines=false")
+    alone = score(tmp_path / "other", f"checkpoint={tmp_path / 'apart'}", "baselines=false")
+    bits = alone["pooled"]["contexts"]
     gain = bits["carried"]["bits_per_sample"] - found["pooled"]["contexts"]["carried"]["bits_per_sample"]
     assert found["pooled"]["cross_channel_gain"]["bits_per_sample"] == pytest.approx(gain)
     assert list(bits["carried"]["channels"]) == ["left", "right"]
@@ -136,10 +144,10 @@ def test_models_with_independent_channels(score, launch, stereo_folder, tmp_path
 def test_other_codes_are_named(score, launch, stereo_folder, tmp_path, capsys):
     eight = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none")
     launch(tmp_path / "top", stereo_folder, *eight)
-    assert score(f"checkpoint={tmp_path / 'top'}")["pooled"]["lossless"]
+    assert score(tmp_path / "top-out", f"checkpoint={tmp_path / 'top'}")["pooled"]["lossless"]
     assert "top byte" in capsys.readouterr().out
     launch(tmp_path / "mu", stereo_folder, *eight, "dataset.quantization=mu-law")
-    assert score(f"checkpoint={tmp_path / 'mu'}", out=tmp_path / "mu-out")["pooled"]["lossless"] == {}
+    assert score(tmp_path / "mu-out", f"checkpoint={tmp_path / 'mu'}")["pooled"]["lossless"] == {}
     out = capsys.readouterr().out
     assert "codes (mu-law), not of PCM" in out
     assert "baselines are left out: " in out
@@ -152,7 +160,7 @@ def test_reports_and_generated_audio(score, audio, monkeypatch, tmp_path):
     distances.compare = lambda generated, reference: {"generated": len(generated), "reference": len(reference)}
     monkeypatch.setitem(sys.modules, "stereo_sashimi.commands.evaluate.page", page)
     monkeypatch.setitem(sys.modules, "stereo_sashimi.metrics.distances", distances)
-    found = score("report=true", f"generated={audio / 'a'}", "baselines=false")
+    found = score(tmp_path / "out", "report=true", f"generated={audio / 'a'}", "baselines=false")
     assert found["generated"] == {"generated": 1, "reference": 3}
     files = {name: audio / name for name in LENGTHS}
     assert calls == [(found["generated"], files, tmp_path / "out" / "evaluation.html")]
@@ -161,19 +169,7 @@ def test_reports_and_generated_audio(score, audio, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("segment_frames=0",), r"segment_frames must be an integer of at least 1.*; got 0"),
-        (("segment_frames=[8,8]",), r"segment_frames must hold .* each once"),
-        (("shard=5/4",), r"shard must be a part of all, from 1/4 to 4/4.*; got '5/4'"),
-        (("shard=0/4",), r"shard must be"),
-        (("processes=0",), r"processes must be at least 1; got 0"),
         (("max_seconds=0",), r"max_seconds must give at least one frame"),
-        (("data={empty}",), r"holds no audio files"),
-        (("data=absent",), r"There is no folder absent"),
-        (("data=[]",), r"data is an empty list"),
-        (("data=[{mono},{mono}]",), r"twice"),
-        (("data=[{mono}]",), r"mono\.wav has 1 channel, the model 2"),
-        (("data=[{slow}]",), r"slow\.wav has 8000 Hz, the model 44100 Hz\. Resample"),
-        (("data=[{mono},{slow},{nothing}]",), r"3 of 3 files cannot be evaluated:\n.*\n.*\n.*"),
         (("generated={empty}",), r"generated=.* holds no audio files"),
         (("checkpoint_independent={run}",), r"decoder\.coupling=autoregressive.*coupling=independent"),
         (("+segment=1",), r"Unknown key config\.segment"),
@@ -181,13 +177,8 @@ def test_reports_and_generated_audio(score, audio, monkeypatch, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_errors_name_what_to_change(score, dml_run, tmp_path, options, message):
-    write_pcm(tmp_path / "slow.wav", np.zeros((9, 2), np.int16), 8000)
-    write_pcm(tmp_path / "mono.wav", np.zeros((9, 1), np.int16), 44100)
-    write_pcm(tmp_path / "nothing.wav", np.zeros((0, 2), np.int16), 44100)
+def test_errors_come_before_anything_is_written(score, dml_run, tmp_path, options, message):
     (tmp_path / "empty").mkdir()
-    places = {name: tmp_path / f"{name}.wav" for name in ("slow", "mono", "nothing")}
-    places |= {"empty": tmp_path / "empty", "run": dml_run}
     with pytest.raises(ValueError, match=message):
-        score(*(option.format(**places) for option in options))
+        score(tmp_path / "out", *(option.format(run=dml_run, empty=tmp_path / "empty") for option in options))
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,6 @@
-"""`evaluate.py`: the bits of recordings under a model; leaves evaluation.json, .csv and .html, and a file a track."""
+"""`evaluate.py`: bits that a model needs for recordings; writes evaluation.json, .csv, .html and a file per track."""
 
 import csv
-import hashlib
 import io
 import json
 import sys
@@ -9,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.evaluate import evaluate_options as options
 from stereo_sashimi.commands.evaluate.evaluate_options import SECTIONS as SECTIONS
-from stereo_sashimi.commands.evaluate.pool import evaluate_all
-from stereo_sashimi.commands.evaluate.tracks import Job, finished, forget
+from stereo_sashimi.commands.evaluate.track_scorer import TrackScorer
 from stereo_sashimi.commands.generate.generate_command import model_line
 from stereo_sashimi.commands.generate.generate_options import device as device_of
 from stereo_sashimi.commands.shared.check_keys import check_keys
@@ -23,16 +22,13 @@ from stereo_sashimi.commands.shared.check_values import make_folder
 from stereo_sashimi.commands.shared.progress import Meter
 from stereo_sashimi.commands.shared.recover import offering
 from stereo_sashimi.commands.shared.runs import find_checkpoint, name_of, relative
-from stereo_sashimi.commands.shared.signals import Signals, Stopped, listening
+from stereo_sashimi.commands.shared.signals import Stopped, listening
 from stereo_sashimi.metrics.totals import TrackResult, channel_labels, pooled
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.models.weights import fingerprint
 from stereo_sashimi.ops import s4_response
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.version import __version__
-
-FORMAT, VERSION = "stereo-sashimi evaluation", 1
 
 
 def run(cfg: DictConfig) -> Path | None:
@@ -43,23 +39,26 @@ def run(cfg: DictConfig) -> Path | None:
     check_keys(cfg, SECTIONS)
     options.check(cfg)
     try:
-        with listening() as signals:
-            return _run(cfg, signals)
+        with listening():
+            return _run(cfg)
     except Stopped as stopped:
         print("\nInterrupted. The same command goes on from here.", file=sys.stderr, flush=True)
         raise SystemExit(stopped.code) from None
 
 
-def _run(cfg: DictConfig, signals: Signals) -> Path | None:
-    found, device = options.files(cfg.data), device_of(cfg.device)
+def _run(cfg: DictConfig) -> Path | None:
+    files, device = options.files(cfg.data), device_of(cfg.device)
     path, model = _load(cfg, "checkpoint")
-    independent, other = (None, None) if cfg.checkpoint_independent is None else _load(cfg, "checkpoint_independent")
-    if other is not None:
-        options.check_pair(model, other)
+    names, independent = {"checkpoint": name_of(path), "checkpoint_independent": None}, None
+    if cfg.checkpoint_independent is not None:
+        other_path, independent = _load(cfg, "checkpoint_independent")
+        options.check_pair(model, independent)
+        names["checkpoint_independent"] = name_of(other_path)
+        independent = independent.to(device)
     backend = s4_response.describe(s4_response.resolve(cfg.backend.name))
-    print(f"checkpoint {name_of(path)}\n{model_line(model)}\nbackend {backend}  device {device}", flush=True)
+    print(f"checkpoint {names['checkpoint']}\n{model_line(model)}\nbackend {backend}  device {device}", flush=True)
     if independent is not None:
-        print(f"checkpoint_independent {name_of(independent)}", flush=True)
+        print(f"checkpoint_independent {names['checkpoint_independent']}", flush=True)
     spec, why = model.spec, options.not_pcm(model.spec)
     if why is not None:
         print(f"bits are those of the model's codes ({why}), not of PCM", flush=True)
@@ -67,62 +66,68 @@ def _run(cfg: DictConfig, signals: Signals) -> Path | None:
         print("bits are those of the top byte of each 16-bit sample, the model's 8 bits", flush=True)
     if cfg.baselines and why is not None:
         print(f"baselines are left out: coders of PCM have nothing to do with codes of {why}", flush=True)
-    tracks = options.tracks(found, spec, cfg.max_seconds)
+    tracks = options.tracks(files, spec, cfg.max_seconds)
     out = make_folder(options.out_folder(cfg.out, path, cfg.paths.runs), "out")
-    job = Job(
-        checkpoint=path,
-        independent=independent,
-        sha256=_sha256(model),
-        independent_sha256=None if other is None else _sha256(other),
-        backend=cfg.backend.name,
-        device=str(device),
-        contexts=options.contexts(cfg.segment_frames),
-        baselines=cfg.baselines and why is None,
-        folder=make_folder(out / "tracks", "out"),
-    )
+    baselines, folder = cfg.baselines and why is None, make_folder(out / "tracks", "out")
+    contexts = options.contexts(cfg.segment_frames)
+    scorer = TrackScorer(model.to(device), independent, contexts, baselines, folder)
     part, of = options.shard(cfg.shard)
     mine = tracks[part - 1 :: of]
     if cfg.overwrite:
         for track in mine:
-            forget(job, track)
-    todo = [track for track in mine if finished(job, track) is None]
+            scorer.forget(track)
+    todo = [track for track in mine if scorer.finished(track) is None]
     if len(todo) < len(mine):
         print(f"{len(mine) - len(todo)} of {len(mine)} tracks are done already; overwrite=true scores them again")
     if todo:
         print(f"evaluating {len(todo)} of {len(tracks)} tracks", flush=True)
-        frames = sum(track.frames for track in todo) * len(job.passes())
-        with Meter("evaluating", spec.sample_rate, frames) as meter:
-            evaluate_all(job, todo, cfg.processes, signals, meter, _tell)
-    results = [result for track in tracks if (result := finished(job, track)) is not None]
+        frames = sum(track.frames for track in todo) * len(scorer.passes)
+        threads = torch.get_num_threads()
+        # More threads add in another order, which moves the last bits of a total.
+        torch.set_num_threads(1)
+        try:
+            with Meter("evaluating", spec.sample_rate, frames) as meter:
+                for track in todo:
+                    _print_track(scorer.score(track, meter.add))
+        finally:
+            torch.set_num_threads(threads)
+    results = [result for track in tracks if (result := scorer.finished(track)) is not None]
     if len(results) < len(tracks):
         print(
             f"{len(tracks) - len(results)} of {len(tracks)} tracks are missing; the call that ends last writes totals"
         )
         return None
-    return _write(cfg, job, model, results, found, out)
+    facts = names | {
+        "model_sha256": scorer.model_sha256,
+        "spec": spec.to_dict(),
+        "model": model.config.to_plain(),
+        "contexts": list(contexts),
+    }
+    labels = channel_labels(spec, model.config.decoder.coupling)
+    return _write(cfg, facts, spec, labels, results, files, out)
 
 
 def _write(
-    cfg: DictConfig, job: Job, model: LanguageModel, results: list[TrackResult], found: dict[str, Path], out: Path
+    cfg: DictConfig,
+    facts: dict[str, Any],
+    spec: AudioSpec,
+    labels: Sequence[str],
+    results: list[TrackResult],
+    files: dict[str, Path],
+    out: Path,
 ) -> Path:
     """Write and print the totals."""
-    spec, generated = model.spec, None
-    labels = channel_labels(spec, model.config.decoder.coupling)
+    generated = None
     if cfg.generated is not None:
         # Imported here: only this needs it.
         from stereo_sashimi.metrics.distances import compare
 
-        generated = compare(options.in_folder(str(cfg.generated), "generated"), list(found.values()))
-    evaluation: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
+        generated = compare(options.in_folder(str(cfg.generated), "generated"), list(files.values()))
+    evaluation = {
+        "format": "stereo-sashimi evaluation",
+        "version": 1,
         "package_version": __version__,
-        "checkpoint": name_of(job.checkpoint),
-        "checkpoint_independent": None if job.independent is None else name_of(job.independent),
-        "model_sha256": job.sha256,
-        "spec": spec.to_dict(),
-        "model": model.config.to_plain(),
-        "contexts": list(job.contexts),
+        **facts,
         "tracks": [vars(result) for result in results],
         "pooled": pooled(results, spec, labels),
         "generated": generated,
@@ -136,7 +141,7 @@ def _write(
         from stereo_sashimi.commands.evaluate.page import write_page
 
         written.append(out / "evaluation.html")
-        write_page(evaluation, found, written[-1])
+        write_page(evaluation, files, written[-1])
     print("\n".join(relative(file) for file in written), flush=True)
     return path
 
@@ -147,13 +152,7 @@ def _load(cfg: DictConfig, key: str) -> tuple[Path, LanguageModel]:
         return path, load(path, cfg.backend.name)
 
 
-def _sha256(model: LanguageModel) -> str:
-    """Of a model's description and weights: a result depends on both."""
-    description = json.dumps(model.config.to_plain(), sort_keys=True)
-    return hashlib.sha256(f"{description} {fingerprint(model)}".encode()).hexdigest()
-
-
-def _tell(result: TrackResult) -> None:
+def _print_track(result: TrackResult) -> None:
     """One line a track."""
     main = next(iter(result.contexts))
     coders = [f"{name} {bits / result.samples:.3f}" for name, bits in list(result.lossless.items())[:1]]

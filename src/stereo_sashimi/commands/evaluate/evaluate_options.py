@@ -2,8 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from omegaconf import DictConfig, ListConfig
 
 from stereo_sashimi.audio import io
 from stereo_sashimi.audio.files import read
+from stereo_sashimi.commands.evaluate.track_scorer import Track
 from stereo_sashimi.commands.shared.runs import EXPORTED, STATUS_FILE, run_folder
 from stereo_sashimi.data.split import find_audio
 from stereo_sashimi.generation.sampling import frames_in
@@ -20,25 +19,11 @@ from stereo_sashimi.spec import AudioSpec
 
 SECTIONS = (
     *("paths", "backend", "checkpoint", "checkpoint_independent", "data", "segment_frames", "max_seconds"),
-    *("baselines", "processes", "shard", "out", "device", "report", "generated", "overwrite"),
+    *("baselines", "shard", "out", "device", "report", "generated", "overwrite"),
 )
 CARRIED = "carried"
 # Bad files that one message lists.
 MOST_LISTED = 8
-
-
-@dataclass(frozen=True)
-class Track:
-    """A recording to be scored.
-
-    - `file`: its name in the results. `path`: where it is. `frames`: how many of it are scored, from the first on.
-    - `sha256`: of its PCM.
-    """
-
-    file: str
-    path: Path
-    frames: int
-    sha256: str
 
 
 def check(cfg: DictConfig) -> None:
@@ -47,8 +32,6 @@ def check(cfg: DictConfig) -> None:
         check_type(cfg[key], bool, key)
     contexts(cfg.segment_frames)
     shard(cfg.shard)
-    if check_type(cfg.processes, int, "processes") < 1:
-        raise ValueError(f"processes must be at least 1; got {cfg.processes}.")
     if cfg.max_seconds is not None:
         check_type(cfg.max_seconds, float, "max_seconds")
     for key in ("checkpoint_independent", "out", "generated"):
@@ -154,12 +137,10 @@ def check_pair(model: LanguageModel, other: LanguageModel) -> None:
 
 
 def not_pcm(spec: AudioSpec) -> str | None:
-    """Why the bits are not those of PCM, in words, if so."""
-    what: Sequence[str] = [
-        *(["mu-law"] if spec.quantization == "mu-law" else []),
-        *([f"normalize={spec.normalize}"] if spec.normalize != "none" else []),
-    ]
-    return " and ".join(what) or None
+    """Why the model's bits are not those of PCM, or None if they are."""
+    reasons = ["mu-law"] if spec.quantization == "mu-law" else []
+    reasons += [f"normalize={spec.normalize}"] if spec.normalize != "none" else []
+    return " and ".join(reasons) or None
 
 
 def out_folder(given: Any, checkpoint: Path, runs: str) -> Path:

@@ -1,7 +1,7 @@
 """The page of an evaluation: evaluation.json and the audio files as one HTML file that needs nothing else.
 
-What stands where is in `page.html.jinja`, the pictures are from `plots/`; here numbers become text and audio
-becomes data: URIs.
+The layout is in `page.html.jinja`, the pictures come from `plots/`; here numbers become text and audio becomes data:
+URIs.
 """
 
 import base64
@@ -24,21 +24,26 @@ from stereo_sashimi.audio.io import AudioError, probe, read_pcm, write_whole
 from stereo_sashimi.plots.bits_curve import bits_curve
 from stereo_sashimi.plots.sheet import sheet
 
-FORMAT, VERSION = "stereo-sashimi evaluation", 1
 MOST_PICTURED = 20
 EXCERPT_SECONDS = 10
-# The coder whose average stands in every curve.
+# The coder whose average is drawn in every curve.
 COMPARED = "flac -8"
 NOTHING = "\N{EN DASH}"
-# Half of the bytes of a picture in PNG are the noise in its spectrograms; WebP says the same in a sixth.
+# Half of the bytes of a picture in PNG are the noise in its spectrograms; WebP takes a sixth.
 _PICTURE_QUALITY = 85
 _BLOCK_FRAMES = 1 << 20
 
 Plain = dict[str, Any]
 
 
-class Table(NamedTuple):
-    """A table of the page: `title` may be empty; `head` and each row are cells, the first of which names the row."""
+class PageTable(NamedTuple):
+    """A table of the page.
+
+    Args:
+        title: may be empty.
+        head: cells above the columns.
+        rows: of cells, the first of which names the row.
+    """
 
     title: str
     head: list[str]
@@ -48,19 +53,17 @@ class Table(NamedTuple):
 def write_page(evaluation: Plain, files: Mapping[str, Path], path: Path) -> None:
     """Write the page of an evaluation: numbers, curves, pictures and players in one HTML file without scripts.
 
-    - `evaluation`: the content of evaluation.json. `files`: the audio file of each track, by its "file".
-    - `path`: the page; it appears under its name only when it is complete.
-
     The first MOST_PICTURED tracks get pictures, and a player of at most EXCERPT_SECONDS from their middle, so long
     files cost no memory. Where a file is gone, changed or unreadable the page says so.
 
-    Raises ValueError for content of another format, AudioError if the page cannot be written.
+    Args:
+        evaluation: the content of evaluation.json.
+        files: the audio file of each track, by its "file".
+        path: the page; it appears under its name only when it is complete.
+
+    Raises:
+        AudioError: if the page cannot be written.
     """
-    if (evaluation.get("format"), evaluation.get("version")) != (FORMAT, VERSION):
-        raise ValueError(
-            f"a page is made of format {FORMAT!r}, version {VERSION}; got {evaluation.get('format')!r}, version "
-            f"{evaluation.get('version')!r}.\n  Run evaluate.py again with this version of the package."
-        )
     loader = PackageLoader("stereo_sashimi.commands", "evaluate")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -74,77 +77,75 @@ def write_page(evaluation: Plain, files: Mapping[str, Path], path: Path) -> None
         labels={name: context_label(name, evaluation["spec"]["sample_rate"]) for name in evaluation["contexts"]},
         pooled_table=pooled_table(evaluation),
         gain=gain_table(evaluation),
-        generated_tables=generated_tables(evaluation.get("generated")),
+        generated_tables=generated_tables(evaluation["generated"]),
         tracks_table=tracks_table(evaluation),
         pictured=((track, _panels(evaluation, track, files.get(track["file"]))) for track in pictured),
         n_pictured=len(pictured),
         compared=COMPARED,
     )
-    # A file name that is not UTF-8 has halves of surrogate pairs in it; the page shows them as \udc..
+    # A file name that is not UTF-8 holds halves of surrogate pairs; the page shows them as \udc..
     write_whole(path, page.encode(errors="backslashreplace"))
 
 
-def pooled_table(evaluation: Plain) -> Table:
+def pooled_table(evaluation: Plain) -> PageTable:
     """All tracks together: a row for each context of the model and each lossless coder, the fewest bits in bold."""
-    pooled, bits = evaluation["pooled"], evaluation["spec"]["bits"]
-    names = _channel_names(evaluation)
-    rate = evaluation["spec"]["sample_rate"]
-    entries = [(f"model, {context_label(name, rate)}", pooled["contexts"][name]) for name in evaluation["contexts"]]
+    pooled, names, spec = evaluation["pooled"], _channel_names(evaluation), evaluation["spec"]
+    entries = [
+        (f"model, {context_label(name, spec['sample_rate'])}", pooled["contexts"][name])
+        for name in evaluation["contexts"]
+    ]
     entries += list(pooled["lossless"].items())
     fewest = min(entry["bits_per_sample"] for _, entry in entries)
     rows = []
     for label, entry in entries:
-        value = entry["bits_per_sample"]
-        numbers = [three(value), interval(entry["interval"]), three(entry.get("bpb", value * 8 / bits))]
-        numbers += [three(entry.get("channels", {}).get(name)) for name in names]
-        rows.append([_bold(cell) for cell in (label, *numbers)] if value == fewest else [label, *numbers])
-    return Table("", ["", "bits/sample", "95 % interval", "bits/byte", *names], rows)
+        bits = entry["bits_per_sample"]
+        row = [label, three(bits), interval(entry["interval"]), three(entry.get("bpb", bits * 8 / spec["bits"]))]
+        row += [three(entry.get("channels", {}).get(name)) for name in names]
+        rows.append([_bold(cell) for cell in row] if bits == fewest else row)
+    return PageTable("", ["", "bits/sample", "95 % interval", "bits/byte", *names], rows)
 
 
-def gain_table(evaluation: Plain) -> Table | None:
-    """With coupling, without, and the gain, over the tracks that both models scored; None without a second model."""
-    gain, context = evaluation["pooled"]["cross_channel_gain"], evaluation["contexts"][0]
+def gain_table(evaluation: Plain) -> PageTable | None:
+    """With coupling, without, and the gain; None without a second model."""
+    gain, context, tracks = evaluation["pooled"]["cross_channel_gain"], evaluation["contexts"][0], evaluation["tracks"]
     if gain is None:
         return None
-    both = [track for track in evaluation["tracks"] if track["independent"] is not None]
-    frames = sum(track["frames"] for track in both)
+    frames = sum(track["frames"] for track in tracks)
     coupled, independent = (
         np.sum([score["channel_nats"] for score in scores], axis=0) / math.log(2) / frames
-        for scores in ([track["contexts"][context] for track in both], [track["independent"] for track in both])
+        for scores in ([track["contexts"][context] for track in tracks], [track["independent"] for track in tracks])
     )
+    last = ["gain", f"{gain['bits_per_sample']:+.3f}", interval(gain["interval"], "+.3f")]
     rows = [
-        [label, three(bits.mean()), NOTHING, *map(three, bits)]
-        for label, bits in (("channels coupled", coupled), ("channels independent", independent))
+        ["channels coupled", three(coupled.mean()), NOTHING, *map(three, coupled)],
+        ["channels independent", three(independent.mean()), NOTHING, *map(three, independent)],
+        [_bold(cell) for cell in (*last, *(f"{saved:+.3f}" for saved in independent - coupled))],
     ]
-    last = [f"{gain['bits_per_sample']:+.3f}", interval(gain["interval"], "+.3f")]
-    last += [f"{difference:+.3f}" for difference in independent - coupled]
-    rows.append([_bold(cell) for cell in ("gain", *last)])
     names = [name.partition(" | ")[0] for name in _channel_names(evaluation)]
-    return Table("", ["", "bits/sample", "95 % interval", *names], rows)
+    return PageTable("", ["", "bits/sample", "95 % interval", *names], rows)
 
 
-def tracks_table(evaluation: Plain) -> Table:
+def tracks_table(evaluation: Plain) -> PageTable:
     """A row for each track and one for all of them, total over total; the fewest bits of a row are bold."""
     tracks, context = evaluation["tracks"], evaluation["contexts"][0]
     coders = list(dict.fromkeys(chain.from_iterable(track["lossless"] for track in tracks)))
+
+    def cells(some: list[Plain]) -> list[str]:
+        columns = [[math.fsum(track["contexts"][context]["channel_nats"]) / math.log(2) for track in some]]
+        columns += [[track["lossless"].get(coder) for track in some] for coder in coders]
+        # A coder that lacks a track has no total.
+        values = [None if None in bits else track_bits(some, bits) for bits in columns]
+        fewest = min(value for value in values if value is not None)
+        return [f"{_seconds(some):,.2f}", *(_bold(three(v)) if v == fewest else three(v) for v in values)]
+
     rows = []
     for number, track in enumerate(tracks, 1):
         name = track["file"]
         link = Markup('<a href="#track-{}">{}</a>').format(number, name) if number <= MOST_PICTURED else name
-        rows.append([link, *_track_cells([track], context, coders)])
+        rows.append([link, *cells([track])])
     if len(tracks) > 1:
-        rows.append(["all tracks", *_track_cells(tracks, context, coders)])
-    return Table("", ["track", "seconds", "model", *coders], rows)
-
-
-def _track_cells(tracks: list[Plain], context: str, coders: list[str]) -> list[str]:
-    """Seconds, and bits/sample of the model and each coder; a coder that lacks a track has no total."""
-    nats = [math.fsum(track["contexts"][context]["channel_nats"]) for track in tracks]
-    columns = [[value / math.log(2) for value in nats]]
-    columns += [[track["lossless"].get(coder) for track in tracks] for coder in coders]
-    values = [None if None in bits else track_bits(tracks, bits) for bits in columns]
-    fewest = min(value for value in values if value is not None)
-    return [f"{_seconds(tracks):,.2f}", *(_bold(three(v)) if v == fewest else three(v) for v in values)]
+        rows.append(["all tracks", *cells(tracks)])
+    return PageTable("", ["track", "seconds", "model", *coders], rows)
 
 
 def track_bits(tracks: list[Plain], bits: list[Any]) -> float:
@@ -152,20 +153,17 @@ def track_bits(tracks: list[Plain], bits: list[Any]) -> float:
     return math.fsum(bits) / sum(track["frames"] * track["n_channels"] for track in tracks)
 
 
-def generated_tables(generated: Mapping[str, Any] | None, title: str = "") -> list[Table]:
-    """Whatever numbers are in nested mappings, as tables: groups with equal keys are the rows of one, others follow.
-
-    None gives no table.
-    """
+def generated_tables(generated: Mapping[str, Any] | None, title: str = "") -> list[PageTable]:
+    """Nested mappings of numbers as tables: groups with equal keys are the rows of one, others follow."""
     if not generated:
         return []
     groups = {key: value for key, value in generated.items() if isinstance(value, Mapping)}
-    single = {key: value for key, value in generated.items() if key not in groups}
-    tables = [Table(title, [], [[key, plain(value)] for key, value in single.items()])] if single else []
+    single = [[key, plain(value)] for key, value in generated.items() if key not in groups]
+    tables = [PageTable(title, [], single)] if single else []
     columns = [tuple(name for name, _ in _leaves(group, " ")) for group in groups.values()]
     if len(groups) > 1 and all(names == columns[0] for names in columns):
         rows = [[key, *(text for _, text in _leaves(group, " "))] for key, group in groups.items()]
-        return [*tables, Table(title, ["", *columns[0]], rows)]
+        return [*tables, PageTable(title, ["", *columns[0]], rows)]
     for key, group in groups.items():
         tables += generated_tables(group, f"{title}, {key}" if title else key)
     return tables
@@ -183,7 +181,9 @@ def _panels(evaluation: Plain, track: Plain, file: Path | None) -> Plain:
             shaded = start / rate, end / rate
             place = f"{_clock(start, rate)} to {_clock(end, rate)} of {_clock(track['frames'], rate)}"
             place += f" (frames {start:,} to {end:,})"
-        panels["player"] = data_uri("audio/flac", flac(pcm, rate))
+        player = io.BytesIO()
+        soundfile.write(player, pcm, rate, format="FLAC", subtype="PCM_16")
+        panels["player"] = data_uri("audio/flac", player.getvalue())
         panels["picture"] = _picture(sheet(pcm, rate, f"Excerpt: {place}"), "webp")
         panels["place"] = place
     except (ValueError, OSError, soundfile.SoundFileError) as error:
@@ -213,13 +213,6 @@ def _excerpt(track: Plain, file: Path | None) -> tuple[Int16[np.ndarray, "frames
     length = min(frames, EXCERPT_SECONDS * info.sample_rate)
     start = (frames - length) // 2
     return read_pcm(file, start, length)[0], start
-
-
-def flac(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> bytes:
-    """A 16-bit FLAC file of the PCM. Raises soundfile.SoundFileError for what FLAC cannot hold, as 1 MHz."""
-    encoded = io.BytesIO()
-    soundfile.write(encoded, pcm, sample_rate, format="FLAC", subtype="PCM_16")
-    return encoded.getvalue()
 
 
 def data_uri(media_type: str, content: bytes) -> str:

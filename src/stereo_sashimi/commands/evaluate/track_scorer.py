@@ -1,0 +1,188 @@
+"""Scores the tracks of an evaluation one by one, and keeps what is done on disk, so that an interrupted one goes on.
+
+`tracks/<name>.json` holds the result of a finished track with a fingerprint of everything it depends on;
+`<name>.partial` beside it the state of a track that was interrupted.
+"""
+
+import hashlib
+import io
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stereo_sashimi.audio.files import read
+from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.commands.shared.signals import Stopped
+from stereo_sashimi.generation.scoring import Scoring
+from stereo_sashimi.metrics.lossless import coded_bits
+from stereo_sashimi.metrics.totals import TrackResult
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.weights import fingerprint
+
+# Seconds between two saves of a half-scored track.
+SAVE_SECONDS = 60.0
+INDEPENDENT = "independent"
+
+
+@dataclass(frozen=True)
+class Track:
+    """A recording to be scored.
+
+    Args:
+        file: its name in the results.
+        path: where it is.
+        frames: how many are scored, from the first on.
+        sha256: of these frames as PCM.
+    """
+
+    file: str
+    path: Path
+    frames: int
+    sha256: str
+
+
+class TrackScorer:
+    """Scores tracks under a model.
+
+    Args:
+        model: on the device that computes.
+        independent: a model without coupling of the channels, or None.
+        contexts: segment length in frames by name, None for whole tracks; the main context first.
+        baselines: whether lossless coders run on the same samples.
+        folder: for the results; must exist.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        independent: LanguageModel | None,
+        contexts: dict[str, int | None],
+        baselines: bool,
+        folder: Path,
+    ) -> None:
+        self.passes = [(name, model, frames) for name, frames in contexts.items()]
+        if independent is not None:
+            self.passes.append((INDEPENDENT, independent, next(iter(contexts.values()))))
+        self.model_sha256 = _sha256(model)
+        self._contexts, self._baselines, self._folder = list(contexts), baselines, folder
+        self._independent_sha256 = None if independent is None else _sha256(independent)
+
+    def finished(self, track: Track) -> TrackResult | None:
+        """The stored result of a track, if its fingerprint is the one it would get now."""
+        try:
+            content = json.loads(self._path(track).read_bytes())
+            return TrackResult(**content["result"]) if content["fingerprint"] == self._fingerprint(track) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            # An unreadable result is computed again.
+            return None
+
+    def forget(self, track: Track) -> None:
+        """Delete what is stored of a track."""
+        for path in (self._path(track), self._partial(track)):
+            path.unlink(missing_ok=True)
+
+    def score(self, track: Track, progress: Callable[[int], None]) -> TrackResult:
+        """Score a track, from where an interruption left it, and store its result.
+
+        Args:
+            progress: called with the number of frames of each piece. If it or a signal raises Stopped, the state
+                after the last piece is saved.
+
+        Raises:
+            ValueError: naming the file, if its samples have changed or the model computes NaN or infinity.
+        """
+        _, model, _ = self.passes[0]
+        spec = model.spec
+        pcm = read(track.path, spec, track.frames)
+        if hashlib.sha256(pcm.data).hexdigest() != track.sha256:
+            raise ValueError(f"{track.path} has changed since the evaluation began. Run the command again.")
+        done, current = self._resume(track)
+        for name, model, segment_frames in self.passes:
+            if name in done:
+                progress(len(pcm))
+                continue
+            scoring = Scoring(model, pcm, segment_frames)
+            if current is not None and current["name"] == name:
+                scoring.restore(current["state"])
+                progress(scoring.frames)
+            try:
+                done[name] = self._score_pass(track, scoring, name, done, progress)
+            except ValueError as error:
+                raise ValueError(f"{track.path}: {error}") from error
+        result = TrackResult(
+            file=track.file,
+            sha256=track.sha256,
+            frames=len(pcm),
+            sample_rate=spec.sample_rate,
+            n_channels=spec.n_channels,
+            contexts={name: {"channel_nats": done[name]["channel_nats"]} for name in self._contexts},
+            independent={"channel_nats": done[INDEPENDENT]["channel_nats"]} if INDEPENDENT in done else None,
+            bits_each_second=done[self._contexts[0]]["second_bits"],
+            lossless=coded_bits(pcm, spec.sample_rate, spec.bits) if self._baselines else {},
+        )
+        content = {"fingerprint": self._fingerprint(track), "result": asdict(result)}
+        write_whole(self._path(track), json.dumps(content, indent=1, allow_nan=False).encode())
+        self._partial(track).unlink(missing_ok=True)
+        return result
+
+    def _score_pass(
+        self, track: Track, scoring: Scoring, name: str, done: dict[str, Any], progress: Callable[[int], None]
+    ) -> dict[str, Any]:
+        state, saved = scoring.state(), time.monotonic()
+
+        def save() -> None:
+            current = {"name": name, "state": state}
+            buffer = io.BytesIO()
+            torch.save({"fingerprint": self._fingerprint(track), "done": done, "current": current}, buffer)
+            write_whole(self._partial(track), buffer.getbuffer())
+
+        try:
+            for frames in scoring.pieces():
+                state = scoring.state()
+                if time.monotonic() - saved >= SAVE_SECONDS:
+                    save()
+                    saved = time.monotonic()
+                progress(frames)
+        except (Stopped, KeyboardInterrupt):
+            save()
+            raise
+        return {"channel_nats": list(scoring.result().channel_nats), "second_bits": scoring.second_bits()}
+
+    def _resume(self, track: Track) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The finished passes of an interrupted track, and the state of the next one."""
+        path = self._partial(track)
+        if not path.is_file():
+            return {}, None
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            if content["fingerprint"] == self._fingerprint(track):
+                return content["done"], content["current"]
+        except Exception as error:  # A damaged archive fails in many ways.
+            print(f"{path} is damaged ({error}); {track.file} is scored from its start", file=sys.stderr, flush=True)
+        return {}, None
+
+    def _fingerprint(self, track: Track) -> str:
+        """Of everything that a result depends on: samples, weights and settings."""
+        settings = [track.file, track.sha256, self.model_sha256, self._independent_sha256, self._contexts]
+        return hashlib.sha256(json.dumps([*settings, self._baselines]).encode()).hexdigest()
+
+    def _path(self, track: Track) -> Path:
+        # The digest tells apart what the readable part does not: a/b.wav and a_b.wav.
+        readable = re.sub(r"[^A-Za-z0-9.-]+", "_", track.file)[-60:].lstrip(".")
+        return self._folder / f"{readable}-{hashlib.sha256(track.file.encode()).hexdigest()[:32]}.json"
+
+    def _partial(self, track: Track) -> Path:
+        return self._path(track).with_suffix(".partial")
+
+
+def _sha256(model: LanguageModel) -> str:
+    """Of a model's description and weights."""
+    description = json.dumps(model.config.to_plain(), sort_keys=True)
+    return hashlib.sha256(f"{description} {fingerprint(model)}".encode()).hexdigest()

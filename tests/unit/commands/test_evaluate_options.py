@@ -1,0 +1,55 @@
+"""The options of evaluate.py that are refused, each by its key and with what to write instead."""
+
+import numpy as np
+import pytest
+
+from stereo_sashimi.audio.io import write_pcm
+from stereo_sashimi.commands.evaluate import evaluate_options as options
+from stereo_sashimi.spec import AudioSpec
+
+STEREO = AudioSpec(44100, 2, 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (0, r"segment_frames must be an integer of at least 1.*; got 0"),
+        ([8, 8], r"segment_frames must hold .* each once"),
+    ],
+)
+def test_bad_contexts(given, message):
+    with pytest.raises(ValueError, match=message):
+        options.contexts(given)
+
+
+@pytest.mark.parametrize("given", ["5/4", "0/4", "1"])
+def test_bad_shards(given):
+    with pytest.raises(ValueError, match=rf"shard must be a part of all, from 1/4 to 4/4.*; got '{given}'"):
+        options.shard(given)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("empty", r"data=.* holds no audio files"),
+        ("absent", r"There is no folder .*absent"),
+        ("mono.wav", r"mono\.wav is a file\. Give its folder"),
+        ([], r"data is an empty list"),
+        (["mono.wav", "mono.wav"], r"twice"),
+        (["mono.wav"], r"mono\.wav has 1 channel, the model 2"),
+        (["slow.wav"], r"slow\.wav has 8000 Hz, the model 44100 Hz\. Resample"),
+        (["mono.wav", "slow.wav", "nothing.wav"], r"3 of 3 files cannot be evaluated:\n.*\n.*\n.*"),
+    ],
+)
+def test_bad_recordings(tmp_path, monkeypatch, data, message):
+    monkeypatch.chdir(tmp_path)
+    for name, shape, rate in (("slow", (9, 2), 8000), ("mono", (9, 1), 44100), ("nothing", (0, 2), 44100)):
+        write_pcm(tmp_path / f"{name}.wav", np.zeros(shape, np.int16), rate)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=message):
+        options.tracks(options.files(data), STEREO, None)
+
+
+def test_no_frames_at_all(tmp_path):
+    with pytest.raises(ValueError, match="max_seconds must give at least one frame"):
+        options.tracks({}, STEREO, 0.0)
