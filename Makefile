@@ -32,7 +32,7 @@ demo: install ## the whole way on 6 seconds of real stereo music: prepare, train
 	$(RUN) preprocess/musdb18stereo_wav.py --sample
 	$(RUN) train.py experiment=audio/sashimi-sample trainer=cpu paths.runs=$(DEMO_RUNS) $(DEMO_TRAIN)
 	$(RUN) generate.py paths.runs=$(DEMO_RUNS) seconds=$(DEMO_SECONDS) device=cpu
-	$(RUN) -m stereo_sashimi.commands.report $(DEMO_RUNS)
+	$(RUN) -m stereo_sashimi report run=$(DEMO_RUNS)
 
 .PHONY: lint
 lint: install ## style and types; the direction of imports is a test

@@ -1,23 +1,6 @@
 """Sample audio from a trained model: `python generate.py checkpoint=.. seconds=..`. See commands/generate."""
 
-import sys
-
-import hydra
-from omegaconf import DictConfig
-
-from stereo_sashimi.commands.shared.errors import speak
-from stereo_sashimi.commands.shared.overrides import check_overrides
-
-
-@hydra.main(version_base="1.3", config_path="configs", config_name="generate")
-@speak
-def main(cfg: DictConfig) -> None:
-    """Hand the composed config on."""
-    from stereo_sashimi.commands.generate.generate_command import run
-
-    run(cfg)
-
+from stereo_sashimi.commands.cli import main
 
 if __name__ == "__main__":
-    speak(check_overrides)(sys.argv[1:])
-    main()
+    main("generate")

@@ -11,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.presets import Overrides, Presets
-from stereo_sashimi.commands.memory import CONFIGS, describe
+from stereo_sashimi.commands.cli import config_folder
+from stereo_sashimi.commands.memory import describe
 from stereo_sashimi.commands.shared.check_keys import check_keys
 from stereo_sashimi.commands.shared.check_values import check_values
 from stereo_sashimi.commands.shared.overrides import check_overrides
@@ -68,11 +69,7 @@ def described(overrides: Iterable[str]) -> Described:
 
     Raises ValueError, naming the key, for what train.py refuses as well.
     """
-    if not CONFIGS.is_dir():
-        raise ValueError(
-            f"There is no folder {CONFIGS}. Run this from a checkout of the repository (pip install -e .)."
-        )
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose("train", list(overrides))
     # A benchmark leaves no run folder, and only a run of Hydra has a name for one.
     cfg.paths.run = "."

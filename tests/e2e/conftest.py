@@ -85,7 +85,7 @@ def start(
         # seed_everything leaves its seed in the environment of later tests.
         for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
             patch.setenv(name, "0")
-        return app_train.run(cfg)
+        return app_train.train(cfg)
 
 
 @pytest.fixture(scope="session")

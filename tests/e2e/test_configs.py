@@ -2,6 +2,7 @@
 
 import ast
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,12 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from stereo_sashimi.commands.compress import compress_command as compress
-from stereo_sashimi.commands.evaluate import evaluate_command as evaluate
-from stereo_sashimi.commands.generate import generate_command as generate
+from stereo_sashimi.commands import cli
 from stereo_sashimi.commands.shared.check_keys import check_keys
 from stereo_sashimi.commands.train import build
 from stereo_sashimi.ops.s4_response import KERNELS
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
 
-# Keys of the commands whose configs are flat.
-COMMANDS = {"generate": generate.SECTIONS, "evaluate": evaluate.SECTIONS, "compress": compress.SECTIONS}
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 EXPERIMENTS = sorted(path.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
@@ -86,15 +83,14 @@ def test_no_file_is_forgotten():
     tested |= {f"experiment/{name}.yaml" for name in EXPERIMENTS} | {f"scheduler/{name}.yaml" for name in SCHEDULERS}
     # The commands, and Hydra's own settings, which compose() leaves out of what it returns.
     # The sweep has tests of its own, test_sweep.py.
-    others = {"train.yaml", "hydra/default.yaml", "sweep/optuna.yaml"}
-    others |= {f"{folder}{command}.yaml" for command in COMMANDS for folder in ("", "hydra/")}
+    others = {"hydra/default.yaml", "hydra/tool.yaml", "sweep/optuna.yaml"} | {f"{name}.yaml" for name in cli.COMMANDS}
     assert set(FILES) - tested == others
 
 
-@pytest.mark.parametrize("command", ["train", *COMMANDS])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_commands_compose(composed, command):
-    cfg = composed(command)
-    check_keys(cfg, *([COMMANDS[command]] if command in COMMANDS else []))
+    assert callable(import_module(f"stereo_sashimi.commands.{cli.COMMANDS[command][0]}").run)
+    check_keys(composed(command), cli.keys(command))
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -11,6 +11,7 @@ import torch
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands import doctor
+from stereo_sashimi.commands.cli import main
 from stereo_sashimi.commands.doctor_data import examine
 from stereo_sashimi.commands.train import build
 
@@ -176,7 +177,7 @@ def test_too_few_files_are_a_problem(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_machine")
 def test_the_command_on_a_good_and_on_a_bad_folder(folder, capsys):
-    doctor.main([f"data={folder}"])
+    main("doctor", [f"data={folder}"])
     out = capsys.readouterr().out
     assert "ready: training can run" in out
     assert "\x1b" not in out
@@ -184,14 +185,14 @@ def test_the_command_on_a_good_and_on_a_bad_folder(folder, capsys):
         assert word in out
     zero_bytes(folder)
     with pytest.raises(SystemExit) as stopped:
-        doctor.main([f"data={folder}", "quick=true"])
+        main("doctor", [f"data={folder}", "quick=true"])
     assert stopped.value.code == 1
     assert "1 problem:\n- " in capsys.readouterr().out
 
 
 def test_a_misspelt_key_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
-        doctor.main(["date=here"])
+        main("doctor", ["date=here"])
     assert stopped.value.code == 1
     assert "data" in capsys.readouterr().err
 

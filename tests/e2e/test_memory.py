@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stereo_sashimi.commands import memory, memory_step
+from stereo_sashimi.commands.cli import main
 from stereo_sashimi.commands.memory_step import Load, estimate
 from stereo_sashimi.commands.memory_tracker import MemoryTracker
 from stereo_sashimi.models import SashimiConfig
@@ -153,7 +154,7 @@ def test_the_command_fits_or_says_what_would(capsys, monkeypatch):
     # The process of the tests grows from one call to the next; that of the command is fresh.
     monkeypatch.setattr(memory, "process_bytes", lambda: 400 * 2**20)
     words = ["experiment=audio/sashimi-sample", "trainer=cpu", *SMALL, "dataset.bits=8", "model.pool=[2]"]
-    memory.main([*words, "available=8"])
+    main("memory", [*words, "available=8"])
     out = capsys.readouterr().out
     assert out.endswith("fits\n")
     assert "up, level 0" in out
@@ -162,19 +163,19 @@ def test_the_command_fits_or_says_what_would(capsys, monkeypatch):
     needed = float(next(line.split()[-2] for line in out.splitlines() if line.startswith("total")).replace(",", ""))
     limit = f"available={(needed - 5) / 1024}"
     with pytest.raises(SystemExit) as stopped:
-        memory.main([*words, limit])
+        main("memory", [*words, limit])
     assert stopped.value.code == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("does not fit; fits with loader.batch_size=")
-    memory.main([*words, limit, *(word for word in last.split() if "=" in word)])
+    main("memory", [*words, limit, *(word for word in last.split() if "=" in word)])
     with pytest.raises(SystemExit):
-        memory.main([*words, "available=0.01", "dataset.sample_len=256", "loader.batch_size=1"])
+        main("memory", [*words, "available=0.01", "dataset.sample_len=256", "loader.batch_size=1"])
     assert "even one clip of 256 frames does not fit; try a smaller model.d_model" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("word", ["available=much", "available=-1", "avialable=3"])
 def test_bad_words_are_refused(word, capsys):
     with pytest.raises(SystemExit) as stopped:
-        memory.main([word])
+        main("memory", [word])
     assert stopped.value.code == 1
     assert "available" in capsys.readouterr().err or word.startswith("avi")

@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stereo_sashimi.commands.compress import compress_command as compress
-from stereo_sashimi.commands.evaluate import evaluate_command as evaluate
-from stereo_sashimi.commands.generate import generate_command as generate
+from stereo_sashimi.commands import cli
 from stereo_sashimi.commands.shared.check_keys import check_keys
 
-COMMANDS = {
-    "generate.py": generate.SECTIONS,
-    "evaluate.py": evaluate.SECTIONS,
-    "compress.py": compress.SECTIONS,
-}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,15 +46,19 @@ def test_make_targets_exist(line):
 def test_python_commands_parse(line, composed):
     # What stands behind a pipe is another program's.
     _, script, *arguments = words_of(line.partition(" | ")[0])
-    if script == "-m":
+    if script == "-m" and arguments[0] == "stereo_sashimi":
+        _, command, *arguments = arguments
+    elif script == "-m":
         assert importlib.util.find_spec(arguments[0]) is not None
         return
-    assert (ROOT / script).is_file()
-    if script == "train.py" or script in COMMANDS:
-        cfg = composed(script.removesuffix(".py"), *(word for word in arguments if not word.startswith("--")))
-        check_keys(cfg, *([COMMANDS[script]] if script in COMMANDS else []))
     else:
-        known = "\n".join(path.read_text() for path in (ROOT / "src/stereo_sashimi/data").glob("*.py"))
+        assert (ROOT / script).is_file()
+        command = script.removesuffix(".py")
+    if command in cli.COMMANDS:
+        cfg = composed(command, *(word for word in arguments if not word.startswith("--")))
+        check_keys(cfg, cli.keys(command))
+    else:
+        known = "\n".join(path.read_text() for path in (ROOT / "src/stereo_sashimi/data").rglob("*.py"))
         for option in (word for word in arguments if word.startswith("--")):
             assert f'"{option}"' in known
 

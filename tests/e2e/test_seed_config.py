@@ -1,15 +1,13 @@
 """The YAML of the original, verbatim in tests/e2e/seed: translated it is ours, untranslated it is refused."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from stereo_sashimi.commands.seed_config import SeedConfigError, main, refuse_files, translate
+from stereo_sashimi.commands.cli import main
+from stereo_sashimi.commands.seed_config import SeedConfigError, refuse_files, translate
 from stereo_sashimi.commands.seed_keys import ALWAYS, DEFAULTS, KEPT, MOVED, OPTIONS
 from stereo_sashimi.commands.shared.check_keys import check_keys
 
@@ -187,7 +185,7 @@ def test_every_key_of_the_table_is_one_of_ours(composed):
 def test_untranslated_keys_are_refused_with_their_replacement(with_files, files, overrides, message):
     with pytest.raises(SeedConfigError, match=message) as caught:
         check_keys(with_files(files, *overrides))
-    assert "python -m stereo_sashimi.commands.seed_config OLD.yaml" in str(caught.value)
+    assert "python -m stereo_sashimi translate input=OLD.yaml" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -224,25 +222,19 @@ def test_none_of_our_files_is_taken_for_the_originals():
         )
 
 
-def test_the_commands(tmp_path, capsys):
+def test_the_commands(tmp_path, capsys, monkeypatch):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    shutil.copy(ROOT / "train.py", tmp_path)
     shutil.copy(SEED / "sashimi-musdb18stereo.yaml", tmp_path / "configs" / "experiment" / "audio" / "old.yaml")
-    done = subprocess.run(
-        [sys.executable, "train.py", "experiment=audio/old"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("SeedConfigError: ")
-    assert "python -m stereo_sashimi.commands.seed_config OLD.yaml > configs/experiment/audio/mine.yaml" in done.stderr
-    assert "Traceback" not in done.stderr
-    main([str(SEED / "sashimi-musdb18stereo.yaml")])
+    with monkeypatch.context() as patch:
+        patch.setattr("stereo_sashimi.commands.cli.config_folder", lambda: tmp_path / "configs")
+        with pytest.raises(SystemExit):
+            main("train", ["experiment=audio/old"])
+    error = capsys.readouterr().err
+    assert error.startswith("SeedConfigError: ")
+    assert "python -m stereo_sashimi translate input=OLD.yaml > configs/experiment/audio/mine.yaml" in error
+    main("translate", [f"input={SEED / 'sashimi-musdb18stereo.yaml'}"])
     assert capsys.readouterr().out == translate(EXPERIMENT, "sashimi-musdb18stereo")
     (tmp_path / "bad.yaml").write_text(EXPERIMENT + "nonsense: 3\n")
     with pytest.raises(SystemExit):
-        main([str(tmp_path / "bad.yaml")])
+        main("translate", [f"input={tmp_path / 'bad.yaml'}"])
     assert "bad.yaml: these keys cannot be translated:\n  nonsense=3: has no counterpart" in capsys.readouterr().err

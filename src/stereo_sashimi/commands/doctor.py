@@ -1,13 +1,8 @@
 """Can this machine train, and is this folder fit to train on? Everything that is said to work has been run.
 
-python -m stereo_sashimi.commands.doctor
-python -m stereo_sashimi.commands.doctor data=FOLDER              reads every file of the folder
-python -m stereo_sashimi.commands.doctor data=FOLDER quick=true   headers only
-
-Exits with 0 if training can run, 1 if something that it needs is broken. The data checks are in `doctor_data.py`.
+The keys are in configs/doctor.yaml, the data checks in `doctor_data.py`.
 """
 
-import argparse
 import importlib
 import importlib.metadata
 import os
@@ -22,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from omegaconf import DictConfig
 
 from stereo_sashimi.audio.io import read_pcm, write_pcm
 from stereo_sashimi.commands.doctor_data import examine
-from stereo_sashimi.commands.shared.errors import speak
 from stereo_sashimi.nn.ssm import DPLR
 from stereo_sashimi.ops.s4_response import KERNELS, BackendError, resolve
-from stereo_sashimi.schema import refuse_unknown
+from stereo_sashimi.schema import check_type
 
 NEEDED = ("torch", "pytorch-lightning", "hydra-core", "numpy", "soundfile")
 USEFUL = ("torchaudio", "pykeops", "triton", "numba", "musdb", "wandb", "hydra-optuna-sweeper")
@@ -189,27 +184,12 @@ def _why_not_imported(module: str) -> str | None:
     return None
 
 
-@speak
-def main(arguments: list[str] | None = None) -> None:
+def run(cfg: DictConfig) -> None:
     """Print the findings, problems last; exit with 1 if there are any."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stereo_sashimi.commands.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("words", nargs="*", metavar="key=value", help="data=FOLDER, quick=true")
-    given = dict(word.partition("=")[::2] for word in parser.parse_args(arguments).words)
-    refuse_unknown(given, ("data", "quick"), "doctor")
-    if given.get("quick", "false") not in ("true", "false"):
-        raise ValueError(f"quick must be true or false; got {given['quick']!r}.")
-    found = doctor(given.get("data"), given.get("quick") == "true")
+    found = doctor(None if cfg.data is None else str(cfg.data), check_type(cfg.quick, bool, "quick"))
     print("\n".join(found.lines))
     if found.problems:
         print(f"\n{len(found.problems)} problem{'s' if len(found.problems) > 1 else ''}:")
         print("\n".join(f"- {problem}" for problem in found.problems))
         sys.exit(1)
     print("\nready: training can run")
-
-
-if __name__ == "__main__":
-    main()

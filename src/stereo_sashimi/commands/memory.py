@@ -1,26 +1,18 @@
 """How much memory a training run will take, before it runs: no data, no GPU and no memory are needed for the answer.
 
-python -m stereo_sashimi.commands.memory experiment=audio/sashimi-dml-musdb18stereo loader.batch_size=8
-python -m stereo_sashimi.commands.memory experiment=... trainer=gpu available=80
-
-Arguments are those of train.py, and `available=GIB`: the memory to plan for (default: what is free on this machine).
-Exits with 1 if the run does not fit. The method is in `memory_step.py`.
+The keys are in configs/memory.yaml, the method is in `memory_step.py`.
 """
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
 from stereo_sashimi.commands.memory_step import Estimate, Load, estimate
 from stereo_sashimi.commands.shared.check_keys import check_keys
-from stereo_sashimi.commands.shared.errors import speak
 from stereo_sashimi.commands.train.build import build_datamodule, build_model_config
 from stereo_sashimi.metrics.likelihood import check_metrics
 from stereo_sashimi.models import SashimiConfig
@@ -29,7 +21,6 @@ from stereo_sashimi.nn import DMLHeadConfig, EmbeddingConfig
 from stereo_sashimi.spec import AudioSpec
 
 MIB, GIB = 2**20, 2**30
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 # Weights, and what keeps sets of their size; the rest of a report are activations.
 SETS = ("parameters", "gradients", "moments", "copies of weights", "optimizer")
 SHORTEST = 256
@@ -164,37 +155,17 @@ def _cuda(cfg: DictConfig) -> bool:
     return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
 
 
-def _given(words: Sequence[str]) -> tuple[int | None, list[str]]:
-    """`available=GIB` in bytes, and the other words."""
-    mine = [word for word in words if word.startswith("available=")]
-    if not mine:
-        return None, list(words)
-    text = mine[-1].removeprefix("available=")
-    try:
-        gib = float(text)
-    except ValueError:
-        gib = 0.0
-    if not gib > 0:
-        raise ValueError(f"available must be a number of GiB above 0, as available=80; got {text!r}.")
-    return int(gib * GIB), [word for word in words if word not in mine]
+def _bytes(gib: object) -> int:
+    if isinstance(gib, bool) or not isinstance(gib, int | float) or not gib > 0:
+        raise ValueError(f"available must be a number of GiB above 0, as available=80; got {gib!r}.")
+    return int(gib * GIB)
 
 
-@speak
-def main(arguments: list[str] | None = None) -> None:
+def run(cfg: DictConfig) -> None:
     """Print the estimate; exit with 1 if it does not fit."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stereo_sashimi.commands.memory",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("overrides", nargs="*", help="as for train.py, and available=GIB")
-    given, overrides = _given(parser.parse_args(arguments).overrides)
-    if not CONFIGS.is_dir():
-        raise ValueError(
-            f"There is no folder {CONFIGS}. Run this from a checkout of the repository (pip install -e .)."
-        )
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", overrides)
+    with open_dict(cfg):
+        gib = cfg.pop("available")
+    given = None if gib is None else _bytes(gib)
     config, load = describe(cfg)
     # A CUDA context with the libraries' kernels lies outside of PyTorch's allocator.
     process = GIB // 2 if load.cuda else process_bytes()
@@ -208,7 +179,3 @@ def main(arguments: list[str] | None = None) -> None:
         return
     print(f"does not fit; {remedy(config, load, process, available)}")
     sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,16 +1,16 @@
-"""`python -m stereo_sashimi.commands.report [RUN or folder of runs]`: what a run learnt and sounds like, in text.
+"""`stereo-sashimi report`: what a run learnt and sounds like, in text.
 
 Reads run.json and the samples' JSON files; writes report.md into the run folder and prints it.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from stereo_sashimi.audio.io import write_whole
-from stereo_sashimi.commands.shared.errors import speak
 from stereo_sashimi.commands.shared.runs import STATUS_FILE, newest_finished
 
 
@@ -74,17 +74,10 @@ def _row(sample: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-@speak
-def main(arguments: list[str] | None = None) -> None:
+def run(cfg: DictConfig) -> None:
     """Print the report of a run folder, or of the newest finished run in a folder of runs, and keep it there."""
-    parser = argparse.ArgumentParser(prog="python -m stereo_sashimi.commands.report", description=__doc__)
-    parser.add_argument("folder", nargs="?", default="runs", help="a run, or a folder of runs (default: runs)")
-    given = Path(parser.parse_args(arguments).folder)
+    given = Path(str(cfg.run))
     folder = given if (given / STATUS_FILE).is_file() else newest_finished(given)
     text = report(folder)
     write_whole(folder / "report.md", text.encode())
     sys.stdout.write(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,13 @@
 """YAML of the original S4 repository, and of its stereo fork -> ours.
 
-  python -m stereo_sashimi.commands.seed_config OLD.yaml > configs/experiment/audio/mine.yaml
-  python -m stereo_sashimi.commands.seed_config OLD.yaml > configs/dataset/mine.yaml
+  stereo-sashimi translate input=OLD.yaml > configs/experiment/audio/mine.yaml
+  stereo-sashimi translate input=OLD.yaml > configs/dataset/mine.yaml
 
 for files of configs/experiment and of configs/dataset; which one it is shows in the file. Comments are lost. What was
 left out, because it says what always holds here, is listed at the top of the new file; a key without a counterpart is
 an error that names what to use instead.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from stereo_sashimi.commands.seed_keys import ALWAYS, ANY, DEFAULTS, INSTEAD, KEPT, MOVED, OPTIONS
-from stereo_sashimi.commands.shared.errors import speak
 
-COMMAND = "python -m stereo_sashimi.commands.seed_config OLD.yaml"
+COMMAND = "python -m stereo_sashimi translate input=OLD.yaml"
 GROUPS = (*OPTIONS, "dataset")
 
 
@@ -206,23 +203,3 @@ def _instead(key: str, name: object) -> str:
     group = key.removeprefix("/").split(":")[0]
     option = name if group == "dataset" else OPTIONS.get(group, {}).get(str(name))
     return f"`- override /{group}: {option}` in defaults" if option else "a group option with a `_target_`"
-
-
-@speak
-def main(arguments: list[str] | None = None) -> None:
-    """Print the translation of a file."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stereo_sashimi.commands.seed_config",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("old", type=Path, help="a YAML file of the original's configs/experiment or configs/dataset")
-    path = parser.parse_args(arguments).old
-    try:
-        sys.stdout.write(translate(path.read_text(encoding="utf-8"), path.stem))
-    except SeedConfigError as error:
-        raise SeedConfigError(f"{path}: {error}") from error
-
-
-if __name__ == "__main__":
-    main()

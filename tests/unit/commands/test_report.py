@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from stereo_sashimi.commands.report import main, report
+from stereo_sashimi.commands.cli import main
+from stereo_sashimi.commands.report import report
 
 SPEC = {"sample_rate": 44100, "n_channels": 2, "bits": 16}
 RESULT = {
@@ -67,7 +68,7 @@ def test_the_command_writes_and_prints(run, capsys):
     (older / "run.json").write_text(json.dumps(RESULT))
     os.utime(older / "run.json", (1, 1))
     for given in (run, run.parent):
-        main([str(given)])
+        main("report", [f"run={given}"])
         assert capsys.readouterr().out == (run / "report.md").read_text() == report(run)
     assert not (older / "report.md").exists()
     assert not list(run.glob(".*"))
@@ -77,6 +78,6 @@ def test_no_run(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"is no run: it has no run\.json"):
         report(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        main([str(tmp_path)])
+        main("report", [f"run={tmp_path}"])
     assert stopped.value.code == 1
     assert "no finished run" in capsys.readouterr().err

@@ -7,20 +7,35 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from stereo_sashimi.schema import refuse_unknown
 
-def check_overrides(arguments: Sequence[str]) -> None:
-    """Raise ValueError for the first `key=value` that Hydra cannot read, with the quotes that it lacks."""
+
+def check_overrides(words: Sequence[str], keys: Sequence[str] = ()) -> None:
+    """Raise ValueError for the first word that Hydra cannot read, with what to write instead.
+
+    Args:
+        words: `key=value` and Hydra's own options.
+        keys: first names of the keys that there are; none: any.
+    """
     parser = OverridesParser.create()
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if argument.startswith("-") or not equals:
+    for before, word in zip(["", *words], words, strict=False):
+        key, equals, value = word.partition("=")
+        name = re.split(r"[./@]", key.lstrip("+~-"))[0].replace("-", "_")
+        if word.startswith("--") and name in keys:
+            raise ValueError(f"{word} must be written as {name}={value or '..'}, without dashes.")
+        # What follows an option of Hydra may be its value.
+        if word.startswith("-") or (before.startswith("-") and not equals):
             continue
+        if not value and not word.startswith("~"):
+            raise ValueError(f"{word!r} must be key=value; --help lists the keys. For none write key=null.")
+        if keys and name != "hydra":
+            refuse_unknown({name: value}, keys, "config")
         try:
-            parser.parse_override(argument)
+            parser.parse_override(word)
         except HydraException as error:
             typed = shlex.quote(f"{key}={_quoted(value)}")
             raise ValueError(
-                f"{argument} cannot be read: a value with other characters than A-Z, a-z, 0-9 and /-+.:%@?| needs "
+                f"{word} cannot be read: a value with other characters than A-Z, a-z, 0-9 and /-+.:%@?| needs "
                 f"quotes of its own.\n  Write {typed} (the outer quotes are the shell's)."
             ) from error
 

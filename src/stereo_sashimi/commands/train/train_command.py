@@ -18,7 +18,7 @@ from stereo_sashimi.commands.train.build import build_datamodule, build_model_co
 from stereo_sashimi.commands.train.header import header
 from stereo_sashimi.commands.train.resume import LAST, check_resume, resume_command
 from stereo_sashimi.commands.train.stopping import check_sigterm, stoppable, write_status
-from stereo_sashimi.commands.train.sweep import check_sweep
+from stereo_sashimi.commands.train.sweep import check_sweep, objective
 from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.warm_start import warm_start
@@ -29,7 +29,12 @@ from stereo_sashimi.tasks.lightning_internals import find
 from stereo_sashimi.tasks.nan_guard import NonFiniteGuard
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
+def run(cfg: DictConfig) -> float | None:
+    """Train as `cfg` says. Returns the best validation number, for sweeps."""
+    return objective(train(cfg))
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
     """Train as `cfg` says. Returns what run.json holds: status, validation before and after, checkpoints."""
     check_keys(cfg)
     check_values(cfg)

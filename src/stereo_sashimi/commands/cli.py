@@ -1,0 +1,101 @@
+"""The table of commands and how one starts: `python -m stereo_sashimi <command> [key=value ...]`.
+
+Each command is a module with `run(cfg: DictConfig)`, and a YAML of its keys in configs/. train.py, generate.py,
+evaluate.py and compress.py in a checkout, and `stereo-sashimi` after pip install, are doors to this table.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from stereo_sashimi.commands.shared.errors import speak
+from stereo_sashimi.commands.shared.overrides import check_overrides
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# Command -> module in this folder, and what it is for. Its keys are in configs/<command>.yaml.
+COMMANDS = {
+    "train": ("train.train_command", "train a model"),
+    "generate": ("generate.generate_command", "sample audio from a model"),
+    "evaluate": ("evaluate.evaluate_command", "bits of recordings under a model"),
+    "compress": ("compress.compress_command", "lossless compression of WAV and FLAC files"),
+    "export": ("export", "a model as safetensors and JSON"),
+    "report": ("report", "what a run has learnt, as text"),
+    "doctor": ("doctor", "can this machine train, and is a folder fit to train on?"),
+    "memory": ("memory", "memory that a training run will take"),
+    "translate": ("translate", "YAML of the original S4 repository in our keys"),
+}
+
+
+def config_folder() -> Path:
+    """configs/ of the checkout that the package lives in, else the copy that its wheel carries."""
+    checkout = PACKAGE.parents[1]
+    return checkout / "configs" if (checkout / "pyproject.toml").is_file() else PACKAGE / "configs"
+
+
+def keys(command: str) -> list[str]:
+    """The first names of all keys of a command, from its YAML and the files that this one starts from."""
+    content = OmegaConf.to_container(OmegaConf.load(config_folder() / f"{command}.yaml"))
+    assert isinstance(content, dict)
+    found = [str(key) for key in content if key != "defaults"]
+    for entry in content["defaults"]:
+        if entry == "train":
+            found += keys(entry)
+        elif isinstance(entry, dict):
+            found += [str(group) for group in entry if group != "hydra" and not str(group).startswith("override")]
+    return found
+
+
+def main(command: str | None = None, words: Sequence[str] | None = None) -> None:
+    """Run `command`, by default the first of `words`, by default those of the command line."""
+    words = sys.argv[1:] if words is None else words
+    if command is None:
+        if not words or words[0] in ("-h", "--help"):
+            print(usage())
+            raise SystemExit(0 if words else 2)
+        command, *words = words
+    speak(launch)(command, words)
+
+
+def usage() -> str:
+    """The table for people."""
+    rows = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items())
+    return f"stereo-sashimi <command> [key=value ...]\n\n{rows}\n\nstereo-sashimi <command> --help lists its keys."
+
+
+def launch(command: str, words: Sequence[str]) -> None:
+    """Compose the config of a command with `words` and run it.
+
+    Raises ValueError for an unknown command, a word that is no `key=value`, an unknown key and a key without a value.
+    """
+    if command not in COMMANDS:
+        raise ValueError(f"There is no command {command!r}. Use one of {', '.join(COMMANDS)}.")
+    configs = config_folder()
+    if command != "train" and {"-h", "--help"} & set(words):
+        # Unlike Hydra's help, the file says what each key means.
+        print((configs / f"{command}.yaml").read_text(encoding="utf-8"), end="")
+        return
+    check_overrides(words, keys(command))
+    if command in ("train", "memory"):
+        from stereo_sashimi.commands.seed_config import refuse_files
+
+        refuse_files(configs, words)
+    given = sys.argv
+
+    def task(cfg: DictConfig) -> Any:
+        # Lightning starts the other processes of a run with the command line that was given.
+        sys.argv = given
+        for key in map(str, cfg):
+            if OmegaConf.is_missing(cfg, key):
+                raise ValueError(f"{key} has no value: give {key}=.. (stereo-sashimi {command} --help).")
+        return import_module(f"stereo_sashimi.commands.{COMMANDS[command][0]}").run(cfg)
+
+    sys.argv = [sys.argv[0], *words]
+    try:
+        hydra.main(version_base="1.3", config_path=str(configs), config_name=command)(speak(task))()
+    finally:
+        sys.argv = given
