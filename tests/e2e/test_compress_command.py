@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stereo_sashimi.audio.io import read_pcm, write_pcm
-from stereo_sashimi.codec.batch_coder import Lanes
+from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.container import read_header, unpack
 from stereo_sashimi.commands.compress import compress_command as compress
 from stereo_sashimi.commands.shared.signals import Stopped
@@ -237,7 +237,7 @@ def test_codes_of_which_pcm_does_not_come_back_are_refused(launch, refusal, ster
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("action", ["encode", "decode", "verify"])
 def test_an_interruption_leaves_nothing_behind(act, coded, song, tmp_path, monkeypatch, capsys, action, number):
-    before, work = names(tmp_path), getattr(Lanes, "encode" if action == "encode" else "decode")
+    before, work = names(tmp_path), getattr(BatchCoder, "encode" if action == "encode" else "decode")
     source, new = (song, "new.ssc") if action == "encode" else (coded, "new.wav")
 
     def interrupted(self, *args):
@@ -245,7 +245,7 @@ def test_an_interruption_leaves_nothing_behind(act, coded, song, tmp_path, monke
         os.kill(os.getpid(), number)
         pytest.fail("the signal did not arrive")
 
-    monkeypatch.setattr(Lanes, work.__name__, interrupted)
+    monkeypatch.setattr(BatchCoder, work.__name__, interrupted)
     with pytest.raises(SystemExit) as stopped:
         act(action, source, f"output={tmp_path / new}")
     assert stopped.value.code == 128 + number
@@ -287,9 +287,10 @@ def test_ctrl_c_ends_a_command_at_once(dml_run, tmp_path, threads):
     """Also while threads are decoding, which python waits for at its end."""
     write_pcm(tmp_path / "long.wav", recording(400_000), 44100)
     program = (
-        "import sys; from stereo_sashimi.codec.batch_coder import Lanes; work = Lanes.decode\n"
+        "import sys; from stereo_sashimi.codec.batch_coder import BatchCoder; work = BatchCoder.decode\n"
         "def decode(self, *args):\n    print('decoding', flush=True)\n    return work(self, *args)\n"
-        "Lanes.decode = decode; sys.argv[0] = sys.argv.pop(1); import runpy; sys.path.insert(0, sys.argv[0][:-11])\n"
+        "BatchCoder.decode = decode; sys.argv[0] = sys.argv.pop(1); import runpy\n"
+        "sys.path.insert(0, sys.argv[0][:-11])\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     options = (f"input={tmp_path / 'long.wav'}", f"checkpoint={dml_run}", f"hydra.run.dir={tmp_path}")

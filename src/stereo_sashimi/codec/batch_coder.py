@@ -1,64 +1,53 @@
-"""Lanes: segments side by side in one recurrence, turned into integer probabilities and back. Compiled loops inside.
+"""BatchCoder: segments coded side by side, by integer probabilities that the compiled engine gives their codes.
 
-Every lane is a row of the compiled engine from the start of a track, with a range coder of its own (constriction).
-What a row computes depends on nothing but its own codes: neither the number of lanes nor of threads can change a bit.
+Every segment is a clip of the engine from the start of a track, with a range coder of its own (constriction). What a
+clip computes depends on nothing but its own codes: neither their number nor that of threads can change a bit.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import constriction
 import numpy as np
 import torch
 
 from stereo_sashimi.codec.quantized_pmf import CELLS, n_stages, stage_counts
-from stereo_sashimi.generation.engines.compiled import step as loops
 from stereo_sashimi.generation.engines.compiled.compiled_engine import CompiledEngine
-from stereo_sashimi.generation.engines.compiled.draw import N_CHANNELS, N_LEVELS, parameters
-from stereo_sashimi.generation.engines.compiled.program import Packed
-from stereo_sashimi.generation.engines.engine import EngineState, check_finite
-from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.ops.cpu.threads import for_each
+from stereo_sashimi.generation.engines.compiled.draw import parameters
+from stereo_sashimi.generation.engines.compiled.program import Rows
+from stereo_sashimi.generation.engines.compiled.step import feed
 from stereo_sashimi.ops.cpu.vector import compiled, is_kept
 
-# Frames whose probabilities are held at once while encoding: 512 KiB a lane for stereo of 16 bits.
+# Frames whose probabilities are held at once while encoding: 512 KiB a segment for stereo of 16 bits.
 BLOCK = 128
 # Weights W_j of CELLS cells that sum to 2^24 - CELLS are exact in float32, and constriction then gives cell j exactly
-# the probability (1 + W_j) / 2^24: the rule of masses.py, whatever it does with other numbers.
+# the probability (1 + W_j) / 2^24: the rule of `quantized_pmf.py`, whatever it does with other numbers.
 FAMILY = constriction.stream.model.Categorical(perfect=False)
 
 Words = np.ndarray
+Progress = Callable[[int], object] | None
 
 
-class Lanes(CompiledEngine):
-    """`n_lanes` recurrences of a frozen model, at the start of a track after construction and after `rewind`."""
+class BatchCoder:
+    """Codes as many segments at once as `engine` has clips; it is put to the start of a track, here and by `rewind`."""
 
-    def __init__(self, model: LanguageModel, n_lanes: int, packed: Packed | None = None) -> None:
-        super().__init__(model, n_lanes, packed)
-        self._stages = n_stages(model.spec.n_levels)
-        self._channels = int(self.packed.head[N_CHANNELS])
+    def __init__(self, engine: CompiledEngine) -> None:
+        self.engine, self.model, self.batch_size = engine, engine.model, engine.batch_size
+        self._channels, self._stages = len(engine.program.head.linear), n_stages(self.model.spec.n_levels)
         self.rewind()
 
-    @classmethod
-    def preparation(cls) -> str | None:
-        """Compiling, where that was not done before."""
+    @staticmethod
+    def preparation() -> str | None:
+        """One-time start-up work to announce, or None."""
         return None if is_kept(weigh_block) else "compiling its loops for this machine, once, for some 20 seconds"
 
     def rewind(self) -> None:
         """Back to the start of a track."""
-        model, lanes = self.model, self.batch_size
-        blank = next(model.parameters()).new_zeros(lanes * model.n_sequences, 1, model.backbone.width)
-        self.restore(EngineState(model.initial_state(lanes), blank))
-        self.step(model.start_codes(lanes))
+        self.engine.rewind()
 
-    def like(self, batch_size: int) -> "Lanes":
-        """Another one with the same packed weights."""
-        return Lanes(self.model, batch_size, self.packed)
-
-    def encode(self, segments: Sequence[np.ndarray], on_frames: Callable[[int], object] | None = None) -> list[Words]:
-        """The code of each segment (frames, channels) of int64 codes, one a lane, as uint32 words of a range coder."""
+    def encode(self, segments: Sequence[np.ndarray], on_frames: Progress = None) -> list[Words]:
+        """The code of each segment (frames, channels) of int64 codes, as uint32 words of a range coder."""
         coders = [constriction.stream.queue.RangeEncoder() for _ in segments]
         for block in self.weigh(segments):
             for coder, (weights, cells) in zip(coders, block, strict=True):
@@ -76,147 +65,100 @@ class Lanes(CompiledEngine):
         for start in range(0, longest, BLOCK):
             frames = min(BLOCK, longest - start)
             parts = [segment[start : start + frames] for segment in segments]
-            weighed = self._weigh(self._rows_of(parts, frames))[: len(parts)]
+            weights, cells = self._weigh(self._rows_of(parts, frames))
             yield [
-                (weights[: len(part)].reshape(-1, CELLS), cells[: len(part)].ravel())
-                for part, (weights, cells) in zip(parts, weighed, strict=True)
+                (weights[i, : len(part)].reshape(-1, CELLS), cells[i, : len(part)].ravel())
+                for i, part in enumerate(parts)
             ]
 
-    def decode(
-        self, words: Sequence[Words], lengths: Sequence[int], on_frames: Callable[[int], object] | None = None
-    ) -> list[np.ndarray]:
+    def decode(self, words: Sequence[Words], lengths: Sequence[int], on_frames: Progress = None) -> list[np.ndarray]:
         """The inverse of `encode`: codes of segments of these lengths. Words that code none give some codes too."""
+        each, longest = self.model.n_sequences, max(lengths)
         out = [np.zeros((length, self.model.spec.n_channels), np.int64) for length in lengths]
         coders = [constriction.stream.queue.RangeDecoder(np.ascontiguousarray(w, np.uint32)) for w in words]
-        threads = self._threads()
-        bounds = [len(words) * i // threads for i in range(threads + 1)]
-        phase, longest, over = self._phase, max(lengths), threading.Event()
+        over = threading.Event()
 
-        def run(first: int, last: int, tell: bool) -> None:
-            self._decode(first, last, phase, coders, out, on_frames if tell else None, over)
+        def task(rows: Rows, phase: int) -> None:
+            own = slice(rows.first // each, rows.last // each)
+            for t in self._decode(rows, phase, coders[own], out[own]):
+                if over.is_set():
+                    return
+                if on_frames is not None and rows.first == 0 and t % BLOCK == 0:
+                    on_frames(BLOCK * len(out))
 
         try:
-            # Each thread walks through its own lanes; only the coders' calls hold python's lock.
-            for_each(run, [(a, b, i == 0) for i, (a, b) in enumerate(pairwise(bounds)) if a < b])
+            # Each thread walks through its own segments; only the coders' calls hold python's lock.
+            self.engine.walk(longest, task, len(words) * each, each)
         finally:
             # After Ctrl-C, or an error in one of them, the others need not go on: python waits for them at its end.
             over.set()
-        self._phase = (phase + longest) % self.model.backbone.stride
-        self._check()
         return out
 
-    def _decode(
-        self,
-        first: int,
-        last: int,
-        phase: int,
-        coders: Sequence[Any],
-        out: Sequence[np.ndarray],
-        on_frames: Callable[[int], object] | None,
-        over: threading.Event,
-    ) -> None:
-        packed, each = self.packed, self.model.n_sequences
-        rows = range(first * each, last * each)
-        codes = np.zeros((self._rows, 1, self._channels), np.int64)
-        counts = np.zeros((self._rows, CELLS), np.float32)
-        upper = np.zeros(self._rows, np.int64)
-        lengths = [len(segment) for segment in out[first:last]]
-        span, category = (rows.start, rows.stop), constriction.stream.model.Categorical
-        for t in range(max(lengths)):
-            if over.is_set():
-                return
-            alive = [row for row in rows if t < len(out[row // each])]
+    def _decode(self, rows: Rows, phase: int, coders: Sequence, out: Sequence[np.ndarray]) -> Iterator[int]:
+        """Decode into `out`, frame by frame; yields the number of frames that are done."""
+        each, program = self.model.n_sequences, self.engine.program
+        codes, counts = np.zeros((rows.last, 1, self._channels), np.int64), np.zeros((rows.last, CELLS), np.float32)
+        upper, category = np.zeros(rows.last, np.int64), constriction.stream.model.Categorical
+        for t in range(max(len(segment) for segment in out)):
+            segments = [i for i, segment in enumerate(out) if t < len(segment)]
+            alive = [(rows.first + i * each + j, coders[i]) for i in segments for j in range(each)]
             for c in range(self._channels):
                 for stage in range(self._stages):
-                    weigh_stage(
-                        *(packed.weights, packed.head, packed.mixers, self._memory, packed.size, *span),
-                        *(codes, 0, c, stage, upper, counts),
-                    )
-                    for row in alive:
-                        cell = coders[row // each].decode(category(counts[row], perfect=False, lazy=True))
+                    weigh_stage(program, rows, codes, c, stage, upper, counts)
+                    for row, coder in alive:
+                        cell = coder.decode(category(counts[row], perfect=False, lazy=True))
                         upper[row] = cell if stage == 0 else upper[row] * CELLS + cell
-                codes[rows.start : rows.stop, 0, c] = upper[rows.start : rows.stop]
-            for row in alive:
-                out[row // each][t, row % each :: each] = codes[row, 0]
-            feed_frame(
-                *(packed.plan, packed.weights, packed.epsilons, packed.tables, packed.embedding, self._memory),
-                *(packed.size, *span, phase + t, codes),
-            )
-            if on_frames is not None and (t + 1) % BLOCK == 0:
-                on_frames(BLOCK * len(out))
+                codes[rows.first : rows.last, 0, c] = upper[rows.first : rows.last]
+            for i in segments:
+                for j in range(each):
+                    out[i][t, j::each] = codes[rows.first + i * each + j, 0]
+            feed(program, rows, phase + t, codes, 0)
+            yield t + 1
 
-    def _weigh(self, codes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each lane of `codes` (rows, frames, channels): weights (frames, symbols, CELLS), and the cells coded."""
-        packed, frames = self.packed, codes.shape[1]
-        shape = (self._rows, frames, self._channels, self._stages)
+    def _weigh(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of `codes` (rows, frames, channels): weights (segments, frames, symbols, CELLS), and the cells coded."""
+        shape = (*codes.shape, self._stages)
         weights, cells = np.empty((*shape, CELLS), np.float32), np.empty(shape, np.int32)
-        threads = self._threads()
-        bounds = [self._rows * i // threads for i in range(threads + 1)]
-
-        def run(first: int, last: int) -> None:
-            weigh_block(
-                *(packed.plan, packed.weights, packed.epsilons, packed.tables, packed.embedding, packed.head),
-                *(packed.mixers, self._memory, packed.size, first, last, self._phase, codes, weights, cells),
-            )
-
-        for_each(run, [(a, b) for a, b in pairwise(bounds) if a < b])
-        self._phase = (self._phase + frames) % self.model.backbone.stride
-        self._check()
-        # (lane, sequence, frame, channel, stage, ..): a decoder takes a stage of all sequences before the next one.
-        lanes = (self.batch_size, self.model.n_sequences, *shape[1:])
-        by_lane = np.moveaxis(weights.reshape(*lanes, CELLS), 1, 4).reshape(self.batch_size, frames, -1, CELLS)
-        chosen = np.moveaxis(cells.reshape(lanes), 1, 4).reshape(self.batch_size, frames, -1)
-        return list(zip(by_lane, chosen, strict=True))
+        program = self.engine.program
+        self.engine.walk(codes.shape[1], lambda rows, phase: weigh_block(program, rows, phase, codes, weights, cells))
+        # (segment, sequence, frame, channel, stage, ..): a decoder takes a stage of all sequences before the next one.
+        parts, symbols = (self.batch_size, self.model.n_sequences, *shape[1:]), (self.batch_size, shape[1], -1)
+        by_segment = np.moveaxis(weights.reshape(*parts, CELLS), 1, 4).reshape(*symbols, CELLS)
+        return by_segment, np.moveaxis(cells.reshape(parts), 1, 4).reshape(symbols)
 
     def _rows_of(self, segments: Sequence[np.ndarray], frames: int) -> np.ndarray:
-        """Codes (rows, frames, head's channels); lanes without a segment, or behind its end, hear the start code."""
-        each, spec = self.model.n_sequences, self.model.spec
+        """Codes (rows, frames, head's channels); without a segment, or behind its end, the start code."""
+        spec = self.model.spec
         codes = np.full((self.batch_size, frames, spec.n_channels), spec.start_code, np.int64)
-        for lane, segment in enumerate(segments):
-            codes[lane, : len(segment)] = segment
-        folded = codes.reshape(self.batch_size, frames, each, -1).transpose(0, 2, 1, 3)
-        return np.ascontiguousarray(folded.reshape(self._rows, frames, -1))
-
-    def _threads(self) -> int:
-        return min(torch.get_num_threads(), self.batch_size)
-
-    def _check(self) -> None:
-        features = self._memory.reshape(self._rows, -1)[:, : self.model.backbone.width]
-        check_finite(bool(np.isfinite(features).all()))
+        for i, segment in enumerate(segments):
+            codes[i, : len(segment)] = segment
+        return np.ascontiguousarray(self.model.fold(torch.from_numpy(codes)).numpy())
 
 
 @compiled
 @no_type_check
-def weigh_stage(w, head, mixers, memory, size, first, last, codes, t, c, stage, upper, counts):
+def weigh_stage(program, rows, codes, c, stage, upper, counts):
     """`stage_counts` of the rows to `counts` (rows, CELLS); the first stage computes the parameters of channel c."""
     if stage == 0:
-        parameters(head, w, mixers, memory, size, first, last, codes, t, c)
-    for row in range(first, last):
-        stage_counts(head, memory, size, row, stage, upper[row], counts[row])
+        parameters(program, rows, codes, 0, c)
+    for row in range(rows.first, rows.last):
+        stage_counts(program.head, rows.memory, row * rows.size, stage, upper[row], counts[row])
 
 
 @compiled
 @no_type_check
-def feed_frame(plan, w, epsilons, tables, embedding, memory, size, first, last, phase, codes):
-    """The rows take the one frame of `codes`."""
-    loops.feed(plan, w, epsilons, tables, embedding, memory, size, first, last, phase, codes, 0)
-
-
-@compiled
-@no_type_check
-def weigh_block(plan, w, epsilons, tables, embedding, head, mixers, memory, size, first, last, phase, codes, weights,
-                cells):  # fmt: skip
+def weigh_block(program, rows, phase, codes, weights, cells):
     """All frames of `codes`: `weights` (rows, frames, channels, stages, CELLS) of each, and the cells it lies in."""
-    stages = weights.shape[3]
+    head, memory, stages = program.head, rows.memory, weights.shape[3]
     for t in range(codes.shape[1]):
         for c in range(codes.shape[2]):
-            parameters(head, w, mixers, memory, size, first, last, codes, t, c)
-            for row in range(first, last):
-                code = codes[row, t, c]
-                upper = code // (head[N_LEVELS] // CELLS)
+            parameters(program, rows, codes, t, c)
+            for row in range(rows.first, rows.last):
+                code, base = codes[row, t, c], row * rows.size
+                upper = code // (head.n_levels // CELLS)
                 cells[row, t, c, 0] = upper
-                stage_counts(head, memory, size, row, 0, upper, weights[row, t, c, 0])
+                stage_counts(head, memory, base, 0, upper, weights[row, t, c, 0])
                 if stages > 1:
                     cells[row, t, c, 1] = code % CELLS
-                    stage_counts(head, memory, size, row, 1, upper, weights[row, t, c, 1])
-        loops.feed(plan, w, epsilons, tables, embedding, memory, size, first, last, phase + t, codes, t)
+                    stage_counts(head, memory, base, 1, upper, weights[row, t, c, 1])
+        feed(program, rows, phase + t, codes, t)

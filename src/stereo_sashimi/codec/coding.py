@@ -1,7 +1,7 @@
 """encode, decode: PCM <-> the bytes of an .ssc file, without loss, by the probabilities of a model.
 
-`lanes.py` runs the model and the range coder, `container.py` has the format, `probe.py` what refuses other machines;
-`files.py` reads and writes audio files.
+`batch_coder.py` runs the model and the range coder, `container.py` has the format, `probe.py` what refuses other
+machines; `pcm_files.py` reads and writes audio files.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from stereo_sashimi.audio import quantize
-from stereo_sashimi.codec.batch_coder import Lanes
+from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.container import (
     CONSTANT,
     MAX_ENVELOPE,
@@ -80,13 +80,13 @@ def encode(
         raise CodecError(f"an envelope has at most {MAX_ENVELOPE} bytes; got {len(envelope)}. Keep them elsewhere.")
     rate = model.spec.sample_rate if sample_rate is None else sample_rate
     spec = AudioSpec(rate, model.spec.n_channels, model.spec.bits)
-    machine = machine_for(model, min(lanes, max(1, -(-len(pcm) // segment_frames))))
+    coder = coder_for(model, min(lanes, max(1, -(-len(pcm) // segment_frames))))
     segments: list[Segment] = []
     cuts = [pcm[start : start + segment_frames] for start in range(0, len(pcm), segment_frames)]
-    for group in _groups(cuts, machine.batch_size):
-        segments += _encode_group(machine, group, spec, verify, on_frames)
+    for group in _groups(cuts, coder.batch_size):
+        segments += _encode_group(coder, group, spec, verify, on_frames)
     header = Header(
-        *(VERSION, spec, len(pcm), segment_frames, fingerprint(model), probe(machine)),
+        *(VERSION, spec, len(pcm), segment_frames, fingerprint(model), probe(coder)),
         *(_digest(cuts), len(envelope), __version__),
     )
     return pack(header, segments, envelope)
@@ -113,11 +113,11 @@ def decode(
     last = header.frames if frames is None else first + frames
     if not 0 <= first <= last <= header.frames:
         raise CodecError(f"frames {first} to {last} were asked for, and {name} has {header.frames}.")
-    machine = open_machine(model, header, name)
+    coder = coder_of_file(model, header, name)
     begin, end = first // header.segment_frames, -(-last // header.segment_frames)
     parts = [np.zeros((0, header.spec.n_channels), np.int16)]
-    for group in _groups(range(begin, end if last > first else begin), machine.batch_size):
-        for i, part in zip(group, _decode_group(machine, header, segments, group, on_frames), strict=True):
+    for group in _groups(range(begin, end if last > first else begin), coder.batch_size):
+        for i, part in zip(group, _decode_group(coder, header, segments, group, on_frames), strict=True):
             if zlib.crc32(_bytes(part)) != segments[i].crc:
                 raise CodecError(f"{name}: segment {i} does not decode to what was coded. Nothing of it can be used.")
             parts.append(part)
@@ -138,15 +138,15 @@ def check_model(model: LanguageModel) -> None:
     CompiledEngine.check(model)
 
 
-def machine_for(model: LanguageModel, lanes: int) -> Lanes:
-    """The recurrence that encoder and decoder share."""
+def coder_for(model: LanguageModel, lanes: int) -> BatchCoder:
+    """What encoder and decoder share: codes as many segments at once as `lanes`."""
     frozen = freeze(model)
     assert isinstance(frozen, LanguageModel)
-    return Lanes(frozen, lanes)
+    return BatchCoder(CompiledEngine(frozen, lanes))
 
 
-def open_machine(model: LanguageModel, header: Header, name: str) -> Lanes:
-    """The recurrence for a file, after a look whether this model and this machine are those of the encoder."""
+def coder_of_file(model: LanguageModel, header: Header, name: str) -> BatchCoder:
+    """The coder for a file, after a look whether this model and this machine are those of the encoder."""
     check_model(model)
     if fingerprint(model) != header.weights:
         raise CodecError(
@@ -156,18 +156,18 @@ def open_machine(model: LanguageModel, header: Header, name: str) -> Lanes:
     if (header.spec.n_channels, header.spec.bits) != (model.spec.n_channels, model.spec.bits):
         raise CodecError(f"{name} has a header that is not valid: its channels or bits are not those of its model.")
     wanted = min(DEFAULT_LANES, max(1, header.n_segments), _AT_ONCE // header.segment_frames)
-    machine = machine_for(model, wanted)
-    if probe(machine) != header.probe:
+    coder = coder_for(model, wanted)
+    if probe(coder) != header.probe:
         raise CodecError(
             f"{name} cannot be decoded here: this machine, or its versions of stereo-sashimi, torch, numba or "
             f"constriction, computes other probabilities than the one that coded it (stereo-sashimi {header.package}). "
             "Nothing was written."
         )
-    return machine
+    return coder
 
 
 def _encode_group(
-    machine: Lanes, group: list[np.ndarray], spec: AudioSpec, verify: bool, on_frames: Told | None
+    coder: BatchCoder, group: list[np.ndarray], spec: AudioSpec, verify: bool, on_frames: Told | None
 ) -> list[Segment]:
     segments = {}
     for i, pcm in enumerate(group):
@@ -175,8 +175,8 @@ def _encode_group(
             segments[i] = Segment(CONSTANT, _raw(pcm[:1], spec), zlib.crc32(_bytes(pcm)))
     coded = [i for i in range(len(group)) if i not in segments]
     if coded:
-        machine.rewind()
-        words = machine.encode([quantize.encode(group[i], spec) for i in coded], on_frames)
+        coder.rewind()
+        words = coder.encode([quantize.encode(group[i], spec) for i in coded], on_frames)
         for i, word in zip(coded, words, strict=True):
             payload, raw = word.astype("<u4").tobytes(), _raw(group[i], spec)
             mode = MODEL if len(payload) < len(raw) else RAW
@@ -184,31 +184,31 @@ def _encode_group(
     done = [segments[i] for i in range(len(group))]
     if verify:
         lengths = [len(pcm) for pcm in group]
-        for pcm, back in zip(group, _restore(machine, spec, done, lengths, None), strict=True):
+        for pcm, back in zip(group, _restore(coder, spec, done, lengths, None), strict=True):
             if not np.array_equal(pcm, back):
                 raise CodecError("a segment does not decode to itself on this machine; nothing was written.")
     return done
 
 
 def _decode_group(
-    machine: Lanes, header: Header, segments: list[Segment], group: list[int], on_frames: Told | None
+    coder: BatchCoder, header: Header, segments: list[Segment], group: list[int], on_frames: Told | None
 ) -> list[np.ndarray]:
     lengths = [header.length(i) for i in group]
-    return _restore(machine, header.spec, [segments[i] for i in group], lengths, on_frames)
+    return _restore(coder, header.spec, [segments[i] for i in group], lengths, on_frames)
 
 
 def _restore(
-    machine: Lanes, spec: AudioSpec, segments: list[Segment], lengths: list[int], on_frames: Told | None
+    coder: BatchCoder, spec: AudioSpec, segments: list[Segment], lengths: list[int], on_frames: Told | None
 ) -> list[np.ndarray]:
     """PCM of segments, as many as there are lanes at the most."""
     out: list[np.ndarray] = []
     modelled = [i for i, segment in enumerate(segments) if segment.mode == MODEL]
     codes = {}
     if modelled:
-        machine.rewind()
+        coder.rewind()
         words = [np.frombuffer(segments[i].payload, "<u4").astype(np.uint32) for i in modelled]
         try:
-            decoded = machine.decode(words, [lengths[i] for i in modelled], on_frames)
+            decoded = coder.decode(words, [lengths[i] for i in modelled], on_frames)
         except AssertionError as error:
             # So constriction calls words that no encoder of these probabilities can have written.
             raise CodecError(f"a segment is no code of this model ({error}). Nothing of it can be used.") from error

@@ -10,19 +10,19 @@ import hashlib
 import constriction
 import numpy as np
 
-from stereo_sashimi.codec.batch_coder import FAMILY, Lanes
+from stereo_sashimi.codec.batch_coder import FAMILY, BatchCoder
 from stereo_sashimi.spec import AudioSpec
 
 FRAMES = 128
 
 
-def probe(lanes: Lanes) -> str:
-    """32 hexadecimal digits; `lanes` serves as the model and is not moved."""
-    digest, coder = hashlib.sha256(), constriction.stream.queue.RangeEncoder()
-    for ((weights, cells),) in lanes.like(1).weigh([recording(lanes.model.spec)]):
+def probe(coder: BatchCoder) -> str:
+    """32 hexadecimal digits; of the model of `coder`, which is not moved."""
+    digest, encoder = hashlib.sha256(), constriction.stream.queue.RangeEncoder()
+    for ((weights, cells),) in BatchCoder(coder.engine.like(1)).weigh([recording(coder.model.spec)]):
         digest.update(weights.astype("<u4").tobytes())
-        coder.encode(cells, FAMILY, weights)
-    digest.update(coder.get_compressed().astype("<u4").tobytes())
+        encoder.encode(cells, FAMILY, weights)
+    digest.update(encoder.get_compressed().astype("<u4").tobytes())
     return digest.hexdigest()[:32]
 
 

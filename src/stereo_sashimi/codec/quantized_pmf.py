@@ -18,9 +18,7 @@ from typing import no_type_check
 import numpy as np
 
 from stereo_sashimi.distributions.logistic_mixture import LOG_SCALE_LSB, MEAN_LSB
-from stereo_sashimi.generation.engines.compiled import draw as draws
-from stereo_sashimi.generation.engines.compiled.draw_categorical import _largest, _masses
-from stereo_sashimi.generation.engines.compiled.draw_logistic_mixture import _soft_bound
+from stereo_sashimi.generation.engines.compiled.draw import exp_masses, largest, soft_bound
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import compiled, load, store
 from stereo_sashimi.ops.cpu.vector_math import exp_of_negative, fma, if_negative, magnitude, product, quotient, splat
@@ -31,9 +29,6 @@ FREE = (1 << PRECISION) - CELLS
 # Room for CELLS + 1 edges in whole vectors.
 EDGES = CELLS + SIMD_WIDTH
 SMALLEST = 1e-30
-
-KIND, N_LEVELS, N_MIXTURES = draws.KIND, draws.N_LEVELS, draws.N_MIXTURES
-PARAMETERS, MASSES, GROUPS, CATEGORICAL = draws.PARAMETERS, draws.MASSES, draws.GROUPS, draws.CATEGORICAL
 # ln 2 in two parts; n times the first is exact for |n| < 2**20.
 _LN2_HIGH = 6.93147180369123816490e-01
 _LN2_LOW = 1.90821492927058770002e-10
@@ -48,33 +43,34 @@ def n_stages(n_levels: int) -> int:
 
 @compiled
 @no_type_check
-def stage_counts(head, memory, size, row, stage, upper, counts):
-    """P_j - 1 of the cells of one stage to `counts` (256, float32), for the parameters that are in the row's memory.
+def stage_counts(head, memory, base, stage, upper, counts):
+    """P_j - 1 of the cells of one stage to `counts` (256, float32), for the parameters in the row at memory[base].
 
     `upper`: the cell that the first stage chose; unused there.
     """
-    masses = np.empty(CELLS, np.float64)
-    levels = head[N_LEVELS]
+    cells, levels = np.empty(CELLS, np.float64), head.n_levels
     step = levels // CELLS if stage == 0 else 1
     start = upper * step * CELLS if stage else 0
-    if head[KIND] == CATEGORICAL:
-        x, room = row * size + head[PARAMETERS], row * size + head[MASSES]
+    size = head.linear[0].groups * SIMD_WIDTH
+    p = memory[base + head.parameters : base + head.parameters + size]
+    if head.categorical:
+        masses = memory[base + head.masses : base + head.masses + size]
         if stage == 0:
-            _masses(memory, x, room, head[GROUPS], _largest(memory, x, head[GROUPS], room), 1.0)
+            exp_masses(p, masses, largest(p, masses), 1.0)
         for j in range(CELLS):
             mass = 0.0
-            for i in range(room + start + j * step, room + start + (j + 1) * step):
-                mass += np.float64(memory[i])
-            masses[j] = mass
+            for i in range(start + j * step, start + (j + 1) * step):
+                mass += np.float64(masses[i])
+            cells[j] = mass
     else:
-        at = row * size + head[PARAMETERS]
-        _mixture_masses(memory[at : at + head[GROUPS] * SIMD_WIDTH], head[N_MIXTURES], levels, start, step, masses)
-    _integers(masses, counts)
+        mixture_masses(p, head.n_mixtures, levels, start, step, cells)
+    integers(cells, counts)
 
 
 @compiled
 @no_type_check
-def _integers(masses, counts):
+def integers(masses, counts):
+    """P_j - 1 of any `masses`, which are overwritten."""
     whole = 0.0
     for j in range(CELLS):
         if not masses[j] >= SMALLEST:
@@ -96,7 +92,7 @@ def _integers(masses, counts):
 
 @compiled
 @no_type_check
-def _mixture_masses(p, k, levels, start, step, masses):
+def mixture_masses(p, k, levels, start, step, masses):
     """Masses of CELLS cells of `step` codes from `start` on, under k logistics with parameters `p`.
 
     A cell between the edges b < a has sigmoid(a) sigmoid(-b) (1 - e^(b - a)); the first and the last of all codes take
@@ -112,9 +108,9 @@ def _mixture_masses(p, k, levels, start, step, masses):
     first, last = np.float32(0), np.float32(0)
     for i in range(k):
         weight = np.float32(_exp(np.float64(p[i]) - np.float64(top)))
-        mean = np.float32(_soft_bound(np.float64(p[k + i]) * (levels / 2), MEAN_LSB[0], MEAN_LSB[1]))
+        mean = np.float32(soft_bound(np.float64(p[k + i]) * (levels / 2), MEAN_LSB[0], MEAN_LSB[1]))
         log_scale = np.float64(p[2 * k + i]) + (_LOG_LSB_8 if levels == CELLS else _LOG_LSB_16)
-        rate = np.float32(_exp(-_soft_bound(log_scale, LOG_SCALE_LSB[0], LOG_SCALE_LSB[1])))
+        rate = np.float32(_exp(-soft_bound(log_scale, LOG_SCALE_LSB[0], LOG_SCALE_LSB[1])))
         inner = np.float32(weight * _one_minus_exp(np.float64(rate) * step))
         _sigmoids(steps, step, np.float32(start - levels / 2 - 0.5), mean, rate, below, above)
         for j in range(0, CELLS, SIMD_WIDTH):

@@ -15,7 +15,7 @@ import torch
 from stereo_sashimi.audio.files import check_pcm
 from stereo_sashimi.audio.quantize import encode
 from stereo_sashimi.generation import stream as stream_module
-from stereo_sashimi.generation.engines.engine import EngineState, NonFiniteError
+from stereo_sashimi.generation.engines.engine import EngineState, NonFiniteOutputError
 from stereo_sashimi.generation.results import TrackScore
 from stereo_sashimi.generation.stream import Stream, StreamState
 from stereo_sashimi.models.language_model import LanguageModel
@@ -30,7 +30,7 @@ def score(model: LanguageModel, pcm: np.ndarray, segment_frames: int | None = No
         segment_frames: The model starts a new track after so many frames; None never.
 
     Raises:
-        ValueError: Another array, or a model that computes NaN or infinity (NonFiniteError).
+        ValueError: Another array, or a model that computes NaN or infinity (NonFiniteOutputError).
     """
     scoring = Scoring(model, pcm, segment_frames)
     for _ in scoring.pieces():
@@ -70,7 +70,7 @@ class Scoring:
         self._beginning: StreamState | None = None
 
     def pieces(self) -> Iterator[int]:
-        """Score a piece more at each turn, and yield its frames. Raises NonFiniteError for NaN or infinity."""
+        """Score a piece more at each turn, and yield its frames. Raises NonFiniteOutputError for NaN or infinity."""
         while self._start < len(self._pcm):
             rows, length = self._group()
             stream = self._stream_of(rows)
@@ -152,7 +152,7 @@ class Scoring:
     def _add(self, first: int, nats: np.ndarray) -> None:
         """Add the nats (frames, channels) of the frames from `first` on."""
         if not np.isfinite(nats).all():
-            raise NonFiniteError(
+            raise NonFiniteOutputError(
                 "the model computes NaN or infinity for this recording, so its bits mean nothing: its weights are "
                 "damaged or overflow their precision. Use another checkpoint of the run."
             )

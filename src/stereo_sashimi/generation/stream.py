@@ -48,11 +48,7 @@ class Stream:
         self.model, self.batch_size, self.spec = frozen, batch_size, frozen.spec
         self.engine: Engine = chosen(frozen, batch_size)
         self._uniforms = self._random(range(batch_size))
-        weights = next(frozen.parameters())
-        nothing = weights.new_zeros(batch_size * frozen.n_sequences, 1, frozen.backbone.width)
-        self.engine.restore(EngineState(frozen.initial_state(batch_size), nothing))
-        # By the engine itself, so that where a track begins has the engine's own bits.
-        self.engine.step(frozen.start_codes(batch_size))
+        self.engine.rewind()
 
     @property
     def device(self) -> torch.device:

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from stereo_sashimi.audio.io import write_pcm
-from stereo_sashimi.generation.engines.engine import NonFiniteError
+from stereo_sashimi.generation.engines.engine import NonFiniteOutputError
 from stereo_sashimi.generation.sampling import blocks
 from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask
@@ -63,7 +63,7 @@ class SampleLogger(Callback):
                         # There are seconds left, and the checkpoint comes after this.
                         return
                     parts.append(block.pcm)
-        except NonFiniteError as error:
+        except NonFiniteOutputError as error:
             # What becomes of such a run is for train.on_nan to say.
             log.warning("No sample is drawn at step %d: %s", step, error)
             return

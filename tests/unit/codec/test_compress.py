@@ -80,9 +80,9 @@ def test_a_part_decodes_alone(stereo, monkeypatch):
     asked = []
     original = compress._decode_group
 
-    def watched(machine, header, segments, group, on_frames):
+    def watched(coder, header, segments, group, on_frames):
         asked.extend(group)
-        return original(machine, header, segments, group, on_frames)
+        return original(coder, header, segments, group, on_frames)
 
     monkeypatch.setattr(compress, "_decode_group", watched)
     assert np.array_equal(decode(stereo, data, first=95, frames=50), pcm[95:145])
@@ -149,30 +149,30 @@ def test_another_model_is_refused(stereo):
 def test_a_machine_that_computes_otherwise_is_refused(stereo, monkeypatch):
     data = encode(stereo, music(100, stereo.spec))
     monkeypatch.setattr(compress, "_decode_group", None)
-    monkeypatch.setattr(compress, "probe", lambda machine: "0" * 32)
+    monkeypatch.setattr(compress, "probe", lambda coder: "0" * 32)
     with pytest.raises(CodecError, match="cannot be decoded here"):
         decode(stereo, data)
 
 
 def test_the_probe_sees_the_last_digit_of_the_weights(stereo):
-    machine = compress.machine_for(stereo, 2)
-    first = compress.probe(machine)
-    assert compress.probe(compress.machine_for(stereo, 5)) == first
-    weights = machine.packed.weights
+    coder = compress.coder_for(stereo, 2)
+    first = compress.probe(coder)
+    assert compress.probe(compress.coder_for(stereo, 5)) == first
+    weights = coder.engine.program.weights
     weights[:] = np.nextafter(weights, 2 * weights)
-    assert compress.probe(machine) != first
+    assert compress.probe(coder) != first
 
 
 def test_a_wrong_decoder_is_noticed(stereo, monkeypatch):
     """An encoder that verifies does not write what would not come back."""
-    original = compress.Lanes.decode
+    original = compress.BatchCoder.decode
 
     def wrong(self, words, lengths, on_frames=None):
         out = original(self, words, lengths, on_frames)
         out[0][0, 0] ^= 1
         return out
 
-    monkeypatch.setattr(compress.Lanes, "decode", wrong)
+    monkeypatch.setattr(compress.BatchCoder, "decode", wrong)
     with pytest.raises(CodecError, match="does not decode to itself"):
         encode(stereo, music(100, stereo.spec))
     data = encode(stereo, music(100, stereo.spec), verify=False)
@@ -189,7 +189,7 @@ def test_a_payload_that_no_encoder_wrote_is_no_crash(stereo):
 
 
 def test_the_range_coder_takes_integers_as_they_are():
-    """What `lanes.py` relies on: cell j of weights that sum to 2**24 - 256 has the probability (1 + w_j) / 2**24."""
+    """`FAMILY`: cell j of weights that sum to 2**24 - 256 has the probability (1 + w_j) / 2**24."""
     weights = np.zeros((1, CELLS), np.float32)
     weights[0, 3], weights[0, 200] = 2**23 - 256, 2**23
     encoder = constriction.stream.queue.RangeEncoder()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo_sashimi.codec import quantized_pmf as masses
-from stereo_sashimi.codec.coding import machine_for
+from stereo_sashimi.codec.coding import coder_for
 from stereo_sashimi.codec.quantized_pmf import CELLS, FREE
 from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.generation.stream import Stream
@@ -18,7 +18,7 @@ from stereo_sashimi.generation.stream import Stream
 
 def counts_of(values) -> np.ndarray:
     counts = np.empty(CELLS, np.float32)
-    masses._integers(np.array(values, np.float64), counts)
+    masses.integers(np.array(values, np.float64), counts)
     return counts
 
 
@@ -30,7 +30,7 @@ def check_rule(counts: np.ndarray) -> None:
 
 def logistics(params: torch.Tensor, levels: int, start: int, step: int) -> np.ndarray:
     out = np.empty(CELLS)
-    masses._mixture_masses(params.float().numpy(), len(params) // 3, levels, start, step, out)
+    masses.mixture_masses(params.float().numpy(), len(params) // 3, levels, start, step, out)
     return out
 
 
@@ -104,9 +104,10 @@ def test_code_length_is_that_of_the_likelihood(case):
     frames = 12 if "16-categorical" in case else 200
     # Drawn from the model: what it holds for impossible costs less than it says, as no integer is 0.
     (drawn,) = Stream(model, 1, "reference").generate(frames, frames_at_once=frames)
-    machine, codes = machine_for(model, 1), drawn.codes
-    ((weights, cells),) = machine._weigh(machine._rows_of([codes[0].numpy()], frames))
-    chosen = np.take_along_axis(weights.reshape(-1, CELLS), cells.reshape(-1, 1), 1).astype(np.float64)
-    bits = -np.log2((chosen + 1) / 2**24).sum()
+    coder, codes = coder_for(model, 1), drawn.codes
+    bits = 0.0
+    for ((weights, cells),) in coder.weigh([codes[0].numpy()]):
+        chosen = np.take_along_axis(weights, cells[:, None], 1).astype(np.float64)
+        bits -= np.log2((chosen + 1) / 2**24).sum()
     expected = -model.log_prob(codes).double().sum().item() / math.log(2)
     assert bits == pytest.approx(expected, rel=2e-3)

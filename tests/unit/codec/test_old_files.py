@@ -13,7 +13,7 @@ from old_files import FILES, FOLDER, tune
 
 import stereo_sashimi
 from stereo_sashimi.codec.batch_coder import FAMILY
-from stereo_sashimi.codec.coding import machine_for
+from stereo_sashimi.codec.coding import coder_for
 from stereo_sashimi.codec.container import CONSTANT, MODEL, RAW, CodecError, read_header, unpack
 from stereo_sashimi.codec.probe import probe, recording
 from stereo_sashimi.generation.engines.compiled import compiled_engine as compiled
@@ -65,12 +65,13 @@ def test_the_looks_of_a_model_do_not_matter(name, monkeypatch):
 
     def packed_otherwise(model):
         packed = pack(model)
-        return packed._replace(weights=np.append(packed.weights, np.ones(32, np.float32)), size=packed.size + 64)
+        wider = np.append(packed.program.weights, np.ones(32, np.float32))
+        return packed._replace(program=packed.program._replace(weights=wider), row_size=packed.row_size + 64)
 
     monkeypatch.setattr(compiled, "pack", packed_otherwise)
     assert model.config.to_plain()["novelty"] == 3
     assert weights.fingerprint(model) == header.weights
-    assert probe(machine_for(model, 1)) == header.probe
+    assert probe(coder_for(model, 1)) == header.probe
     assert digest(stereo_sashimi.decode(model, data)) == SHA256[name]
 
 
@@ -86,7 +87,7 @@ def test_the_weights_are_named_as_documented():
 
 def test_the_range_coder_is_as_documented():
     """docs/codec.md has these lines, for those who write a decoder without constriction."""
-    (block,) = machine_for(opened("stereo-16-separate")[0], 1).weigh([recording(opened("stereo-16-separate")[0].spec)])
+    (block,) = coder_for(opened("stereo-16-separate")[0], 1).weigh([recording(opened("stereo-16-separate")[0].spec)])
     counts, cells = block[0]
     coder = constriction.stream.queue.RangeEncoder()
     coder.encode(cells, FAMILY, counts)

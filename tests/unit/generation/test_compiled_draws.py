@@ -8,21 +8,18 @@ from hypothesis import strategies as st
 from stereo_sashimi.distributions import categorical
 from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.engines.compiled.draw_categorical import categorical as draw_categorical
-from stereo_sashimi.generation.engines.compiled.draw_logistic_mixture import mixture as draw_mixture
-from stereo_sashimi.generation.engines.compiled.pack_head import NEVER
-from stereo_sashimi.generation.engines.compiled.sampling_numbers import numbers
-from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
+from stereo_sashimi.generation.engines.compiled import draw
+from stereo_sashimi.generation.engines.compiled.pack import NO_CODE
+from stereo_sashimi.generation.engines.compiled.program import padded, sampling_of
 
 UNIFORM = st.sampled_from([0.0, 2.0**-53, 0.5, 1 - 2.0**-53]) | st.floats(0, 1, exclude_max=True)
 TEMPERATURE = st.sampled_from([0.0, 1e-6, 0.3, 1.0, 5.0])
 
 
 def from_logits(logits: np.ndarray, uniform: float, sampler: Sampler) -> tuple[int, float]:
-    groups = -(-len(logits) // (2 * SIMD_WIDTH)) * 2
-    memory = np.full(2 * groups * SIMD_WIDTH, NEVER, np.float32)
-    memory[: len(logits)] = logits
-    return draw_categorical(memory, 0, groups * SIMD_WIDTH, groups, len(logits), uniform, numbers(sampler))
+    vectors, masses = np.full((2, padded(len(logits))), NO_CODE, np.float32)
+    vectors[: len(logits)] = logits
+    return draw.categorical(vectors, masses, len(logits), uniform, sampling_of(sampler))
 
 
 @settings(max_examples=100, deadline=None)
@@ -72,7 +69,7 @@ def test_mixture(seed, n_levels, spread, uniforms, temperatures):
     k = 5
     params = (np.random.default_rng(seed).normal(size=3 * k) * spread).astype(np.float32)
     sampler = Sampler(mixture_temperature=temperatures[0], scale_temperature=temperatures[1])
-    code, log_prob = draw_mixture(params, k, n_levels, np.array(uniforms), numbers(sampler))
+    code, log_prob = draw.mixture(params, k, n_levels, np.array(uniforms), sampling_of(sampler))
     tensor = torch.from_numpy(params).double()
     expected = dml.sample(
         tensor,

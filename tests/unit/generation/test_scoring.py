@@ -10,7 +10,7 @@ from tiny_models import CASES, nats_of, noise, tiny
 
 from stereo_sashimi.audio.quantize import encode
 from stereo_sashimi.generation import stream as stream_module
-from stereo_sashimi.generation.engines.engine import NonFiniteError
+from stereo_sashimi.generation.engines.engine import NonFiniteOutputError
 from stereo_sashimi.generation.results import TrackScore
 from stereo_sashimi.generation.sampling import generate
 from stereo_sashimi.generation.scoring import Scoring, score
@@ -165,7 +165,7 @@ def test_numbers_that_mean_nothing_are_refused():
     model = tiny("stereo")
     with torch.no_grad():
         next(model.head.parameters()).fill_(math.nan)
-    with pytest.raises(NonFiniteError, match="NaN or infinity"):
+    with pytest.raises(NonFiniteOutputError, match="NaN or infinity"):
         score(model, noise(model))
 
 

@@ -6,7 +6,7 @@ from tiny_models import tiny
 
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation import stream as stream_module
-from stereo_sashimi.generation.engines.engine import NonFiniteError
+from stereo_sashimi.generation.engines.engine import NonFiniteOutputError
 from stereo_sashimi.generation.philox import UniformStreams
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
@@ -126,7 +126,7 @@ def test_a_model_that_overflows_is_not_drawn_from(model, dtype):
     with torch.no_grad():
         for table in model.embedding.tables:
             table.weight.fill_(torch.finfo(dtype).max / 2)
-    with pytest.raises(NonFiniteError, match="NaN or infinity"):
+    with pytest.raises(NonFiniteOutputError, match="NaN or infinity"):
         draw(Stream(model, 1), 9, [0])
 
 

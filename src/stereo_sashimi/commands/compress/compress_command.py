@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.codec import pcm_files as files
-from stereo_sashimi.codec.batch_coder import Lanes
+from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coding import check_model, decode, encode
 from stereo_sashimi.codec.container import MODES, Header, Segment, unpack
 from stereo_sashimi.commands.shared.check_keys import check_keys
@@ -129,7 +129,7 @@ def _output(cfg: DictConfig, source: Path, suffix: str, allowed: tuple[str, ...]
 
 def _load(cfg: DictConfig) -> LanguageModel:
     path = find_checkpoint(cfg.checkpoint, cfg.paths.runs)
-    if (waiting := Lanes.preparation()) is not None:
+    if (waiting := BatchCoder.preparation()) is not None:
         print(f"codec: {waiting}", flush=True)
     with offering(path):
         return load(path)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.engines.engine import Engine, EngineError, EngineState, Frames, check_finite
+from stereo_sashimi.generation.engines.engine import Engine, EngineError, EngineState, Frames, NonFiniteOutputError
 from stereo_sashimi.generation.engines.fused import fuse
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
@@ -234,8 +234,8 @@ class CudaGraphEngine(Engine):
 
     def _check_finite(self, log_prob: Tensor) -> None:
         # Tensors without numbers, as tests have them, cannot be looked into.
-        if not log_prob.is_meta:
-            check_finite(bool((log_prob.isfinite().all() & self._hidden.isfinite().all()).item()))
+        if not log_prob.is_meta and not (log_prob.isfinite().all() & self._hidden.isfinite().all()).item():
+            raise NonFiniteOutputError
 
     def _taken(self, rows: Tensor, n_frames: int) -> Tensor:
         """A copy of the first rows, (batch, n_frames, ..); the next block overwrites them."""

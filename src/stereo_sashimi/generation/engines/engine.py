@@ -1,7 +1,7 @@
 """Engine: what steps a frozen model through time and draws its frames, and the choice of one by name.
 
 `Stream` owns the model, the random numbers and the prompt; an engine owns the recurrence. All of them compute what
-`reference.py` computes. A new one is a subclass and a line in `ENGINES`.
+`ReferenceEngine` computes. A new one is a subclass and a line in `ENGINES`.
 """
 
 from abc import ABC, abstractmethod
@@ -23,22 +23,21 @@ ENGINES: dict[str, tuple[str, str]] = {
     "compiled": ("stereo_sashimi.generation.engines.compiled.compiled_engine", "CompiledEngine"),
 }
 
+NON_FINITE = (
+    "the model computes NaN or infinity, so nothing can be drawn from it: its weights are damaged or overflow their "
+    "precision. Use another checkpoint of the run, or train again with a smaller optimizer.lr."
+)
+
 
 class EngineError(ValueError):
     """An engine that was named cannot run this model here; the message says why and what to choose instead."""
 
 
-class NonFiniteError(ValueError):
-    """The model's features or log-probabilities are NaN or infinite; the message says so."""
+class NonFiniteOutputError(ValueError):
+    """The model's features or log-probabilities are NaN or infinite: what would be drawn from them means nothing."""
 
-
-def check_finite(finite: bool) -> None:
-    """Raise NonFiniteError unless `finite`: what would be drawn from such features means nothing."""
-    if not finite:
-        raise NonFiniteError(
-            "the model computes NaN or infinity, so nothing can be drawn from it: its weights are damaged or overflow "
-            "their precision. Use another checkpoint of the run, or train again with a smaller optimizer.lr."
-        )
+    def __init__(self, message: str = NON_FINITE) -> None:
+        super().__init__(message)
 
 
 class Frames(NamedTuple):
@@ -62,9 +61,11 @@ class EngineState(NamedTuple):
 
 
 class Engine(ABC):
-    """`batch_size` recurrences of one model, which share a phase. After construction, `restore` says where they stand.
+    """`batch_size` recurrences of one model, which share a phase. After construction call `restore` or `rewind`.
 
-    - `model`: frozen (`nn.freeze`), so its parameters never change.
+    Args:
+        model: frozen (`nn.freeze`), so its parameters never change.
+        batch_size: at least 1.
     """
 
     name: ClassVar[str]
@@ -83,8 +84,16 @@ class Engine(ABC):
 
     @classmethod
     def preparation(cls) -> str | None:
-        """What the first frame will have to wait for, in words, if it is something to know of."""
+        """One-time start-up work to announce, or None."""
         return None
+
+    @torch.no_grad()
+    def rewind(self) -> None:
+        """Go to the start of a track, by steps of this engine: so it has the engine's own bits."""
+        model, weights = self.model, next(self.model.parameters())
+        blank = weights.new_zeros(self.batch_size * model.n_sequences, 1, model.backbone.width)
+        self.restore(EngineState(model.initial_state(self.batch_size), blank))
+        self.step(model.start_codes(self.batch_size))
 
     @abstractmethod
     def step(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "rows length width"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.engines.engine import Engine, EngineState, Frames, check_finite
+from stereo_sashimi.generation.engines.engine import Engine, EngineState, Frames, NonFiniteOutputError
 from stereo_sashimi.models.language_model import LanguageModel
 
 
@@ -34,7 +34,7 @@ class ReferenceEngine(Engine):
         frames = []
         for numbers in uniforms.to(self._hidden.device).split(1, dim=1):
             codes, log_prob = self.model.sample(self._hidden, numbers, sampler)
-            check_finite(bool(log_prob.isfinite().all()))
+            _check_finite(log_prob)
             self._step(codes)
             frames.append((codes, log_prob))
         return Frames(*(torch.cat(parts, dim=1) for parts in zip(*frames, strict=True)))
@@ -50,6 +50,11 @@ class ReferenceEngine(Engine):
     def _step(self, codes: Tensor) -> Tensor:
         self._hidden, after = self.model(codes, self._backbone)
         assert after is not None
-        check_finite(bool(self._hidden.isfinite().all()))
+        _check_finite(self._hidden)
         self._backbone = after
         return self._hidden
+
+
+def _check_finite(x: Tensor) -> None:
+    if not x.isfinite().all():
+        raise NonFiniteOutputError

@@ -55,11 +55,11 @@ class _Cache(FunctionCache):
 
 @cache
 def _sources() -> str:
-    """A hash of all files of this package that import numba's vectors or are them."""
+    """A hash of all files of this package that the loops may be made of: those of this folder and their importers."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parents[2].rglob("*.py")):
         text = path.read_bytes()
-        if b"stereo_sashimi.ops.cpu.vector" in text or path.name == "vector.py":
+        if b"stereo_sashimi.ops.cpu." in text or path.parent == Path(__file__).parent:
             digest.update(text)
     return digest.hexdigest()
 

@@ -1,17 +1,13 @@
-"""Weights: all weights of a model in one flat float32 array, in the order in which `layers.py` reads them."""
+"""Weights: all weights of a model in one flat float32 array, in the order in which `step.py` reads them."""
 
 import mmap
 
 import numpy as np
 import torch
 
+from stereo_sashimi.generation.engines.compiled.program import padded
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.discretize import Discrete
-
-
-def padded(width: int) -> int:
-    """The next multiple of 2 SIMD_WIDTH."""
-    return -(-width // (2 * SIMD_WIDTH)) * 2 * SIMD_WIDTH
 
 
 class Weights:
@@ -59,20 +55,20 @@ class Weights:
         return at
 
     def ssm(self, ssm: Discrete, skip: np.ndarray) -> tuple[int, int]:
-        """D and a discretised state space model; also the number of its parts (`layers.advance`)."""
+        """D and a discretised state space model; also the number of its parts (`step.py`)."""
         fields = [ssm.delta, ssm.b, 2 * ssm.c]
         if ssm.left is not None and ssm.right is not None:
             fields += [ssm.left, 2 * ssm.right]
         parts: np.ndarray = torch.view_as_real(torch.stack(fields)).float().permute(0, 3, 1, 2).flatten(0, 1).numpy()
         parts = np.pad(parts, ((0, 0), (0, -parts.shape[1] % SIMD_WIDTH), (0, 0)))
         at = self.vectors(skip)
-        # (part, group, lane, mode) -> (group, mode, part, lane)
+        # (part, group, channel, mode) -> (group, mode, part, channel)
         n_parts, channels, modes = parts.shape
         self._append(parts.reshape(n_parts, channels // SIMD_WIDTH, SIMD_WIDTH, modes).transpose(1, 3, 0, 2).ravel())
         return at, n_parts
 
     def _tiles(self, groups: np.ndarray, width: int) -> int:
-        """(group, lane, input) in tiles of `width` groups, inputs outside."""
+        """(group, output, input) in tiles of `width` groups, inputs outside."""
         at = self._size
         for g in range(0, len(groups), width):
             tile = groups[g : g + width]

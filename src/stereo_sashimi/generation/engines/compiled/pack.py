@@ -1,0 +1,219 @@
+"""pack: a frozen model as the `Program` that `draw.py` and `step.py` run, one operation after the other.
+
+Where a group of `pool` frames lies side by side (in front of a DownPool, behind an UpPool), frames come first and
+channels second, other than in the checkpoint.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from stereo_sashimi.generation.engines.compiled.packed_weights import Weights
+from stereo_sashimi.generation.engines.compiled.program import (
+    ADD,
+    ADVANCE,
+    COPY,
+    DENSE,
+    GATED,
+    GELU,
+    NORM,
+    OPERATION,
+    PLUS,
+    Head,
+    Operation,
+    Program,
+    padded,
+)
+from stereo_sashimi.generation.engines.compiled.row_state import Slot
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.nn.feedforward import FeedForward
+from stereo_sashimi.nn.heads.categorical_head import CategoricalHead, FrameMixer
+from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
+from stereo_sashimi.nn.module import StatefulModule
+from stereo_sashimi.nn.norm import EPSILON
+from stereo_sashimi.nn.pooling import DownPool, UpPool
+from stereo_sashimi.nn.residual import Residual
+from stereo_sashimi.nn.s4 import S4
+from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
+
+# Bias of the logits that fill the last vector up: low enough for no mass, high enough that differences stay finite.
+NO_CODE = -1e30
+
+
+class Packed(NamedTuple):
+    """A model's program, the numbers of a row, and the `slots` of its modules in the order of `Sashimi.schedule`."""
+
+    program: Program
+    row_size: int
+    slots: tuple[Slot | None, ...]
+
+
+def pack(model: LanguageModel) -> Packed:
+    """The program of a frozen model in float32 on the CPU."""
+    return _Packer(model).packed
+
+
+class _Packer:
+    def __init__(self, model: LanguageModel) -> None:
+        self.weights, self.row_size = Weights(), 0
+        self.operations: list[Operation] = []
+        self.slots: dict[int, Slot] = {}
+        backbone, embedding = model.backbone, model.embedding
+        hidden = self.vector(backbone.width)
+        assert hidden == 0, "the features are at the beginning"
+        tables = np.stack([_numbers(table.weight) for table in embedding.tables])
+        x = embedded = self.vector(len(tables) * embedding.d_model)
+        if isinstance(embedding.mix, nn.Linear):
+            y = self.vector(backbone.width)
+            self.operations.append(self.dense(embedding.mix, x, y))
+            x = y
+        x = self.backbone(model, x)
+        self.norm(backbone.norm, x, hidden, backbone.width, 1)
+        head = self.head(model)
+        program = Program(
+            _array(self.operations), self.weights.flat(), tables, embedding.merge == "sum", embedded, head
+        )
+        self.packed = Packed(program, self.row_size, tuple(self.slots.get(id(s.module)) for s in backbone.schedule()))
+
+    def vector(self, width: int) -> int:
+        """Room for a new vector."""
+        at, self.row_size = self.row_size, self.row_size + padded(width)
+        return at
+
+    def backbone(self, model: LanguageModel, x: int) -> int:
+        """The operations of `Sashimi.schedule`; where the output is."""
+        signals = [x]
+        for step in model.backbone.schedule():
+            module, stride = step.module, step.stride
+            if isinstance(module, DownPool):
+                x = self.down(module, x, stride // module.pool)
+            elif isinstance(module, UpPool):
+                x = self.up(module, x, stride // module.pool, step.width)
+            else:
+                # A block works in place, and what was kept must stay.
+                x = self.copy(x, step.width, stride) if x in signals else x
+                self.block(module, x, step.width, stride)
+            if step.add:
+                rate = stride // module.pool if isinstance(module, UpPool) else stride
+                groups = padded(step.width) // SIMD_WIDTH
+                self.operations.append(Operation(PLUS, rate, signals.pop(), x, groups=groups))
+            if step.keep:
+                signals.append(x)
+        return x
+
+    def copy(self, x: int, width: int, stride: int, **pool: int) -> int:
+        """A copy of x in a new vector."""
+        y = self.vector(width)
+        self.operations.append(Operation(COPY, stride, x, y, groups=padded(width) // SIMD_WIDTH, **pool))
+        return y
+
+    def linear(self, weight: np.ndarray, bias: np.ndarray, x: int, y: int, fill: float = 0.0) -> Operation:
+        """A linear map of x to y at every frame; outputs that fill up the last vectors are `fill`."""
+        at, groups = self.weights.dense(weight, bias, fill), padded(len(weight)) // SIMD_WIDTH
+        return Operation(DENSE, 1, x, y, at, weight.shape[1], groups)
+
+    def dense(self, linear: Any, x: int, y: int, fill: float = 0.0) -> Operation:
+        """`nn.Linear`, as `linear`."""
+        return self.linear(_numbers(linear.weight), _numbers(linear.bias), x, y, fill)
+
+    def norm(self, norm: nn.Module, x: int, y: int, width: int, stride: int) -> None:
+        """`nn.LayerNorm` or `ScalarNorm`."""
+        one = np.ones(width, np.float32)
+        if isinstance(norm, nn.LayerNorm):
+            scale, shift, bias, epsilon = _numbers(norm.weight), 0 * one, _numbers(norm.bias), norm.eps
+        else:
+            m, s = _numbers(norm.m), _numbers(norm.s)
+            scale, shift, bias, epsilon = s * one, s * m * one, 0 * one, EPSILON
+        at = self.weights.vectors(scale, shift, bias, one)
+        self.operations.append(Operation(NORM, stride, x, y, at, width, epsilon=epsilon))
+
+    def block(self, block: StatefulModule, x: int, width: int, stride: int) -> None:
+        """x += layer(norm(x))."""
+        assert isinstance(block, Residual)
+        layer, y = block.layer, self.vector(width)
+        self.norm(block.norm, x, y, width, stride)
+        if isinstance(layer, FeedForward):
+            inner = self.vector(layer.input.out_features)
+            self.operations.append(self.dense(layer.input, y, inner)._replace(stride=stride, finish=GELU))
+            self.operations.append(self.dense(layer.output, inner, x)._replace(stride=stride, finish=ADD))
+            return
+        assert isinstance(layer, S4)
+        ssm = layer.ssm.discretize()
+        at, parts = self.weights.ssm(ssm, _numbers(layer.D))
+        modes, groups = ssm.delta.shape[1], -(-width // SIMD_WIDTH)
+        state, z = self.vector(groups * SIMD_WIDTH * (1 + 2 * modes)), self.vector(width)
+        self.slots[id(block)] = Slot("ssm", state, width, modes)
+        advance = Operation(ADVANCE, stride, y, z, at, groups=groups, modes=modes, parts=parts, state=state)
+        at = self.weights.gated(_numbers(layer.output.weight), _numbers(layer.output.bias))
+        self.operations += [advance, Operation(GATED, stride, z, x, at, width, groups)]
+
+    def down(self, pool: DownPool, x: int, stride: int) -> int:
+        """Keep x with the frames that wait; behind the last one of a group, map all of them."""
+        step = padded(pool.d_model)
+        group = self.vector(pool.pool * step)
+        self.slots[id(pool)] = Slot("down", group, pool.d_model, pool=pool.pool, stride=stride)
+        keep = Operation(COPY, stride, x, group, groups=step // SIMD_WIDTH, pool=pool.pool, y_step=step)
+        weight = _numbers(pool.linear.weight)
+        weight = weight.reshape(-1, pool.d_model, pool.pool).swapaxes(1, 2)
+        weight = np.pad(weight, ((0, 0), (0, 0), (0, step - pool.d_model))).reshape(len(weight), -1)
+        y = self.vector(len(weight))
+        linear = self.linear(weight, _numbers(pool.linear.bias), group, y)
+        self.operations += [keep, linear._replace(stride=stride * pool.pool)]
+        return y
+
+    def up(self, pool: UpPool, low: int, stride: int, width: int) -> int:
+        """The next frame that waits; behind the last one, make the next group of `low`."""
+        step = padded(width)
+        pending = self.vector(pool.pool * step)
+        self.slots[id(pool)] = Slot("up", pending, width, pool=pool.pool, stride=stride)
+        x = self.copy(pending, width, stride, pool=pool.pool, x_step=step)
+
+        def by_frame(rows: np.ndarray) -> np.ndarray:
+            """(width pool, ..) -> (pool padded, ..)"""
+            rows = rows.reshape(width, pool.pool, -1).swapaxes(0, 1)
+            return np.pad(rows, ((0, 0), (0, step - width), (0, 0))).reshape(pool.pool * step, -1)
+
+        weight, bias = by_frame(_numbers(pool.linear.weight)), by_frame(_numbers(pool.linear.bias))[:, 0]
+        self.operations.append(self.linear(weight, bias, low, pending)._replace(stride=stride * pool.pool))
+        return x
+
+    def head(self, model: LanguageModel) -> Head:
+        """The head of one sequence."""
+        head, width, hidden = model.head, model.backbone.width, 0
+        coupled = head.n_coupled > 0
+        parameters, masses, n_mixtures = self.vector(head.d_output), 0, 0
+        coupling, outer, tables = [], [], []
+        if isinstance(head, CategoricalHead):
+            masses, z, inner = self.vector(head.d_output), self.vector(width), self.vector(width)
+            for mixer in head.mixers:
+                assert isinstance(mixer, FrameMixer)
+                coupling.append(self.dense(mixer.inner, hidden, inner))
+                outer.append(self.dense(mixer.outer, inner, z)._replace(finish=ADD))
+                tables += [_numbers(table.weight) for table in mixer.tables]
+            inputs = [hidden] + [z if coupled else hidden] * (head.n_channels - 1)
+            fill = NO_CODE
+        else:
+            assert isinstance(head, DMLHead)
+            n_mixtures, inner = head.n_mixtures, self.vector(head.n_coupled * head.n_mixtures)
+            coupling = [self.dense(coupler, hidden, inner) for coupler in head.couplers]
+            inputs, fill = [hidden] * head.n_channels, 0.0
+        linear = [self.dense(part, x, parameters, fill) for part, x in zip(head.channels, inputs, strict=True)]
+        return Head(
+            isinstance(head, CategoricalHead),
+            coupled,
+            *(head.n_levels, n_mixtures, parameters, masses),
+            *(_array(linear), _array(coupling), _array(outer)),
+            np.stack(tables) if tables else np.zeros((0, head.n_levels, width), np.float32),
+        )
+
+
+def _array(operations: Sequence[Operation]) -> np.ndarray:
+    return np.array(operations, OPERATION)
+
+
+def _numbers(tensor: Any) -> np.ndarray:
+    assert isinstance(tensor, Tensor)
+    numbers: np.ndarray = tensor.detach().numpy()
+    return numbers
