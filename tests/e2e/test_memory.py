@@ -5,10 +5,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from stereo_sashimi.commands import memory, memory_step
+from stereo_sashimi.commands import memory, memory_estimate
 from stereo_sashimi.commands.cli import main
-from stereo_sashimi.commands.memory_step import Load, estimate
-from stereo_sashimi.commands.memory_tracker import MemoryTracker
+from stereo_sashimi.commands.memory_estimate import Load, MemoryTracker, estimate
 from stereo_sashimi.models import SashimiConfig
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig
@@ -29,12 +28,12 @@ def config(channels: int = 2, bits: int = 8, head: str = "dml", **options) -> La
 @pytest.mark.parametrize(
     ("head", "channels", "bits", "backend"),
     [("dml", 1, 8, "krylov"), ("dml", 2, 16, "reference"), ("categorical", 2, 8, "reference"),
-     ("categorical", 2, 16, "krylov"), ("categorical", 1, 16, "krylov")],
+     ("categorical", 1, 16, "krylov")],
 )  # fmt: skip
 def test_a_step_without_data_counts_what_a_real_step_makes(monkeypatch, head, channels, bits, backend):
     load = Load(2, 300, backend=backend, ranks=head == "categorical")
     without = estimate(config(channels, bits, head), load)
-    monkeypatch.setattr(memory_step, "FakeTensorMode", nullcontext)
+    monkeypatch.setattr(memory_estimate, "FakeTensorMode", nullcontext)
     real = estimate(config(channels, bits, head), load)
     # Every op makes tensors of the same sizes; only which constants are kept between ops can differ.
     assert without.peak == pytest.approx(real.peak, rel=0.01)
@@ -52,14 +51,12 @@ def test_the_parts_are_the_peak(head):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("channels", "head"), [(1, "categorical"), (2, "dml")])
-def test_more_clips_and_longer_clips_take_more(head, channels):
-    model = config(channels, head=head)
-    small, wide, long = (estimate(model, Load(*size)).peak for size in ((2, 400), (4, 400), (2, 800)))
-    assert small < wide
-    assert small < long
+def test_more_clips_and_longer_clips_take_more():
+    small, wide, long, wider = (
+        estimate(config(), Load(*size)).peak for size in ((2, 400), (4, 400), (2, 800), (6, 400))
+    )
+    assert small < min(wide, long)
     # Activations grow in proportion to the batch: two clips more cost what two clips cost.
-    wider = estimate(model, Load(6, 400)).peak
     assert wider - wide == pytest.approx(wide - small, rel=0.05)
 
 
@@ -114,13 +111,13 @@ def test_what_it_cannot_tell_is_refused(load, message):
 
 def test_a_tracker_counts_a_storage_once_and_forgets_it():
     with MemoryTracker() as tracker:
-        with tracker.in_room("a"):
+        with tracker.in_part("a"):
             x = torch.zeros(100)
         y = x.view(10, 10)
         assert tracker.current == 448, "400 bytes in blocks of 64"
-        assert dict(tracker.by_room) == {"a": 448}
+        assert dict(tracker.by_part) == {"a": 448}
         tracker.move(x, "b")
-        assert tracker.by_room["b"] == 448
+        assert tracker.by_part["b"] == 448
         del x
         assert tracker.current == 448
         del y

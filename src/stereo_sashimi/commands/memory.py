@@ -1,17 +1,18 @@
 """How much memory a training run will take, before it runs: no data, no GPU and no memory are needed for the answer.
 
-The keys are in configs/memory.yaml, the method is in `memory_step.py`.
+The keys are in configs/memory.yaml, the method is in `memory_estimate.py`.
 """
 
-import os
+import resource
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, open_dict
 
-from stereo_sashimi.commands.memory_step import Estimate, Load, estimate
+from stereo_sashimi.commands.memory_estimate import Estimate, Load, estimate
 from stereo_sashimi.commands.shared.check_keys import check_keys
 from stereo_sashimi.commands.train.build import build_datamodule, build_model_config
 from stereo_sashimi.metrics.likelihood import check_metrics
@@ -35,19 +36,23 @@ def describe(cfg: DictConfig) -> tuple[LanguageModelConfig, Load]:
     with open_dict(cfg):
         cfg.dataset.sample_rate = cfg.dataset.sample_rate or 44100
         cfg.dataset.path = "" if "???" in str(cfg.dataset._get_node("path")) else cfg.dataset.path
-    datamodule = build_datamodule(cfg)
-    config = build_model_config(cfg, datamodule)
+    datamodule, trainer = build_datamodule(cfg), cfg.trainer
+    several = (
+        "ddp" in str(trainer.strategy) or trainer.num_nodes > 1 or str(trainer.devices) not in ("1", "auto", "[0]")
+    )
+    targets = [str(node.get("_target_")) for node in cfg.callbacks.values() if node is not None]
+    averages = any(target.endswith(("EMA", "WeightAveraging")) for target in targets)
     load = Load(
         batch_size=datamodule.batch_size,
         frames=datamodule.sample_len,
-        precision=str(cfg.trainer.precision),
+        precision=str(trainer.precision),
         backend=cfg.backend.name,
         ranks=bool(check_metrics(list(cfg.task.metrics))),
-        copies=int(_several(cfg)) + int(_averages(cfg)),
-        cuda=_cuda(cfg),
+        copies=int(several) + int(averages),
+        cuda=trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available()),
         activation_checkpointing=cfg.activation_checkpointing,
     )
-    return config, load
+    return build_model_config(cfg, datamodule), load
 
 
 def total_bytes(found: Estimate, load: Load, process: int) -> int:
@@ -63,11 +68,6 @@ def process_bytes() -> int:
     optimizer = torch.optim.AdamW(model.parameters())
     model.log_prob(torch.zeros(1, 64, 1, dtype=torch.int64)).mean().backward()
     optimizer.step()
-    statm = Path("/proc/self/statm")
-    if statm.is_file():
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    import resource
-
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -85,92 +85,68 @@ def available_bytes(cuda: bool) -> int | None:
 
 def report(config: LanguageModelConfig, load: Load, found: Estimate, process: int, available: int | None) -> str:
     """The table that the command prints, in MiB."""
-    spec = config.spec
+    device = "cuda" if load.cuda else "cpu"
+    rows = {name: found.parts[name] for name in SETS if name in found.parts} | found.parts | {"tensors": found.peak}
+    if not load.cuda:
+        rows["allocator, about"] = int(HEAP * found.peak)
+    rows["CUDA context, about" if load.cuda else "process"] = process
+    rows["total"] = total_bytes(found, load, process)
+    if available is not None:
+        rows["available"] = available
     lines = [
-        f"step      {load.batch_size} clips x {load.frames:,} frames x {spec.n_channels} channels, {load.precision}, "
-        f"{'cuda' if load.cuda else 'cpu'}{', activation checkpointing' if load.activation_checkpointing else ''}",
+        f"step      {load.batch_size} clips x {load.frames:,} frames x {config.spec.n_channels} channels, "
+        f"{load.precision}, {device}{', activation checkpointing' if load.activation_checkpointing else ''}",
         f"model     {found.parameters / 1e6:.2f} M parameters, decoder {config.decoder.kind}, "
         f"encoder.merge {config.encoder.merge}",
         f"peak      in {found.phase}",
         "",
     ]
-
-    def row(name: str, size: int) -> str:
-        return f"{name:<24}{size / MIB:>12,.1f} MiB"
-
-    lines += [row(name, found.parts[name]) for name in SETS if found.parts.get(name)]
-    lines += [row(name, size) for name, size in found.parts.items() if name not in SETS]
-    lines += ["", row("tensors", found.peak)]
-    lines += [] if load.cuda else [row("allocator, about", int(HEAP * found.peak))]
-    lines.append(row("CUDA context, about" if load.cuda else "process", process))
-    lines.append(row("total", total_bytes(found, load, process)))
-    lines.append(row("available", available) if available is not None else "available unknown; give it: available=GIB")
-    return "\n".join(lines)
+    for name, size in rows.items():
+        lines += [""] if name == "tensors" else []
+        lines.append(f"{name:<24}{size / MIB:>12,.1f} MiB")
+    return "\n".join(lines + ([] if available is not None else ["available unknown; give it: available=GIB"]))
 
 
 def remedy(config: LanguageModelConfig, load: Load, process: int, available: int) -> str:
     """Overrides under which the run fits, each one tried; else what could be changed besides."""
-
-    def fits(load: Load) -> bool:
-        return total_bytes(estimate(config, load), load, process) <= available
-
-    # Smaller batches cost least, then computing activations twice, and shorter clips are another training.
-    for twice in (load.activation_checkpointing, True):
-        tried = replace(load, activation_checkpointing=twice)
-        while not (fit := fits(tried)) and tried.batch_size > 1:
-            tried = replace(tried, batch_size=tried.batch_size // 2)
-        if fit:
-            break
-    while not fit and tried.frames > SHORTEST:
-        tried = replace(tried, frames=max(SHORTEST, tried.frames // 2))
-        fit = fits(tried)
-    if fit:
+    for tried in _smaller(load):
+        if total_bytes(estimate(config, tried), tried, process) > available:
+            continue
         # The same number of clips behind a step as before.
         accumulate = -(-load.batch_size // tried.batch_size)
         words = [f"loader.batch_size={tried.batch_size}"] if tried.batch_size != load.batch_size else []
         words += [f"trainer.accumulate_grad_batches={accumulate}"] if accumulate > 1 else []
-        words += (
-            ["activation_checkpointing=true"] if tried.activation_checkpointing != load.activation_checkpointing else []
-        )
+        if tried.activation_checkpointing != load.activation_checkpointing:
+            words.append("activation_checkpointing=true")
         words += [f"dataset.sample_len={tried.frames}"] if tried.frames != load.frames else []
         return f"fits with {' '.join(words)}"
     ideas = ["a smaller model.d_model or model.n_layers"]
     ideas += ["decoder=dml"] if config.decoder.kind == "categorical" else []
     ideas += ["encoder.merge=sum"] if config.encoder.merge == "concat" and config.spec.n_channels > 1 else []
-    return f"even one clip of {tried.frames} frames does not fit; try {', '.join(ideas)}"
+    return f"even one clip of {min(load.frames, SHORTEST)} frames does not fit; try {', '.join(ideas)}"
 
 
-def _several(cfg: DictConfig) -> bool:
-    devices = cfg.trainer.devices
-    return "ddp" in str(cfg.trainer.strategy) or cfg.trainer.num_nodes > 1 or str(devices) not in ("1", "auto", "[0]")
-
-
-def _averages(cfg: DictConfig) -> bool:
-    targets = [str(node.get("_target_")) for node in cfg.callbacks.values() if node is not None]
-    return any(target.endswith(("EMA", "WeightAveraging")) for target in targets)
-
-
-def _cuda(cfg: DictConfig) -> bool:
-    accelerator = cfg.trainer.accelerator
-    return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-
-
-def _bytes(gib: object) -> int:
-    if isinstance(gib, bool) or not isinstance(gib, int | float) or not gib > 0:
-        raise ValueError(f"available must be a number of GiB above 0, as available=80; got {gib!r}.")
-    return int(gib * GIB)
+def _smaller(load: Load) -> Iterator[Load]:
+    """Smaller batches cost least, then computing activations twice; shorter clips are another training."""
+    for checkpointing in dict.fromkeys((load.activation_checkpointing, True)):
+        yield (tried := replace(load, activation_checkpointing=checkpointing))
+        while tried.batch_size > 1:
+            yield (tried := replace(tried, batch_size=tried.batch_size // 2))
+    while tried.frames > SHORTEST:
+        yield (tried := replace(tried, frames=max(SHORTEST, tried.frames // 2)))
 
 
 def run(cfg: DictConfig) -> None:
     """Print the estimate; exit with 1 if it does not fit."""
     with open_dict(cfg):
         gib = cfg.pop("available")
-    given = None if gib is None else _bytes(gib)
+    if gib is not None and (isinstance(gib, bool) or not isinstance(gib, int | float) or not gib > 0):
+        raise ValueError(f"available must be a number of GiB above 0, as available=80; got {gib!r}.")
     config, load = describe(cfg)
     # A CUDA context with the libraries' kernels lies outside of PyTorch's allocator.
     process = GIB // 2 if load.cuda else process_bytes()
     found = estimate(config, load)
-    available = given if given is not None else available_bytes(load.cuda)
+    available = int(gib * GIB) if gib is not None else available_bytes(load.cuda)
     print(report(config, load, found, process, available))
     if available is None:
         return
