@@ -12,7 +12,7 @@ import torch
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands import doctor
 from stereo_sashimi.commands.cli import main
-from stereo_sashimi.commands.doctor_data import examine
+from stereo_sashimi.commands.doctor_data import Findings, check_data
 from stereo_sashimi.commands.train import build
 
 FRAMES = 600
@@ -35,6 +35,13 @@ def quick_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without KeOps, which compiles for seconds where it was never used."""
     kernels = {name: kernel for name, kernel in doctor.KERNELS.items() if name != "keops"}
     monkeypatch.setattr(doctor, "KERNELS", kernels)
+
+
+def examine(folder: Path, quick: bool) -> tuple[list[str], list[str]]:
+    """Facts and problems of a folder."""
+    found = Findings()
+    check_data(found, folder, quick)
+    return found.lines, found.problems
 
 
 def used(facts: list[str]) -> list[str]:
@@ -61,33 +68,21 @@ def test_a_good_folder(composed, folder):
     assert trainable(composed, used(facts)).d_input == 2
 
 
-def mixed_rates(folder: Path) -> None:
-    write_pcm(folder / "other.wav", noise(), 22050)
-
-
-def wide(folder: Path) -> None:
-    soundfile.write(folder / "wide.wav", noise(), 44100, subtype="PCM_24")
-
-
-def one_mono(folder: Path) -> None:
-    write_pcm(folder / "voice.wav", noise(1), 44100)
-
-
 @pytest.mark.parametrize(
-    ("change", "word", "without"),
+    ("channels", "rate", "subtype", "word"),
     [
-        (mixed_rates, "dataset.sample_rate=44100", "dataset.sample_rate"),
-        (wide, "dataset.requantize=true", "dataset.requantize"),
-        (one_mono, "dataset.upmix=true", "dataset.upmix"),
+        (2, 22050, "PCM_16", "dataset.sample_rate=44100"),
+        (2, 44100, "PCM_24", "dataset.requantize=true"),
+        (1, 44100, "PCM_16", "dataset.upmix=true"),
     ],
 )
-def test_what_needs_an_override_gets_it(composed, folder, change, word, without):
-    change(folder)
+def test_what_needs_an_override_gets_it(composed, folder, channels, rate, subtype, word):
+    soundfile.write(folder / "other.wav", noise(channels), rate, subtype=subtype)
     facts, problems = examine(folder, quick=False)
     assert problems == []
     assert word in used(facts)
     trainable(composed, used(facts))
-    with pytest.raises(ValueError, match=without):
+    with pytest.raises(ValueError, match=word.partition("=")[0]):
         trainable(composed, [other for other in used(facts) if other != word])
 
 
@@ -104,47 +99,30 @@ def test_folders_of_any_name_can_be_typed(composed, tmp_path, name):
     assert trainable(composed, used(facts)).folder == folder
 
 
-def not_finite(folder: Path) -> None:
+def not_finite(path: Path) -> None:
     samples = noise().astype(np.float32) / 32768
     samples[7] = np.nan
-    soundfile.write(folder / "bad.wav", samples, 44100, subtype="FLOAT")
+    soundfile.write(path, samples, 44100, subtype="FLOAT")
 
 
-def zero_bytes(folder: Path) -> None:
-    (folder / "bad.wav").write_bytes(b"")
-
-
-def no_frames(folder: Path) -> None:
-    soundfile.write(folder / "bad.wav", np.zeros((0, 2), np.int16), 44100)
-
-
-def not_audio(folder: Path) -> None:
-    (folder / "bad.wav").write_text("hello, this is text")
-
-
-def cut_short(folder: Path) -> None:
-    write_pcm(folder / "bad.wav", noise(), 44100)
-    path = folder / "bad.wav"
+def cut_short(path: Path) -> None:
+    write_pcm(path, noise(), 44100)
     path.write_bytes(path.read_bytes()[:-300])
-
-
-def surround(folder: Path) -> None:
-    soundfile.write(folder / "bad.wav", noise(6), 44100)
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (not_finite, "NaN or infinity in frame 7"),
-        (zero_bytes, "the file is empty"),
-        (no_frames, "no frames"),
-        (not_audio, "not an audio file"),
+        (Path.touch, "the file is empty"),
+        (lambda path: soundfile.write(path, np.zeros((0, 2), np.int16), 44100), "no frames"),
+        (lambda path: path.write_text("hello, this is text"), "not an audio file"),
         (cut_short, "ends early"),
-        (surround, "more than 2 channels"),
+        (lambda path: soundfile.write(path, noise(6), 44100), "more than 2 channels"),
     ],
 )
 def test_a_bad_file_is_one_problem_that_names_it(folder, spoil, words):
-    spoil(folder)
+    spoil(folder / "bad.wav")
     _, problems = examine(folder, quick=False)
     (problem,) = problems
     assert "bad.wav" in problem
@@ -153,7 +131,7 @@ def test_a_bad_file_is_one_problem_that_names_it(folder, spoil, words):
 
 
 def test_quick_reads_headers_only(folder):
-    not_finite(folder)
+    not_finite(folder / "bad.wav")
     assert examine(folder, quick=True)[1] == []
 
 
@@ -183,7 +161,7 @@ def test_the_command_on_a_good_and_on_a_bad_folder(folder, capsys):
     assert "\x1b" not in out
     for word in ("torch", "backend krylov, cpu: runs", "backend reference, cpu: runs", "audio .flac"):
         assert word in out
-    zero_bytes(folder)
+    (folder / "bad.wav").touch()
     with pytest.raises(SystemExit) as stopped:
         main("doctor", [f"data={folder}", "quick=true"])
     assert stopped.value.code == 1
@@ -202,7 +180,7 @@ def test_a_backend_that_computes_something_else_is_found(monkeypatch):
     monkeypatch.setattr(
         doctor, "KERNELS", {"reference": right, "krylov": lambda ssm, length, dtype: right(ssm, length, dtype) * 1.001}
     )
-    found = doctor.Findings()
+    found = Findings()
     doctor.check_backends(found)
     assert any("krylov, cpu computes wrong kernels" in problem for problem in found.problems)
 
@@ -220,7 +198,7 @@ def test_a_backend_that_fails_is_a_problem_only_if_auto_takes_it(monkeypatch):
             kernels = {"reference": right, "auto": right, "cuda_only": broken}
             monkeypatch.setattr(doctor, "resolve", lambda backend: backend)
         monkeypatch.setattr(doctor, "KERNELS", kernels)
-        found = doctor.Findings()
+        found = Findings()
         doctor.check_backends(found)
         assert any("does not run (no such kernel image)" in line for line in found.lines)
         assert len(found.problems) == count

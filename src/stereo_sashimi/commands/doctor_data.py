@@ -2,8 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,49 +18,70 @@ TRAIN_PERCENTAGE = 0.88
 LISTED = 10
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a whole file holds: its largest magnitude (0 to 32768), and the share of values at full scale."""
+@dataclass
+class Findings:
+    """Lines to print, and the problems that keep training from running, each with what to do."""
 
-    peak: int
-    clipped: float
+    lines: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def say(self, name: str, text: str) -> None:
+        """One fact."""
+        self.lines.append(f"{name:<22}{text}")
 
 
-def examine(folder: Path, quick: bool) -> tuple[list[str], list[str]]:
-    """Facts about a folder and problems that keep it from being trained on, one line each.
-
-    Every header is read, and without `quick` every sample. Nothing is changed.
-    """
+def check_data(found: Findings, folder: Path, quick: bool) -> None:
+    """Read every header in a folder, and without `quick` every sample."""
     if not folder.is_dir():
-        return [], [f"there is no folder {folder}: give a folder of audio files, data=FOLDER."]
-    files = find_audio(folder)
-    infos: list[AudioInfo] = []
-    contents: dict[Path, Content] = {}
-    problems: list[str] = []
+        found.problems.append(f"there is no folder {folder}: give a folder of audio files, data=FOLDER.")
+        return
+    files, infos = find_audio(folder), []
+    silent: list[str] = []
+    clipped: list[str] = []
     for path in files:
         try:
             info = probe(path)
             # Wide files are read rounded; that takes an override, no other file.
             check_readable(info, requantize=True)
             if info.frames == 0:
-                problems.append(f"{path}: no frames. Remove the file.")
+                found.problems.append(f"{path}: no frames. Remove the file.")
                 continue
-            if not quick:
-                contents[path] = _content(info)
+            peak, clipped_share = (1, 0.0) if quick else _levels(info)
         except AudioError as error:
-            problems.append(" ".join(str(error).split()) + " Repair or remove the file.")
+            found.problems.append(" ".join(str(error).split()) + " Repair or remove the file.")
             continue
         infos.append(info)
-    facts = [_line("data", f"{folder}: {len(files)} audio files, {_hours(infos)}{', headers only' if quick else ''}")]
-    facts += list(_counts(infos))
-    facts += list(_notes(contents))
-    if any(info.n_channels > 2 for info in infos):
-        many = [info.path for info in infos if info.n_channels > 2]
-        problems.append(f"{_names(many, folder)}: more than 2 channels. Mix them down or remove them.")
-    facts += list(_splits(folder, infos, problems))
+        silent += [path.name] if peak == 0 else []
+        clipped += [path.name] if clipped_share > CLIPPED_SHARE else []
+    seconds = sum(info.frames / info.sample_rate for info in infos)
+    length = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+    found.say("data", f"{folder}: {len(files)} audio files, {length}{', headers only' if quick else ''}")
+    for name, values in (
+        ("rates", Counter(f"{info.sample_rate} Hz" for info in infos)),
+        ("channels", Counter(str(info.n_channels) for info in infos)),
+        ("samples", Counter(info.subtype for info in infos)),
+    ):
+        if values:
+            mixed = ", mixed" if len(values) > 1 else ""
+            found.say(name, ", ".join(f"{value}: {n} files" for value, n in values.most_common()) + mixed)
+    if silent:
+        found.say("silent", f"{_listed(silent)}: nothing but zeros; training learns to be silent from them")
+    if clipped:
+        found.say("clipped", f"{_listed(clipped)}: more than {CLIPPED_SHARE:.1%} of the values at full scale")
+    if many := [str(info.path.relative_to(folder)) for info in infos if info.n_channels > 2]:
+        found.problems.append(f"{_listed(many)}: more than 2 channels. Mix them down or remove them.")
+    try:
+        splits = split_folder(folder, TRAIN_PERCENTAGE)
+    except DataError as error:
+        splits = {}
+        found.problems.append(" ".join(str(error).split()))
+    frames = {info.path: info.frames for info in infos}
+    for split, members in splits.items():
+        lengths = [frames[path] for path in members if path in frames]
+        shortest = f", the shortest of {min(lengths):,} frames" if lengths else ""
+        found.say(split, f"{len(members)} files, {sum(lengths):,} frames{shortest}")
     if infos:
-        facts.append(_line("use", " ".join(["python train.py", *overrides(folder, infos)])))
-    return facts, problems
+        found.say("use", " ".join(["python train.py", *overrides(folder, infos)]))
 
 
 def overrides(folder: Path, infos: list[AudioInfo]) -> list[str]:
@@ -80,59 +100,16 @@ def overrides(folder: Path, infos: list[AudioInfo]) -> list[str]:
     return words
 
 
-def _content(info: AudioInfo) -> Content:
+def _levels(info: AudioInfo) -> tuple[int, float]:
+    """The largest magnitude in a file, 0 to 32768, and the share of values at full scale."""
     peak = full = 0
     for start in range(0, info.frames, FRAMES_AT_ONCE):
         pcm, clipped = read_pcm(info.path, start, min(FRAMES_AT_ONCE, info.frames - start), requantize=True)
-        wide = np.abs(pcm.astype(np.int32))
-        peak = max(peak, int(wide.max()))
-        full += max(clipped, int((wide >= 32767).sum()))
-    return Content(peak, full / (info.frames * info.n_channels))
+        magnitude = np.abs(pcm.astype(np.int32))
+        peak = max(peak, int(magnitude.max()))
+        full += max(clipped, int((magnitude >= 32767).sum()))
+    return peak, full / (info.frames * info.n_channels)
 
 
-def _counts(infos: list[AudioInfo]) -> Iterator[str]:
-    for name, values in (
-        ("rates", [f"{info.sample_rate} Hz" for info in infos]),
-        ("channels", [str(info.n_channels) for info in infos]),
-        ("samples", [info.subtype for info in infos]),
-    ):
-        counts = Counter(values)
-        if counts:
-            mixed = ", mixed" if len(counts) > 1 else ""
-            yield _line(name, ", ".join(f"{value}: {n} files" for value, n in counts.most_common()) + mixed)
-
-
-def _notes(contents: dict[Path, Content]) -> Iterator[str]:
-    silent = [path for path, content in contents.items() if content.peak == 0]
-    clipped = [path for path, content in contents.items() if content.clipped > CLIPPED_SHARE]
-    if silent:
-        yield _line("silent", f"{_names(silent)}: nothing but zeros; training learns to be silent from them")
-    if clipped:
-        yield _line("clipped", f"{_names(clipped)}: more than {CLIPPED_SHARE:.1%} of the values at full scale")
-
-
-def _splits(folder: Path, infos: list[AudioInfo], problems: list[str]) -> Iterator[str]:
-    frames = {info.path: info.frames for info in infos}
-    try:
-        splits = split_folder(folder, TRAIN_PERCENTAGE)
-    except DataError as error:
-        problems.append(" ".join(str(error).split()))
-        return
-    for split, files in splits.items():
-        lengths = [frames[path] for path in files if path in frames]
-        shortest = f", the shortest of {min(lengths):,} frames" if lengths else ""
-        yield _line(split, f"{len(files)} files, {sum(lengths):,} frames{shortest}")
-
-
-def _line(name: str, text: str) -> str:
-    return f"{name:<22}{text}"
-
-
-def _hours(infos: list[AudioInfo]) -> str:
-    seconds = sum(info.frames / info.sample_rate for info in infos)
-    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-
-
-def _names(paths: list[Path], folder: Path | None = None) -> str:
-    shown = [str(path.relative_to(folder)) if folder else path.name for path in paths[:LISTED]]
-    return ", ".join(shown) + (f" and {len(paths) - LISTED} more" if len(paths) > LISTED else "")
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
