@@ -5,7 +5,6 @@ The keys are in configs/export.yaml.
 
 import json
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -24,17 +23,13 @@ def export(checkpoint: str, out: str | None = None, overwrite: bool = False) -> 
     with offering(path):
         content = read(path)
     folder = Path(out) if out is not None else run_folder(path) / "export"
-    return save(model_of(content, path), folder, training=_training(content, path), overwrite=overwrite)
-
-
-def _training(content: dict[str, Any], path: Path) -> Training:
-    """What the checkpoint and the run.json of its run tell."""
     steps = content.get("global_step")
-    return Training(
+    training = Training(
         steps=steps if isinstance(steps, int) else None,
         validation_bits_per_sample=_validation_bits(path),
         checkpoint=path.name,
     )
+    return save(model_of(content, path), folder, training=training, overwrite=overwrite)
 
 
 def _validation_bits(path: Path) -> float | None:
