@@ -1,4 +1,4 @@
-"""Small models of every kind, with parameters of which none is trivial."""
+"""Small models of every kind for the tests of engines, with parameters of which none is trivial."""
 
 import torch
 
@@ -28,17 +28,22 @@ CASES: dict[str, tuple[int, str, HeadConfig, LayerConfig, dict]] = {
 }
 
 
-def small(case: str, bits: int = 8, seed: int = 0) -> LanguageModel:
+def small(case: str, bits: int = 8, seed: int = 0, pad_len: int = 0, **changes) -> LanguageModel:
     """The model of a case, in float32 and evaluation mode."""
     n_channels, merge, head, layer, other = CASES[case]
     torch.manual_seed(seed)
-    fields = {"d_model": 8, "n_layers": 1, "pool": (2, 3), "layer": layer} | other
-    backbone = SashimiConfig(**fields)
+    backbone = SashimiConfig(**{"d_model": 8, "n_layers": 1, "pool": (2, 3), "layer": layer} | other | changes)
     config = LanguageModelConfig(
-        AudioSpec(16000, n_channels, bits), EmbeddingConfig(backbone.d_model, merge), backbone, head
+        AudioSpec(16000, n_channels, bits), EmbeddingConfig(backbone.d_model, merge), backbone, head, pad_len
     )
     model = config.build().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model
+
+
+def numbers(model: LanguageModel, batch_size: int, n_frames: int, seed: int = 0) -> torch.Tensor:
+    """Uniform numbers for `Engine.draw`."""
+    shape = (batch_size, n_frames, model.spec.n_channels, model.head.n_uniforms)
+    return torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

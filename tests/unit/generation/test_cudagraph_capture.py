@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
-from cudagraph_models import MODELS, Again, build, numbers
+from small_models import CASES, numbers, small
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -18,6 +18,8 @@ from stereo_sashimi.models.language_model import LanguageModel, LanguageModelCon
 from stereo_sashimi.nn.freeze import freeze
 from stereo_sashimi.nn.heads.head import DMLHeadConfig
 from stereo_sashimi.spec import AudioSpec
+
+QUICK = ("mono", "concat coupled", "none", "one level")
 
 
 class Captured(TorchDispatchMode):
@@ -41,11 +43,10 @@ class Captured(TorchDispatchMode):
         return out
 
 
-class CapturedWork(Again):
-    """Runs the work under `Captured`, and no replay."""
+class CapturedWork:
+    """Stands in for `CudaGraphs`: runs the work under `Captured`, and no replay."""
 
     def __init__(self, device) -> None:
-        super().__init__(device)
         self.launches: list[int] = []
 
     def warm_up(self, work):
@@ -83,13 +84,13 @@ def launches(model: LanguageModel, fused: bool, *samplers: Sampler) -> list[int]
 
 @pytest.mark.usefixtures("on_meta")
 @pytest.mark.parametrize(
-    ("name", "fused"),
-    [*(pytest.param(name, False, marks=[pytest.mark.slow] * (name in ("three", "unet"))) for name in MODELS),
-     *((name, True) for name in ("stereo", "stereo-dml", "separate-dml"))],
+    ("case", "fused"),
+    [*(pytest.param(case, False, marks=[] if case in QUICK else pytest.mark.slow) for case in CASES),
+     *((case, True) for case in ("concat coupled", "sum dml", "none"))],
 )  # fmt: skip
-def test_nothing_captured_waits_for_the_device_or_brings_it_anything(name, fused):
+def test_nothing_captured_waits_for_the_device_or_brings_it_anything(case, fused):
     """In any phase, drawn or fed."""
-    model = build(name)
+    model = freeze(small(case).double())
     others = [Sampler(0.5, top_k=3, top_p=0.9)] if model.head.n_uniforms == 1 else []
     counts = launches(model, fused, Sampler(), Sampler(0.0), *others)
     assert len(counts) == (3 + len(others)) * model.backbone.stride
@@ -107,7 +108,7 @@ def test_nothing_captured_waits_for_the_device_or_brings_it_anything(name, fused
     ],
 )
 def test_that_would_be_noticed(line, words, monkeypatch):
-    model = build("mono")
+    model = freeze(small("mono").double())
     sample = type(model.head)._sample_channel
 
     def changed(self, params, *rest):

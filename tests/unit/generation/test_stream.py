@@ -103,8 +103,9 @@ def test_wrong_codes_are_refused(model):
         for code in (-1, 256):
             with pytest.raises(ValueError, match=f"0 to 255; got {code} to {code}"):
                 feed(torch.full_like(good, code))
-        with pytest.raises(ValueError, match=r"shape \(batch, length, channels\)"):
-            feed(good.expand(2, -1, -1))
+        for wrong in (good.expand(2, -1, -1), good.repeat(1, 1, 2)):
+            with pytest.raises(ValueError, match=r"shape \(batch, length, channels\)"):
+                feed(wrong)
 
 
 def test_a_stream_goes_on_with_its_random_numbers(model):

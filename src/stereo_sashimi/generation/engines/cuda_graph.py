@@ -141,20 +141,11 @@ class CudaGraphEngine(Engine):
 
     @torch.no_grad()
     def restore(self, state: EngineState) -> None:
-        """Copy into the buffers. Raises ValueError for the state of another model or batch size."""
-        (phase, layers), hidden = state
-        pairs = [(self._hidden, hidden), *zip(self._layers[phase], layers, strict=True)]
-        for buffer, value in pairs:
-            if (None if buffer is None else buffer.shape) != (None if value is None else value.shape):
-                raise ValueError(
-                    f"this state belongs to another model or batch size: it has a tensor of shape "
-                    f"{None if value is None else tuple(value.shape)} where this stream, with a batch_size of "
-                    f"{self.batch_size}, has {None if buffer is None else tuple(buffer.shape)}."
-                )
-        for buffer, value in pairs:
+        """Copy into the buffers."""
+        (self._phase, layers), hidden = state
+        for buffer, value in zip((self._hidden, *self._layers[self._phase]), (hidden, *layers), strict=True):
             if buffer is not None and value is not None:
                 buffer.copy_(value)
-        self._phase = phase
 
     def _state_buffers(self) -> tuple[list[tuple[Tensor | None, ...]], Tensor]:
         """The buffers that hold the layers' state in each phase, and the one of the features.

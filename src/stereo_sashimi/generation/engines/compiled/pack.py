@@ -10,22 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from stereo_sashimi.generation.engines.compiled import program as kinds
 from stereo_sashimi.generation.engines.compiled.packed_weights import Weights
-from stereo_sashimi.generation.engines.compiled.program import (
-    ADD,
-    ADVANCE,
-    COPY,
-    DENSE,
-    GATED,
-    GELU,
-    NORM,
-    OPERATION,
-    PLUS,
-    Head,
-    Operation,
-    Program,
-    padded,
-)
+from stereo_sashimi.generation.engines.compiled.program import OPERATION, Head, Operation, Program, padded
 from stereo_sashimi.generation.engines.compiled.row_state import Slot
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.nn.feedforward import FeedForward
@@ -66,15 +53,12 @@ class _Packer:
         tables = np.stack([_numbers(table.weight) for table in embedding.tables])
         x = embedded = self.vector(len(tables) * embedding.d_model)
         if isinstance(embedding.mix, nn.Linear):
-            y = self.vector(backbone.width)
-            self.operations.append(self.dense(embedding.mix, x, y))
-            x = y
+            x = self.vector(backbone.width)
+            self.operations.append(self.dense(embedding.mix, embedded, x))
         x = self.backbone(model, x)
         self.norm(backbone.norm, x, hidden, backbone.width, 1)
-        head = self.head(model)
-        program = Program(
-            _array(self.operations), self.weights.flat(), tables, embedding.merge == "sum", embedded, head
-        )
+        head, operations = self.head(model), _records(self.operations)
+        program = Program(operations, self.weights.flat(), tables, embedding.merge == "sum", embedded, head)
         self.packed = Packed(program, self.row_size, tuple(self.slots.get(id(s.module)) for s in backbone.schedule()))
 
     def vector(self, width: int) -> int:
@@ -98,7 +82,7 @@ class _Packer:
             if step.add:
                 rate = stride // module.pool if isinstance(module, UpPool) else stride
                 groups = padded(step.width) // SIMD_WIDTH
-                self.operations.append(Operation(PLUS, rate, signals.pop(), x, groups=groups))
+                self.operations.append(Operation(kinds.PLUS, rate, signals.pop(), x, groups=groups))
             if step.keep:
                 signals.append(x)
         return x
@@ -106,17 +90,14 @@ class _Packer:
     def copy(self, x: int, width: int, stride: int, **pool: int) -> int:
         """A copy of x in a new vector."""
         y = self.vector(width)
-        self.operations.append(Operation(COPY, stride, x, y, groups=padded(width) // SIMD_WIDTH, **pool))
+        self.operations.append(Operation(kinds.COPY, stride, x, y, groups=padded(width) // SIMD_WIDTH, **pool))
         return y
 
-    def linear(self, weight: np.ndarray, bias: np.ndarray, x: int, y: int, fill: float = 0.0) -> Operation:
-        """A linear map of x to y at every frame; outputs that fill up the last vectors are `fill`."""
+    def dense(self, linear: Any, x: int, y: int, stride: int = 1, fill: float = 0.0, **finish: int) -> Operation:
+        """A linear map (`nn.Linear`, or weight and bias); outputs that fill up the last vectors are `fill`."""
+        weight, bias = (_numbers(linear.weight), _numbers(linear.bias)) if isinstance(linear, nn.Linear) else linear
         at, groups = self.weights.dense(weight, bias, fill), padded(len(weight)) // SIMD_WIDTH
-        return Operation(DENSE, 1, x, y, at, weight.shape[1], groups)
-
-    def dense(self, linear: Any, x: int, y: int, fill: float = 0.0) -> Operation:
-        """`nn.Linear`, as `linear`."""
-        return self.linear(_numbers(linear.weight), _numbers(linear.bias), x, y, fill)
+        return Operation(kinds.DENSE, stride, x, y, at, weight.shape[1], groups, **finish)
 
     def norm(self, norm: nn.Module, x: int, y: int, width: int, stride: int) -> None:
         """`nn.LayerNorm` or `ScalarNorm`."""
@@ -127,7 +108,7 @@ class _Packer:
             m, s = _numbers(norm.m), _numbers(norm.s)
             scale, shift, bias, epsilon = s * one, s * m * one, 0 * one, EPSILON
         at = self.weights.vectors(scale, shift, bias, one)
-        self.operations.append(Operation(NORM, stride, x, y, at, width, epsilon=epsilon))
+        self.operations.append(Operation(kinds.NORM, stride, x, y, at, width, epsilon=epsilon))
 
     def block(self, block: StatefulModule, x: int, width: int, stride: int) -> None:
         """x += layer(norm(x))."""
@@ -136,8 +117,8 @@ class _Packer:
         self.norm(block.norm, x, y, width, stride)
         if isinstance(layer, FeedForward):
             inner = self.vector(layer.input.out_features)
-            self.operations.append(self.dense(layer.input, y, inner)._replace(stride=stride, finish=GELU))
-            self.operations.append(self.dense(layer.output, inner, x)._replace(stride=stride, finish=ADD))
+            self.operations.append(self.dense(layer.input, y, inner, stride, finish=kinds.GELU))
+            self.operations.append(self.dense(layer.output, inner, x, stride, finish=kinds.ADD))
             return
         assert isinstance(layer, S4)
         ssm = layer.ssm.discretize()
@@ -145,22 +126,22 @@ class _Packer:
         modes, groups = ssm.delta.shape[1], -(-width // SIMD_WIDTH)
         state, z = self.vector(groups * SIMD_WIDTH * (1 + 2 * modes)), self.vector(width)
         self.slots[id(block)] = Slot("ssm", state, width, modes)
-        advance = Operation(ADVANCE, stride, y, z, at, groups=groups, modes=modes, parts=parts, state=state)
+        advance = Operation(kinds.ADVANCE, stride, y, z, at, groups=groups, modes=modes, parts=parts, state=state)
         at = self.weights.gated(_numbers(layer.output.weight), _numbers(layer.output.bias))
-        self.operations += [advance, Operation(GATED, stride, z, x, at, width, groups)]
+        self.operations += [advance, Operation(kinds.GATED, stride, z, x, at, width, groups)]
 
     def down(self, pool: DownPool, x: int, stride: int) -> int:
         """Keep x with the frames that wait; behind the last one of a group, map all of them."""
         step = padded(pool.d_model)
         group = self.vector(pool.pool * step)
         self.slots[id(pool)] = Slot("down", group, pool.d_model, pool=pool.pool, stride=stride)
-        keep = Operation(COPY, stride, x, group, groups=step // SIMD_WIDTH, pool=pool.pool, y_step=step)
+        keep = Operation(kinds.COPY, stride, x, group, groups=step // SIMD_WIDTH, pool=pool.pool, y_step=step)
         weight = _numbers(pool.linear.weight)
         weight = weight.reshape(-1, pool.d_model, pool.pool).swapaxes(1, 2)
         weight = np.pad(weight, ((0, 0), (0, 0), (0, step - pool.d_model))).reshape(len(weight), -1)
         y = self.vector(len(weight))
-        linear = self.linear(weight, _numbers(pool.linear.bias), group, y)
-        self.operations += [keep, linear._replace(stride=stride * pool.pool)]
+        linear = weight, _numbers(pool.linear.bias)
+        self.operations += [keep, self.dense(linear, group, y, stride * pool.pool)]
         return y
 
     def up(self, pool: UpPool, low: int, stride: int, width: int) -> int:
@@ -175,8 +156,8 @@ class _Packer:
             rows = rows.reshape(width, pool.pool, -1).swapaxes(0, 1)
             return np.pad(rows, ((0, 0), (0, step - width), (0, 0))).reshape(pool.pool * step, -1)
 
-        weight, bias = by_frame(_numbers(pool.linear.weight)), by_frame(_numbers(pool.linear.bias))[:, 0]
-        self.operations.append(self.linear(weight, bias, low, pending)._replace(stride=stride * pool.pool))
+        linear = by_frame(_numbers(pool.linear.weight)), by_frame(_numbers(pool.linear.bias))[:, 0]
+        self.operations.append(self.dense(linear, low, pending, stride * pool.pool))
         return x
 
     def head(self, model: LanguageModel) -> Head:
@@ -190,26 +171,23 @@ class _Packer:
             for mixer in head.mixers:
                 assert isinstance(mixer, FrameMixer)
                 coupling.append(self.dense(mixer.inner, hidden, inner))
-                outer.append(self.dense(mixer.outer, inner, z)._replace(finish=ADD))
+                outer.append(self.dense(mixer.outer, inner, z, finish=kinds.ADD))
                 tables += [_numbers(table.weight) for table in mixer.tables]
-            inputs = [hidden] + [z if coupled else hidden] * (head.n_channels - 1)
-            fill = NO_CODE
+            inputs, fill = [hidden] + [z if coupled else hidden] * (head.n_channels - 1), NO_CODE
         else:
             assert isinstance(head, DMLHead)
             n_mixtures, inner = head.n_mixtures, self.vector(head.n_coupled * head.n_mixtures)
             coupling = [self.dense(coupler, hidden, inner) for coupler in head.couplers]
             inputs, fill = [hidden] * head.n_channels, 0.0
-        linear = [self.dense(part, x, parameters, fill) for part, x in zip(head.channels, inputs, strict=True)]
+        linear = [self.dense(part, x, parameters, fill=fill) for part, x in zip(head.channels, inputs, strict=True)]
         return Head(
-            isinstance(head, CategoricalHead),
-            coupled,
-            *(head.n_levels, n_mixtures, parameters, masses),
-            *(_array(linear), _array(coupling), _array(outer)),
+            *(isinstance(head, CategoricalHead), coupled, head.n_levels, n_mixtures, parameters, masses),
+            *(_records(linear), _records(coupling), _records(outer)),
             np.stack(tables) if tables else np.zeros((0, head.n_levels, width), np.float32),
         )
 
 
-def _array(operations: Sequence[Operation]) -> np.ndarray:
+def _records(operations: Sequence[Operation]) -> np.ndarray:
     return np.array(operations, OPERATION)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 
-# Kinds of operations.
+# Kinds of operations. ADVANCE: a state space model with its skip and GELU. GATED: a linear map with GLU, added to y.
 NORM, ADVANCE, DENSE, GATED, COPY, PLUS = range(6)
-# What DENSE does with its sums: write them, write their GELU, add them to what is there.
+# What DENSE does with its sums.
 WRITE, GELU, ADD = range(3)
 MAX_TOP_K = 65536  # no model has more codes
 
@@ -25,92 +25,52 @@ def padded(width: int) -> int:
 
 
 class Operation(NamedTuple):
-    """One operation, from vector `x` to vector `y` of a row.
-
-    Attributes:
-        kind: NORM, ADVANCE (a state space model with its skip and GELU), DENSE, GATED (a linear map with GLU, added to
-            y), COPY or PLUS (y += x).
-        stride: it runs at every `stride`-th frame, when the group of frames below its level is complete.
-        x: where its input begins.
-        y: where its output begins.
-        at: where its weights begin.
-        width: channels of NORM, inputs of DENSE and GATED.
-        groups: vectors of SIMD_WIDTH numbers of the output.
-        modes: of ADVANCE, a channel.
-        parts: of ADVANCE, vectors of weights a mode.
-        state: of ADVANCE, where its state begins.
-        finish: of DENSE: WRITE, GELU or ADD.
-        pool: of COPY: frame i of a group of `pool` frames is read `i x_step` behind x and written `i y_step` behind y.
-        x_step: see `pool`.
-        y_step: see `pool`.
-        epsilon: of NORM.
-    """
+    """One operation, from vector `x` to vector `y` of a row, at every `stride`-th frame: when its group is complete."""
 
     kind: int
     stride: int
     x: int
     y: int
-    at: int = 0
-    width: int = 0
-    groups: int = 0
-    modes: int = 0
-    parts: int = 0
-    state: int = 0
-    finish: int = WRITE
-    pool: int = 1
+    at: int = 0  # where its weights begin
+    width: int = 0  # channels of NORM, inputs of DENSE and GATED
+    groups: int = 0  # vectors of SIMD_WIDTH outputs; of GATED those of one half
+    modes: int = 0  # ADVANCE: of a channel
+    parts: int = 0  # ADVANCE: vectors of weights a mode
+    state: int = 0  # ADVANCE: where its state begins
+    finish: int = WRITE  # DENSE: WRITE, GELU or ADD
+    pool: int = 1  # COPY: frame i of a group of so many is read i x_step behind x and written i y_step behind y
     x_step: int = 0
     y_step: int = 0
-    epsilon: float = 0.0
+    epsilon: float = 0.0  # NORM
 
 
+# `Operation` as a record of numpy, which numba reads.
 OPERATION = np.dtype([(name, np.float32 if name == "epsilon" else np.int64) for name in Operation._fields], align=True)
 
 
 class Head(NamedTuple):
-    """The head of one sequence.
-
-    Attributes:
-        categorical: else a mixture of logistics.
-        coupled: whether channels see the earlier ones of their frame.
-        n_levels: codes of a channel.
-        n_mixtures: logistics of a mixture; 0 if categorical.
-        parameters: where a channel's parameters go in a row.
-        masses: where the masses of its codes go; categorical only.
-        linear: the map to the parameters of each channel, OPERATION.
-        coupling: of each channel but the first: to the coefficients of its means, or the first map of its mixer.
-        outer: of each channel but the first: the second map of its mixer.
-        tables: of the mixers, float32 (pairs of channels, n_levels, width).
-    """
+    """The head of one sequence: categorical, or a mixture of logistics."""
 
     categorical: bool
-    coupled: bool
+    coupled: bool  # whether channels see the earlier ones of their frame
     n_levels: int
-    n_mixtures: int
-    parameters: int
-    masses: int
-    linear: np.ndarray
-    coupling: np.ndarray
-    outer: np.ndarray
-    tables: np.ndarray
+    n_mixtures: int  # logistics; 0 if categorical
+    parameters: int  # where those of a channel go in a row
+    masses: int  # where those of its codes go; categorical only
+    linear: np.ndarray  # OPERATION: to the parameters of each channel
+    coupling: np.ndarray  # OPERATION of each channel but the first: to what moves its means, or its mixer's first map
+    outer: np.ndarray  # OPERATION of each channel but the first: its mixer's second map
+    tables: np.ndarray  # float32 (pairs of channels, n_levels, width): of the mixers
 
 
 class Program(NamedTuple):
-    """A frozen model. The features that predict the next frame are at the beginning of a row.
+    """A frozen model. The features that predict the next frame are at the beginning of a row."""
 
-    Attributes:
-        operations: of the backbone in the order they run, OPERATION.
-        weights: of all operations, float32, flat.
-        tables: of the embedding, float32 (channels, n_levels, d_model).
-        summed: whether their rows are summed, and not side by side.
-        embedded: where they go in a row.
-        head: see `Head`.
-    """
-
-    operations: np.ndarray
-    weights: np.ndarray
-    tables: np.ndarray
-    summed: bool
-    embedded: int
+    operations: np.ndarray  # OPERATION: of the backbone, in the order they run
+    weights: np.ndarray  # float32, flat: of all operations
+    tables: np.ndarray  # float32 (channels, n_levels, d_model): of the embedding
+    summed: bool  # whether their rows are summed, and not side by side
+    embedded: int  # where they go in a row
     head: Head
 
 
@@ -124,11 +84,11 @@ class Rows(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """A `Sampler`; `temperature` is that of the choice of a logistic in a mixture, `top_k` 0 stands for all codes."""
+    """The numbers of a `Sampler`."""
 
-    temperature: float
+    temperature: float  # of a mixture: that of the choice of a logistic
     scale_temperature: float
-    top_k: int
+    top_k: int  # 0: all codes
     top_p: float
 
 

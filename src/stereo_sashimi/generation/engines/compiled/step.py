@@ -27,18 +27,18 @@ def feed(program, rows, phase, codes, t):
     w, operations = program.weights, program.operations
     for o in range(len(operations)):
         op = operations[o]
-        if (phase + 1) % op.stride == 0:
-            kind = op.kind
-            if kind == NORM:
-                _norm(op, w, rows)
-            elif kind == ADVANCE:
-                _advance(op, w, rows)
-            elif kind == DENSE:
-                dense(op, w, rows)
-            elif kind == GATED:
-                _gated(op, w, rows)
-            else:
-                _copy(op, rows, phase)
+        if (phase + 1) % op.stride:
+            continue
+        if op.kind == NORM:
+            _norm(op, w, rows)
+        elif op.kind == ADVANCE:
+            _advance(op, w, rows)
+        elif op.kind == DENSE:
+            dense(op, w, rows)
+        elif op.kind == GATED:
+            _gated(op, w, rows)
+        else:
+            _copy(op, rows, phase)
 
 
 @compiled
@@ -59,14 +59,10 @@ def _embed(program, rows, codes, t):
     for row in range(rows.first, rows.last):
         base = row * rows.size + program.embedded
         for c in range(channels):
-            table = tables[c, codes[row, t, c]]
-            if program.summed and c:
-                for i in range(d_model):
-                    memory[base + i] += table[i]
-            else:
-                at = base if program.summed else base + c * d_model
-                for i in range(d_model):
-                    memory[at + i] = table[i]
+            table, adds = tables[c, codes[row, t, c]], program.summed and c > 0
+            at = base if program.summed else base + c * d_model
+            for i in range(d_model):
+                memory[at + i] = memory[at + i] + table[i] if adds else table[i]
 
 
 @compiled
