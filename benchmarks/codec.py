@@ -1,93 +1,67 @@
-"""Samples per second of the lossless codec, encoding (without verifying) and decoding.
+"""Samples per second of the lossless codec, encoding (without verifying) and decoding, on the CPU.
 
-bench codec
-bench codec --checkpoint runs/mine --lanes 1,8,32 --json
-bench codec --audio song.wav --seconds 20
+python -m benchmarks codec
+python -m benchmarks codec bench.checkpoint=runs/mine bench.lanes=1,8,32
+python -m benchmarks codec bench.audio=song.wav bench.frames=882000
 
-A sample is one code of one channel. The recording is drawn from the model (of --draw seconds, repeated), which is
-what it codes best, or read from --audio. Loops are compiled before anything is timed.
+A sample is one code of one channel. The recording is drawn from the model (a second, repeated), which is what it codes
+best, or read from bench.audio, and has bench.frames frames. Decoders choose how many segments they take at once.
+
+bench.checkpoint=pretrained  bench.audio=null  bench.frames=529200  bench.lanes=32
 """
 
-import argparse
-import json
-import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from benchmarks import command
-from benchmarks.clock import load_average, peak_bytes, repeated, warn_if_busy
-from benchmarks.table import Row
-from stereo_sashimi.codec import decode, encode
-from stereo_sashimi.codec import pcm_files as files
+from benchmarks import measure
+from benchmarks.configs import refuse_beside
+from stereo_sashimi.codec import decode, encode, pcm_files
 from stereo_sashimi.codec.coding import DEFAULT_LANES
-from stereo_sashimi.codec.container import MODES, unpack
-from stereo_sashimi.commands.shared.runs import find_checkpoint, name_of
+from stereo_sashimi.commands.shared.runs import find_checkpoint
 from stereo_sashimi.generation.sampling import generate
 from stereo_sashimi.models.checkpoint import load
-from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.pretrained import NAME
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `bench codec`."""
-    parser.add_argument("--checkpoint", metavar="PATH", default=NAME, help="the model (default: %(default)s)")
-    parser.add_argument("--audio", metavar="FILE", help="a .wav or .flac file in the model's format")
-    parser.add_argument("--seconds", type=command.positive, default=12.0, help="of the recording (default 12)")
-    parser.add_argument("--draw", type=command.positive, default=1.0, help="seconds that are drawn (default 1)")
-    parser.add_argument("--lanes", default=str(DEFAULT_LANES), metavar="N", help="as 1,8,32 (default %(default)s)")
-    parser.add_argument("--repeats", type=command.count(1), default=3, help="of each (default 3)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line in place of the table")
+DRAWN_FRAMES = 44100
 
 
-def run(given: argparse.Namespace) -> int:
-    """Measure and print a row for each number of lanes."""
-    load_before = load_average()
-    warn_if_busy(load_before)
-    path = find_checkpoint(given.checkpoint, "", "--checkpoint")
-    model = load(path)
-    lanes = [command.count(1)(word) for word in given.lanes.split(",")]
-    pcm = _recording(model, given)
-    for i, number in enumerate(lanes):
-        row = measure(model, pcm, number, given.repeats) | {"checkpoint": name_of(path), "load": load_before}
-        if given.json:
-            print(json.dumps(row), flush=True)
-            continue
-        if not i:
-            print(f"{row['checkpoint']}  {row['samples']:,} samples  {row['threads']} threads  load {load_before}")
-            print(f"{'lanes':>6}{'encode samples/s':>18}{'decode samples/s':>18}{'bits/sample':>13}{'peak GiB':>10}")
-        print(
-            f"{number:>6}{row['encode_samples_per_s']:>18,.0f}{row['decode_samples_per_s']:>18,.0f}"
-            f"{row['bits_per_sample']:>13.3f}{row['peak_gib']:>10.2f}"
-        )
-    return 0
+@dataclass
+class Settings(measure.Settings):
+    """The model, the recording, and how many segments are encoded at once."""
+
+    checkpoint: str = NAME
+    audio: str | None = None
+    frames: int = 529200
+    lanes: int = DEFAULT_LANES
 
 
-def measure(model: LanguageModel, pcm: np.ndarray, lanes: int, repeats: int) -> Row:
-    """The row of one number of lanes to encode with, as decoders choose theirs; medians."""
-    cpu = torch.device("cpu")
-    data = encode(model, pcm[: lanes * 64], lanes=lanes, segment_frames=64)
-    decode(model, data)
-    encoded = repeated(lambda: encode(model, pcm, lanes=lanes, verify=False), cpu, warmup=0, repeats=repeats)
-    data = encode(model, pcm, lanes=lanes, verify=False)
-    decoded = repeated(lambda: decode(model, data), cpu, warmup=0, repeats=repeats)
-    modes = [MODES[segment.mode] for segment in unpack(data)[1]]
+def check(words: Sequence[str], settings: Settings) -> None:
+    """Raise ValueError, naming the key, for what cannot be measured."""
+    refuse_beside(words, ())
+    find_checkpoint(settings.checkpoint, "", "bench.checkpoint")
+    if settings.frames < 1 or settings.lanes < 1:
+        raise ValueError("bench.frames and bench.lanes must be at least 1.")
+    if settings.audio is not None and not Path(settings.audio).is_file():
+        raise ValueError(f"bench.audio={settings.audio}: there is no such file.")
+
+
+def prepare(words: Sequence[str], settings: Settings) -> dict[str, measure.Work]:
+    """Encoding and decoding one recording."""
+    model = load(find_checkpoint(settings.checkpoint, "", "bench.checkpoint"))
+    if settings.audio is None:
+        part = generate(model, min(settings.frames, DRAWN_FRAMES) / model.spec.sample_rate)
+    else:
+        part = pcm_files.read(Path(settings.audio), model.spec).pcm
+    pcm = np.tile(part, (-(-settings.frames // len(part)), 1))[: settings.frames]
+    # Loops are compiled or loaded here.
+    data = encode(model, pcm, lanes=settings.lanes, verify=False)
+    facts = {"samples": pcm.size, "bits_per_sample": 8 * len(data) / pcm.size}
     return {
-        "lanes": lanes,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "samples": pcm.size,
-        "repeats": repeats,
-        "segments": {mode: modes.count(mode) for mode in MODES},
-        "encode_samples_per_s": pcm.size / float(np.median(encoded)),
-        "decode_samples_per_s": pcm.size / float(np.median(decoded)),
-        "bits_per_sample": 8 * len(data) / pcm.size,
-        "peak_gib": peak_bytes(cpu) / 2**30,
+        "encode": measure.Work(
+            lambda: encode(model, pcm, lanes=settings.lanes, verify=False), pcm.size, "samples", facts
+        ),
+        "decode": measure.Work(lambda: decode(model, data), pcm.size, "samples", facts),
     }
-
-
-def _recording(model: LanguageModel, given: argparse.Namespace) -> np.ndarray:
-    part = generate(model, given.draw) if given.audio is None else files.read(Path(given.audio), model.spec).pcm
-    frames = round(given.seconds * model.spec.sample_rate)
-    return np.tile(part, (-(-frames // len(part)), 1))[:frames]

@@ -1,68 +1,58 @@
-"""How fast the training loader gives audio, against what training takes.
+"""How fast the training loader gives audio; keys are those of train.py.
 
-bench data experiment=audio/sashimi-dml-musdb18stereo
-bench data dataset.path=/my/music --eats 20000 loader.num_workers=0,2
+python -m benchmarks data dataset.path=/my/music loader.num_workers=0,2
 
-Arguments are those of train.py; `key=a,b` measures each. The files of the data set are read where there are any, else
-generated ones. What training takes is measured with the same configuration, or given with --eats. The share is that of
-a step which the loader takes in the main process (loader.num_workers=0); workers read while the step runs, and up to
-100 % it does not wait for them.
+Reads the files of dataset.path where they are, else generated ones (16-bit WAV of noise). Training needs as many
+samples per second as `python -m benchmarks train` gives with the same keys. With loader.num_workers=0 loading is added
+to every step; workers read while the step runs. Files that were read before come from the system's cache.
 """
 
-import argparse
-from contextlib import nullcontext
+import atexit
+from collections.abc import Sequence
+from itertools import chain, repeat
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
-from benchmarks import command, process, train
-from benchmarks.clock import load_average
-from benchmarks.config import Named, described
-from benchmarks.loader import generated, loader_samples_per_s
-from benchmarks.measure import measure
-from benchmarks.presets import TRAIN
-from benchmarks.table import DATA_TABLE, Row
+import numpy as np
 
+from benchmarks.configs import Composed, composed
+from benchmarks.configs import check as check
+from benchmarks.measure import Settings as Settings
+from benchmarks.measure import Work
+from stereo_sashimi.audio.io import write_pcm
+from stereo_sashimi.commands.train.build import build_datamodule
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `bench data`."""
-    train.add_arguments(parser)
-    parser.add_argument(
-        "--eats",
-        type=command.positive,
-        metavar="N",
-        help="audio samples per second that training takes, instead of measuring it",
-    )
+GENERATED_BYTES = 2**26
+PCM_BYTES = 2
 
 
-def run(given: argparse.Namespace) -> int:
-    """Measure and print each configuration; 1 if one of them could not be measured, else 0."""
-    found = command.chosen(given, TRAIN)
-    load = load_average()
+def prepare(words: Sequence[str], settings: Settings) -> dict[str, Work]:
+    """A batch of the training loader, which begins again when it ends."""
+    found = composed(words)
+    datamodule = found.datamodule
+    given = found.cfg.dataset.path != "" and datamodule.folder.is_dir()
+    if not given:
+        folder = Path(mkdtemp())
+        atexit.register(rmtree, folder, ignore_errors=True)
+        write_noise(folder, found)
+        found.cfg.dataset.path, found.cfg.train.train_chunk_size = str(folder), None
+        datamodule = build_datamodule(found.cfg)
+    datamodule.setup("fit")
+    batches = chain.from_iterable(repeat(datamodule.train_dataloader()))
+    samples = next(batches).codes.numel()
+    facts = {"source": str(datamodule.folder) if given else "generated", "num_workers": datamodule.num_workers}
+    return {"batch": Work(lambda: next(batches), samples, "samples", facts)}
 
-    def rows(named: Named) -> list[Row]:
-        eats = given.eats
-        if eats is None:
-            options = {"warmup": given.warmup, "repeats": given.repeats, "load": load, "rooms": False}
-            eats = process.in_fresh_process(measure, named, **options)["audio_samples_per_s"]
-        return [process.in_fresh_process(measure_loader, named, eats=eats, load=load)]
 
-    return command.report(found, rows, load, None if given.json else DATA_TABLE)
-
-
-def measure_loader(named: Named, *, eats: float, load: list[float]) -> Row:
-    """The row of one configuration; `eats`: audio samples per second that training takes."""
-    cfg, datamodule, _ = described(named.overrides)
-    real = cfg.dataset.path != "" and datamodule.folder.is_dir()
-    with nullcontext(datamodule) if real else generated(cfg, datamodule) as loaded:
-        rate = loader_samples_per_s(loaded)
-    return {
-        "config": named.name,
-        "overrides": list(named.overrides),
-        "num_workers": datamodule.num_workers,
-        "batch": datamodule.batch_size,
-        "frames": datamodule.sample_len,
-        "channels": datamodule.d_input,
-        "source": str(datamodule.folder) if real else "generated",
-        "loader_samples_per_s": rate,
-        "training_samples_per_s": eats,
-        "loading_share_of_step": eats / rate,
-        "load": load,
-    }
+def write_noise(folder: Path, found: Composed) -> None:
+    """Files of the rate and channels that the config expects: one for each row of a batch, of two clips at least."""
+    datamodule = found.datamodule
+    frames, channels, files = datamodule.sample_len, datamodule.d_input, datamodule.batch_size
+    clips = max(2, min(200, GENERATED_BYTES // (files * frames * channels * PCM_BYTES)))
+    random = np.random.default_rng(0)
+    for split, names, length in (("train", files, clips), ("valid", 1, 1), ("test", 1, 1)):
+        (folder / split).mkdir()
+        for name in range(names):
+            pcm = random.integers(-(2**15), 2**15, (length * frames, channels), dtype=np.int16)
+            write_pcm(folder / split / f"noise{name}.wav", pcm, datamodule.spec.sample_rate)

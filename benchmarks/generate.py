@@ -1,95 +1,91 @@
-"""Frames per second of generation, engine by engine, against the reference engine and the floor of this machine.
+"""Frames per second of each stream, by generation engine; keys are those of train.py.
 
-bench generate experiment=audio/sashimi-dml-musdb18stereo encoder.merge=sum
-bench generate --preset generate --only 'mono*' --json
-bench generate experiment=audio/sashimi-musdb18mono dataset.bits=8 --engine compiled --batch 1,8
-bench generate --checkpoint runs/mine --batch 1,4,16 --prefill
+python -m benchmarks generate experiment=audio/sashimi-dml-musdb18stereo bench.engine=reference,compiled
+python -m benchmarks generate bench.checkpoint=runs/mine loader.batch_size=1,8
+python -m benchmarks generate experiment=audio/sashimi-sample trainer=gpu bench.engine=cudagraph bench.prefill=88200
 
-Arguments are those of train.py, of which only the model, `trainer` (device, precision), `backend` and
-`loader.batch_size` (streams, default 1) play a part; `key=a,b` measures each. The weights are random: no checkpoint is
-needed. Every configuration runs in a process of its own, with all its engines. What is measured and how:
-docs/performance.md.
+The model has random weights, or is bench.checkpoint; of the config only model, trainer (device, precision), backend and
+loader.batch_size (streams, 1 unless given) count. Frames are drawn from the model itself, log-probabilities included.
+
+bench.engine=auto  bench.checkpoint=null  bench.prefill=0: read a prompt of so many frames as well
 """
 
-import argparse
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from benchmarks import command, process
-from benchmarks.clock import load_average
-from benchmarks.config import Named
-from benchmarks.generation import Settings, measure_generation
-from benchmarks.presets import GENERATE, ONE
-from benchmarks.process import Unmeasured
-from benchmarks.table import GENERATE_TABLE, Row
+import torch
+from lightning_fabric import Fabric
+
+from benchmarks import measure
+from benchmarks.configs import composed, refuse_beside
 from stereo_sashimi.commands.shared.runs import find_checkpoint
+from stereo_sashimi.commands.train.header import device_name
 from stereo_sashimi.generation.engines.engine import ENGINES
+from stereo_sashimi.generation.stream import Stream
+from stereo_sashimi.models.checkpoint import load
+from stereo_sashimi.models.language_model import LanguageModel
 
-# What may stand beside --checkpoint: the rest is in the file.
-BESIDE_CHECKPOINT = ("trainer", "backend", "loader.batch_size")
-PREFILL_SECONDS = 2.0
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `bench generate`."""
-    command.add_arguments(parser, GENERATE)
-    parser.add_argument("--checkpoint", metavar="PATH", help="a trained model in place of one with random weights")
-    parser.add_argument(
-        "--engine",
-        type=_engines,
-        default=("auto",),
-        metavar="NAMES",
-        help=f"of auto, {', '.join(ENGINES)}, with commas (default auto); reference is always measured",
-    )
-    parser.add_argument("--batch", type=_batches, metavar="N", help="streams at once, as 1,8: loader.batch_size")
-    parser.add_argument(
-        "--seconds", type=command.positive, default=0.5, help="that a timed window takes at least (default 0.5)"
-    )
-    parser.add_argument("--repeats", type=command.count(1), default=5, help="windows that are timed (default 5)")
-    parser.add_argument(
-        "--prefill",
-        type=command.positive,
-        nargs="?",
-        const=PREFILL_SECONDS,
-        metavar="SECONDS",
-        help=f"how fast a prompt of so many seconds (default {PREFILL_SECONDS:g}) is read, too",
-    )
+# Drawn between two looks of the caller, as by generate.py.
+FRAMES_AT_ONCE = 64
+ONE_STREAM = "loader.batch_size=1"
 
 
-def run(given: argparse.Namespace) -> int:
-    """Measure and print each configuration; 1 if an engine that was asked for could not be measured, else 0."""
-    checkpoint = None if given.checkpoint is None else _checkpoint(given)
-    batch = [] if given.batch is None else [f"loader.batch_size={given.batch}"]
-    found = command.chosen(given, GENERATE, batch, (ONE,))
-    load = load_average()
-    settings = Settings(given.engine, checkpoint, given.seconds, given.repeats, given.prefill)
+@dataclass
+class Settings(measure.Settings):
+    """`engine`: a name of `ENGINES`, or auto. `checkpoint`: replaces the model. `prefill`: frames of a prompt."""
 
-    def rows(named: Named) -> list[Row | Unmeasured]:
-        return process.in_fresh_process(measure_generation, named, settings, load)
-
-    return command.report(found, rows, load, None if given.json else GENERATE_TABLE)
+    engine: str = "auto"
+    checkpoint: str | None = None
+    prefill: int = 0
 
 
-def _checkpoint(given: argparse.Namespace) -> str:
-    """The file that --checkpoint names; raises ValueError for another description of a model beside it."""
-    if given.preset is not None:
-        raise ValueError("--checkpoint is one model, --preset a list of others. Leave one of them out.")
-    for word in given.overrides:
-        key = word.partition("=")[0].lstrip("+~")
-        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in BESIDE_CHECKPOINT):
-            raise ValueError(
-                f"{word} has no effect beside --checkpoint, which says what the model is. Leave it out; "
-                f"{', '.join(BESIDE_CHECKPOINT)} may stay."
-            )
-    return str(find_checkpoint(given.checkpoint, "", "--checkpoint"))
+def check(words: Sequence[str], settings: Settings) -> None:
+    """Raise ValueError, naming the key, for what train.py refuses as well and for engines that there are not."""
+    if settings.engine not in ("auto", *ENGINES):
+        raise ValueError(f"bench.engine must be of auto, {', '.join(ENGINES)}; got {settings.engine!r}.")
+    if settings.checkpoint is not None:
+        refuse_beside(words, ("trainer", "backend", "loader.batch_size"))
+        find_checkpoint(settings.checkpoint, "", "bench.checkpoint")
+    composed([ONE_STREAM, *words])
 
 
-def _engines(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    for name in names:
-        if name != "auto" and name not in ENGINES:
-            raise argparse.ArgumentTypeError(f"must be of auto, {', '.join(ENGINES)}; got {name!r}")
-    return names
+def prepare(words: Sequence[str], settings: Settings) -> dict[str, measure.Work]:
+    """Drawing whole rounds of the levels' schedule, all of which cost the same; reading a prompt, if asked for."""
+    model, batch = _build(words, settings.checkpoint)
+    start = time.perf_counter()
+    stream = Stream(model, batch, settings.engine)
+    stride = model.backbone.stride
+    frames = stride * -(-FRAMES_AT_ONCE // stride)
+
+    def draw(frames: int = frames) -> None:
+        for _ in stream.generate(frames, frames_at_once=FRAMES_AT_ONCE):
+            pass
+
+    draw(1)
+    # Until the first frame: compiling or loading loops, capturing a graph.
+    facts = {"engine": stream.engine.name, "batch": batch, "ready_seconds": time.perf_counter() - start}
+    draw(frames - 1)
+    facts |= {"device": device_name(str(stream.device))}
+    works = {"draw": measure.Work(draw, frames, "frames", facts)}
+    if settings.prefill:
+        shape = (batch, settings.prefill, model.spec.n_channels)
+        prompt = torch.randint(model.spec.n_levels, shape, device=stream.device)
+        works["prefill"] = measure.Work(lambda: stream.prefill(prompt), settings.prefill, "frames", facts)
+    return works
 
 
-def _batches(text: str) -> str:
-    at_least_one = command.count(1)
-    return ",".join(str(at_least_one(number)) for number in dict.fromkeys(text.split(",")))
+def _build(words: Sequence[str], checkpoint: str | None) -> tuple[LanguageModel, int]:
+    """The model, on the device and in the precision that the config names, and the number of streams."""
+    cfg, datamodule, config = composed([ONE_STREAM, *words])
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    precision: Any = cfg.trainer.precision
+    fabric = Fabric(accelerator=cfg.trainer.accelerator, devices=1, precision=precision)
+    torch.manual_seed(cfg.train.seed)
+    backend = cfg.backend.name
+    path = None if checkpoint is None else find_checkpoint(checkpoint, "", "bench.checkpoint")
+    model = config.build(backend) if path is None else load(path, backend)
+    fabric.strategy.precision.convert_module(model)
+    return model.to(fabric.device), datamodule.batch_size
