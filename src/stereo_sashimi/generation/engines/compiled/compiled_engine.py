@@ -124,9 +124,9 @@ class CompiledEngine(Engine):
             raise NonFiniteOutputError
 
     def _run(self, codes: Tensor, uniforms: Tensor, sampler: Sampler, hidden: Tensor) -> Tensor:
-        sampling, log_prob = sampling_of(sampler), torch.zeros(codes.shape)
-        arrays = codes.numpy(), uniforms.numpy(), sampling, log_prob.numpy(), hidden.numpy()
+        log_prob = torch.zeros(codes.shape)
+        arrays = codes.numpy(), uniforms.numpy(), sampling_of(sampler), log_prob.numpy(), hidden.numpy()
         self.walk(codes.shape[1], lambda rows, phase: loops.run(self.program, rows, phase, *arrays))
-        if not log_prob.isfinite().all():
+        if not np.isfinite(arrays[3]).all():
             raise NonFiniteOutputError
         return log_prob
