@@ -15,7 +15,7 @@ from stereo_sashimi.audio.io import read_pcm, write_pcm
 from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.container import read_header, unpack
 from stereo_sashimi.commands.compress import compress_command as compress
-from stereo_sashimi.commands.shared.signals import Stopped
+from stereo_sashimi.signals import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,9 +138,14 @@ def test_what_segments_cost_is_printed(act, song, capsys):
 
 def test_the_cost_of_short_segments_is_that_of_some(act, song, capsys, monkeypatch):
     calls, score = [], compress.score
-    monkeypatch.setattr(compress, "score", lambda model, pcm: calls.append(len(pcm)) or score(model, pcm))
+
+    def watched(model, pcm, segment_frames=None):
+        calls.append((len(pcm), segment_frames))
+        return score(model, pcm, segment_frames)
+
+    monkeypatch.setattr(compress, "score", watched)
     act("encode", song, "segment_frames=1", "verify=false")
-    assert calls == [64, *[1] * 64]
+    assert calls == [(64, None), (64, 1)]
     out = capsys.readouterr().out
     assert "segments of 1 frames cost " in out
     assert "verified" not in out

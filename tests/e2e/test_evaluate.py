@@ -17,8 +17,8 @@ from stereo_sashimi.audio.io import read_pcm, write_pcm
 from stereo_sashimi.audio.quantize import encode
 from stereo_sashimi.commands.evaluate import evaluate_command as evaluate
 from stereo_sashimi.commands.evaluate.track_scorer import TrackScorer
-from stereo_sashimi.commands.shared.signals import Stopped
 from stereo_sashimi.generation import stream as stream_module
+from stereo_sashimi.signals import Stopped
 
 LENGTHS = {"a/one.wav": 300, "a_one.wav": 190, "two.flac": 411}
 

@@ -13,7 +13,7 @@ import torch
 import stereo_sashimi
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands.generate import generate_command as generate
-from stereo_sashimi.commands.generate.job import Job
+from stereo_sashimi.commands.generate.sampling_job import SamplingJob
 from stereo_sashimi.generation.engines.engine import EngineError
 from stereo_sashimi.spec import AudioSpec
 
@@ -47,19 +47,20 @@ def test_the_temperatures_of_a_mixture(sample):
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
 def test_a_stream_is_the_sample(sample, tmp_path, prompt, suffix, capsys):
-    common = (f"prompt={prompt}", "n_samples=2", f"format={suffix}", "seconds=0.003")
-    whole, streamed = sample(*common), sample(*common, "stream=true", f"out={tmp_path / 'streamed'}")
-    assert [path.name for path in streamed] == [f"prompt-continued-seed{seed}.{suffix}" for seed in (0, 1)]
-    assert f"writing {tmp_path}/streamed/prompt-continued-seed0.part.{suffix}\n" in capsys.readouterr().out
+    common = (f"prompt={prompt}", "n_samples=2", "seconds=0.003")
+    whole = sample(*common, f"format={suffix}")
+    streamed = sample(*common, "stream=true", f"out={tmp_path / 'streamed'}")
+    assert [path.name for path in streamed] == [f"prompt-continued-seed{seed}.wav" for seed in (0, 1)]
+    assert f"writing {tmp_path}/streamed/prompt-continued-seed0.part.wav\n" in capsys.readouterr().out
     for one, other in zip(whole, streamed, strict=True):
         assert soundfile.info(one).format == suffix.upper()
         assert np.array_equal(pcm_of(one), pcm_of(other))
-        first, second = settings_of(one), settings_of(other)
+        first, second = settings_of(one) | {"file": other.name}, settings_of(other)
         for measured in ("frames_per_s", "real_time_factor"):
             assert first.pop(measured) > 0
             assert second.pop(measured) > 0
         assert second == first
-    assert {path.suffix for path in (tmp_path / "streamed").iterdir()} == {f".{suffix}", ".json"}
+    assert {path.suffix for path in (tmp_path / "streamed").iterdir()} == {".wav", ".json"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -69,7 +70,7 @@ def test_a_signal_before_the_first_frame_leaves_nothing(sample, tmp_path, monkey
         os.kill(os.getpid(), number)
         yield from ()
 
-    monkeypatch.setattr(Job, "blocks", killed)
+    monkeypatch.setattr(SamplingJob, "blocks", killed)
     with pytest.raises(SystemExit) as stopped:
         sample(*options)
     assert stopped.value.code == 128 + number

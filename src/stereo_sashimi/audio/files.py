@@ -1,7 +1,5 @@
 """Audio files in a model's format: `read` gives PCM that the model can score or continue, `write` the way back."""
 
-import os
-
 import numpy as np
 
 from stereo_sashimi.audio import io
@@ -9,45 +7,49 @@ from stereo_sashimi.audio.resample import resample as resample_clip
 from stereo_sashimi.audio.resample import resampled_length
 from stereo_sashimi.spec import AudioSpec
 
-PathLike = str | os.PathLike[str]
-
 # Frames at the lower of the two rates, more than the resampler's filter reaches.
 _AHEAD = 2048
 
 
-def read(path: PathLike, spec: AudioSpec, frames: int | None = None, resample: bool = False) -> np.ndarray:
+def read(path: io.PathLike, spec: AudioSpec, frames: int | None = None, resample: bool = False) -> np.ndarray:
     """The samples of a file as 16-bit PCM, int16 (frames, channels); nothing is mixed, nor resampled unasked.
 
-    - `spec`: the format of the model (`model.spec`). `frames`: read only so many, at least 1; None for all.
-    - `resample`: convert another sample rate to the model's; `frames` are then counted at the model's.
+    Args:
+        path: The file.
+        spec: The format of the model (`model.spec`).
+        frames: Read only so many, at least 1, counted at the model's rate; None reads all.
+        resample: Convert another sample rate to the model's.
 
-    Raises ValueError for another sample rate or number of channels than the model's, for a file without frames or
-    with 24 or 32 bit integers, and as `audio.read_pcm`.
+    Raises:
+        ValueError: Another sample rate or number of channels than the model's, no frames, 24 or 32 bit integers, or
+            a file that `audio.read_pcm` refuses.
     """
-    info = io.probe(path)
-    if info.sample_rate != spec.sample_rate and not resample:
-        raise ValueError(
-            f"{path} has {info.sample_rate} Hz, the model {spec.sample_rate} Hz. Resample the file first, or have it "
-            "done: resample=True, for a prompt prompt_resample=true."
-        )
-    if info.n_channels != spec.n_channels:
-        count = f"{info.n_channels} channel{'s' if info.n_channels > 1 else ''}"
-        raise ValueError(
-            f"{path} has {count}, the model {spec.n_channels}. Give a file with the model's channels: "
-            f"`ffmpeg -i in.wav -ac {spec.n_channels} out.wav` mixes or copies them."
-        )
-    if info.frames == 0:
-        raise ValueError(f"{path} has no frames. Give a file with audio.")
-    if info.subtype in io.WIDE:
-        raise ValueError(f"{path} has {info.subtype[4:]}-bit samples. Convert it to 16 bits first.")
-    if info.sample_rate != spec.sample_rate:
-        return _resampled(info, spec.sample_rate, frames)
-    pcm, _ = io.read_pcm(path, 0, frames)
-    return pcm
+    with io.open_audio(path) as file:
+        file.check_end()
+        info = file.info
+        if info.sample_rate != spec.sample_rate and not resample:
+            raise ValueError(
+                f"{path} has {info.sample_rate} Hz, the model {spec.sample_rate} Hz. Resample the file first, or have "
+                "it done: resample=True, for a prompt prompt_resample=true."
+            )
+        if info.n_channels != spec.n_channels:
+            count = f"{info.n_channels} channel{'s' if info.n_channels > 1 else ''}"
+            raise ValueError(
+                f"{path} has {count}, the model {spec.n_channels}. Give a file with the model's channels: "
+                f"`ffmpeg -i in.wav -ac {spec.n_channels} out.wav` mixes or copies them."
+            )
+        if info.frames == 0:
+            raise ValueError(f"{path} has no frames. Give a file with audio.")
+        if info.subtype in io.WIDE:
+            raise ValueError(f"{path} has {info.subtype[4:]}-bit samples. Convert it to 16 bits first.")
+        if info.sample_rate != spec.sample_rate:
+            return _read_resampled(file, spec.sample_rate, frames)
+        return file.read(0, frames)[0]
 
 
-def _resampled(info: io.AudioInfo, rate: int, frames: int | None) -> np.ndarray:
+def _read_resampled(file: io.AudioReader, rate: int, frames: int | None) -> np.ndarray:
     """The first `frames` frames of a file at another rate; they do not depend on how many of them are asked for."""
+    info = file.info
     length = resampled_length(info.frames, info.sample_rate, rate)
     frames = length if frames is None else frames
     if frames > length:
@@ -56,12 +58,12 @@ def _resampled(info: io.AudioInfo, rate: int, frames: int | None) -> np.ndarray:
         )
     # The filter looks ahead; what lies further behind is not read.
     ahead = _AHEAD * max(info.sample_rate, rate) // rate
-    pcm, _ = io.read_pcm(info.path, 0, min(info.frames, resampled_length(frames, rate, info.sample_rate) + ahead))
+    pcm, _ = file.read(0, min(info.frames, resampled_length(frames, rate, info.sample_rate) + ahead))
     samples = resample_clip(pcm.astype(np.float32) / 32768, info.sample_rate, rate)
     return io.float_to_pcm(samples[:frames])[0]
 
 
-def write(path: PathLike, pcm: np.ndarray, spec: AudioSpec) -> None:
+def write(path: io.PathLike, pcm: np.ndarray, spec: AudioSpec) -> None:
     """Write 16-bit PCM, int16 (frames, channels), as .wav or .flac (by suffix) at the model's sample rate.
 
     Raises ValueError for an array that is not in the format of `spec`, and as `audio.write_pcm`.

@@ -1,4 +1,4 @@
-"""Integer PCM in and out of audio files (HOUSE law 5); what the integers become is in `quantize.py`.
+"""Integer PCM in and out of audio files; what the integers become is in `quantize.py`.
 
 Files of 16 bits or fewer are read as the integers they hold. Float and lossy files are decoded to float and rounded
 here, because a decoder asked for integers wraps around where a sample exceeds full scale.
@@ -7,7 +7,8 @@ here, because a decoder asked for integers wraps around where a sample exceeds f
 import io
 import os
 import secrets
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +16,20 @@ import numpy as np
 import soundfile
 from jaxtyping import Float, Int16
 
+from stereo_sashimi.audio.truncation import missing_bytes
+
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
+# Formats that are written, by suffix.
+FORMATS = {"wav": "WAV", "flac": "FLAC"}
 
 PathLike = str | os.PathLike[str]
+Pcm = Int16[np.ndarray, "frames channels"]
 
 # Names of libsndfile. An 8-bit byte becomes (byte - 128) << 8, exactly.
 _INTEGER = ("PCM_16", "PCM_U8", "PCM_S8")
 WIDE = ("PCM_24", "PCM_32")
 _FLOAT = ("FLOAT", "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "ULAW", "ALAW")
-_DOUBLE = ("DOUBLE",)
-_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+_KNOWN = (*_INTEGER, *WIDE, *_FLOAT, "DOUBLE")
 _LOW, _HIGH = -32768, 32767
 # Far above any file: libsndfile reports a number of this size when a stream does not state its length.
 _UNKNOWN_FRAMES = 1 << 60
@@ -40,8 +45,12 @@ class AudioError(ValueError):
 class AudioInfo:
     """What the header of an audio file says.
 
-    - `path`: the file. `sample_rate`: frames per second. `n_channels`: at least 1. `frames`: 0 or more.
-    - `subtype`: libsndfile's name of the sample format, such as PCM_16, FLOAT or VORBIS.
+    Attributes:
+        path: The file.
+        sample_rate: Frames per second.
+        n_channels: At least 1.
+        frames: 0 or more.
+        subtype: libsndfile's name of the sample format, such as PCM_16, FLOAT or VORBIS.
     """
 
     path: Path
@@ -51,60 +60,129 @@ class AudioInfo:
     subtype: str
 
 
-def probe(path: PathLike) -> AudioInfo:
-    """Read the header of a file; no samples are decoded, but the last one of FLAC, which does not say how long it is.
+class AudioReader:
+    """An open audio file, from `open_audio`: its `info`, and as many reads as are needed."""
 
-    Raises AudioError if the file is missing, empty, not audio, unreadable, or shorter than its header says.
-    """
-    path = Path(path)
-    with _open(path) as file:
-        info = _info(path, file)
-        if file.format == "FLAC" and info.frames:
-            _read(path, file, info.frames - 1, 1, "int16")
-        return info
+    def __init__(self, path: Path, file: soundfile.SoundFile) -> None:
+        if file.frames < 0 or file.frames >= _UNKNOWN_FRAMES:
+            raise AudioError(f"{path}: the file does not state its length.\n  Write it again as 16-bit WAV or FLAC.")
+        self.info = AudioInfo(path, file.samplerate, file.channels, file.frames, file.subtype)
+        self._file = file
 
+    def check_end(self) -> None:
+        """Raise AudioError if a FLAC file is cut off; its last frame is decoded, as it does not say how long it is."""
+        if self._file.format == "FLAC" and self.info.frames:
+            self._decode(self.info.frames - 1, 1, "int16")
 
-def read_pcm(
-    path: PathLike, start: int = 0, frames: int | None = None, *, requantize: bool = False
-) -> tuple[Int16[np.ndarray, "frames channels"], int]:
-    """Read frames `start` to `start + frames` (None: to the end) as 16-bit PCM, and count the clipped values.
-
-    Integers of 16 and 8 bits come as they are, 8 bits as (byte - 128) << 8. Float and lossy files: rint(x * 32768),
-    clipped to [-32768, 32767]. 24 and 32 bit files are refused, or with `requantize` rounded to 16 bits and clipped.
-    The array is C-contiguous.
-
-    Raises AudioError for a file that `probe` refuses, a range outside the file, NaN or infinity, data that end early,
-    a sample format that is not listed here, and 24 or 32 bits without `requantize`.
-    """
-    path = Path(path)
-    with _open(path) as file:
-        info = _info(path, file)
+    def read(self, start: int = 0, frames: int | None = None, *, requantize: bool = False) -> tuple[Pcm, int]:
+        """Frames and clipped values; arguments and errors are those of `read_pcm`."""
+        info = self.info
         count = info.frames - start if frames is None else frames
         if start < 0 or count < 0 or start + count > info.frames:
             raise AudioError(
-                f"{path}: frames {start} to {'the end' if frames is None else start + frames} were asked for, but the "
-                f"file has {info.frames} frames."
+                f"{info.path}: frames {start} to {'the end' if frames is None else start + frames} were asked for, but "
+                f"the file has {info.frames} frames."
             )
         if info.subtype in _INTEGER:
-            return _read(path, file, start, count, "int16"), 0
+            return self._decode(start, count, "int16"), 0
         check_readable(info, requantize=requantize)
         if info.subtype in WIDE:
             # libsndfile puts 24 bits at the top of the 32, so one divisor serves both.
-            return _clip(np.rint(_read(path, file, start, count, "int32") / 65536.0))
-        samples = _read(path, file, start, count, "float64" if info.subtype in _DOUBLE else "float32")
+            return _clip(np.rint(self._decode(start, count, "int32") / 65536.0))
+        samples = self._decode(start, count, "float64" if info.subtype == "DOUBLE" else "float32")
         finite = np.isfinite(samples)
         if not finite.all():
             frame = start + int(np.argwhere(~finite)[0][0])
-            raise AudioError(f"{path}: NaN or infinity in frame {frame}; write the file again from its source.")
+            raise AudioError(f"{info.path}: NaN or infinity in frame {frame}; write the file again from its source.")
         return float_to_pcm(samples)
+
+    def _decode(self, start: int, frames: int, dtype: str) -> np.ndarray:
+        path = self.info.path
+        try:
+            if start != self._file.tell():
+                self._file.seek(start)
+            samples = self._file.read(frames, dtype=dtype, always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                f"{path}: cannot decode frames {start} to {start + frames} ({error}).\n"
+                "  The file is damaged or was cut off: fetch or make it again."
+            ) from error
+        if len(samples) != frames:
+            raise AudioError(
+                f"{path}: the file ends early; frames {start} to {start + frames} were asked for, "
+                f"{len(samples)} could be read.\n  Fetch or make the file again."
+            )
+        return np.ascontiguousarray(samples)
+
+
+@contextmanager
+def open_audio(path: PathLike) -> Iterator[AudioReader]:
+    """Open a file for reading, once.
+
+    Raises:
+        AudioError: It is missing, empty, not audio, unreadable, shorter than its header says, or without a length.
+    """
+    path = Path(path)
+    try:
+        raw = open(path, "rb")  # noqa: SIM115
+        size, missing = os.fstat(raw.fileno()).st_size, missing_bytes(raw)
+    except FileNotFoundError:
+        raise AudioError(f"{path}: there is no such file.") from None
+    except OSError as error:
+        raise AudioError(f"{path}: cannot read the file ({error.strerror}).") from error
+    with raw:
+        if size == 0:
+            raise AudioError(f"{path}: the file is empty (0 bytes).\n  Fetch or make it again.")
+        if missing:
+            raise AudioError(
+                f"{path}: the file ends early; its header tells of {missing} bytes more than there are.\n"
+                "  It was cut off while it was copied or written: fetch or make it again."
+            )
+        # libsndfile reads on from here by itself.
+        os.lseek(raw.fileno(), 0, os.SEEK_SET)
+        try:
+            file = soundfile.SoundFile(raw.fileno(), closefd=False)
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                f"{path}: not an audio file that libsndfile can read ({getattr(error, 'error_string', error)}).\n"
+                "  Convert it to 16-bit WAV or FLAC, or take it out of the folder."
+            ) from error
+        with file:
+            yield AudioReader(path, file)
+
+
+def probe(path: PathLike) -> AudioInfo:
+    """Read the header of a file, and the last frame of FLAC. Raises AudioError as `open_audio`, or if FLAC is cut."""
+    with open_audio(path) as file:
+        file.check_end()
+        return file.info
+
+
+def read_pcm(path: PathLike, start: int = 0, frames: int | None = None, *, requantize: bool = False) -> tuple[Pcm, int]:
+    """Read a range of a file as 16-bit PCM, C-contiguous, and count the clipped values.
+
+    Integers of 16 and 8 bits come as they are, 8 bits as (byte - 128) << 8. Float and lossy files: rint(x * 32768),
+    clipped to [-32768, 32767].
+
+    Args:
+        path: The file.
+        start: First frame.
+        frames: Number of frames; None reads to the end.
+        requantize: Round 24 and 32 bits to 16, and clip; without it they are refused.
+
+    Raises:
+        AudioError: As `open_audio`; a range outside the file, NaN or infinity, data that end early, or samples that
+            `check_readable` refuses.
+    """
+    with open_audio(path) as file:
+        return file.read(start, frames, requantize=requantize)
 
 
 def check_readable(info: AudioInfo, *, requantize: bool = False) -> None:
-    """Raise AudioError for a sample format that `read_pcm` does not take, as 24 or 32 bits without `requantize`."""
-    known = _INTEGER + WIDE + _FLOAT + _DOUBLE
-    if info.subtype not in known:
+    """Raise AudioError for a sample format that is not read, as 24 or 32 bits without `requantize`."""
+    if info.subtype not in _KNOWN:
         raise AudioError(
-            f"{info.path}: samples of format {info.subtype}, which is not one of {', '.join(known)}.\n"
+            f"{info.path}: samples of format {info.subtype}, which is not one of {', '.join(_KNOWN)}.\n"
             "  Convert the file to 16-bit WAV or FLAC."
         )
     if info.subtype in WIDE and not requantize:
@@ -117,8 +195,11 @@ def check_readable(info: AudioInfo, *, requantize: bool = False) -> None:
 def float_to_pcm(x: Float[np.ndarray, "*shape"]) -> tuple[Int16[np.ndarray, "*shape"], int]:
     """16-bit PCM of samples whose full scale is 1: rint(x * 32768), halves to even, clipped to [-32768, 32767].
 
-    Gives the integers and how many of them were clipped; 1.0 itself is clipped, to 32767.
-    Raises ValueError for NaN or infinity, or if the array is not of floating point numbers.
+    Returns:
+        The integers, and how many of them were clipped; 1.0 itself is clipped, to 32767.
+
+    Raises:
+        ValueError: NaN, infinity, or an array of integers.
     """
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"float_to_pcm takes floating point samples (full scale 1.0); got {x.dtype}.")
@@ -129,20 +210,25 @@ def float_to_pcm(x: Float[np.ndarray, "*shape"]) -> tuple[Int16[np.ndarray, "*sh
         return _clip(np.rint(x.astype(np.promote_types(x.dtype, np.float32)) * 32768))
 
 
-def write_pcm(path: PathLike, pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, *, bits: int = 16) -> None:
+def write_pcm(path: PathLike, pcm: Pcm, sample_rate: int, *, bits: int = 16) -> None:
     """Write a `.wav` or `.flac` file (by suffix); it appears under its name only when it is complete.
 
-    `bits`: 16, or 8, which keeps the upper byte of each sample.
+    Args:
+        path: The file.
+        pcm: int16 (frames, channels).
+        sample_rate: Frames per second.
+        bits: 16, or 8, which keeps the upper byte of each sample.
 
-    Raises AudioError for another suffix or array, for more than a WAV file can hold (4 GiB), and if the file cannot
-    be written, for instance because the disk is full; no partial file is left behind.
+    Raises:
+        AudioError: Another suffix or array, more than a WAV file can hold (4 GiB), or a file that cannot be written,
+            for instance because the disk is full; no partial file is left behind.
     """
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
+    kind = FORMATS.get(path.suffix.lower()[1:])
+    if kind is None:
         raise AudioError(f"{path}: 16-bit audio is written as .wav or .flac; got suffix {path.suffix!r}.")
     if pcm.dtype != np.int16 or pcm.ndim != 2 or pcm.shape[1] < 1:
         raise AudioError(f"{path}: write_pcm takes int16 (frames, channels); got {pcm.dtype} {pcm.shape}.")
-    kind = _FORMATS[path.suffix.lower()]
     if kind == "WAV" and pcm.nbytes > WAV_BYTES:
         raise AudioError(f"{path}: {pcm.nbytes} bytes of audio do not fit into a WAV file; write .flac.")
     # Encoded in memory: libsndfile does not report a full disk, the file object below does.
@@ -178,96 +264,7 @@ def write_whole(path: PathLike, content: bytes | memoryview) -> None:
         raise
 
 
-def _open(path: Path) -> soundfile.SoundFile:
-    try:
-        with open(path, "rb") as raw:
-            size = os.fstat(raw.fileno()).st_size
-            if size == 0:
-                raise AudioError(f"{path}: the file is empty (0 bytes).\n  Fetch or make it again.")
-            missing = _missing_bytes(raw, size)
-    except FileNotFoundError:
-        raise AudioError(f"{path}: there is no such file.") from None
-    except OSError as error:
-        raise AudioError(f"{path}: cannot read the file ({error.strerror}).") from error
-    if missing:
-        raise AudioError(
-            f"{path}: the file ends early; its header tells of {missing} bytes more than there are.\n"
-            "  It was cut off while it was copied or written: fetch or make it again."
-        )
-    try:
-        return soundfile.SoundFile(str(path))
-    except (soundfile.SoundFileError, TypeError) as error:
-        # A TypeError comes for the suffix .raw, where soundfile wants the format from the caller.
-        raise AudioError(
-            f"{path}: not an audio file that libsndfile can read ({error}).\n"
-            "  Convert it to 16-bit WAV or FLAC, or take it out of the folder."
-        ) from error
-
-
-def _info(path: Path, file: soundfile.SoundFile) -> AudioInfo:
-    if file.frames < 0 or file.frames >= _UNKNOWN_FRAMES:
-        raise AudioError(f"{path}: the file does not state its length.\n  Write it again as 16-bit WAV or FLAC.")
-    return AudioInfo(path, file.samplerate, file.channels, file.frames, file.subtype)
-
-
-def _read(path: Path, file: soundfile.SoundFile, start: int, frames: int, dtype: str) -> np.ndarray:
-    try:
-        if start:
-            file.seek(start)
-        samples = file.read(frames, dtype=dtype, always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise AudioError(
-            f"{path}: cannot decode frames {start} to {start + frames} ({error}).\n"
-            "  The file is damaged or was cut off: fetch or make it again."
-        ) from error
-    if len(samples) != frames:
-        raise AudioError(
-            f"{path}: the file ends early; frames {start} to {start + frames} were asked for, "
-            f"{len(samples)} could be read.\n  Fetch or make the file again."
-        )
-    return np.ascontiguousarray(samples)
-
-
 def _clip(values: np.ndarray) -> tuple[np.ndarray, int]:
     """Whole numbers as int16, and how many of them lay outside."""
     clipped = int(np.count_nonzero((values < _LOW) | (values > _HIGH)))
     return np.clip(values, _LOW, _HIGH).astype(np.int16), clipped
-
-
-def _missing_bytes(raw: io.BufferedReader, size: int) -> int:
-    """Bytes that a WAV or Ogg file lacks at its end; libsndfile reads such files without a word."""
-    head = raw.read(12)
-    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:] == b"WAVE":
-        return _missing_wav_bytes(raw, size, ">" if head[:4] == b"RIFX" else "<")
-    if head[:4] == b"OggS":
-        return _missing_ogg_bytes(raw, size)
-    return 0
-
-
-def _missing_wav_bytes(raw: io.BufferedReader, size: int, order: str) -> int:
-    """EBU Tech 3306: chunks of an id, a 32-bit size and a body; in RF64 the size of `data` is in `ds64`."""
-    long_size = None
-    while len(header := raw.read(8)) == 8:
-        chunk, length = struct.unpack(f"{order}4sI", header)
-        body = raw.tell()
-        if chunk == b"ds64" and length >= 16:
-            long_size = struct.unpack(f"{order}8xQ", raw.read(16))[0]
-        if chunk == b"data":
-            if length == 0xFFFFFFFF:
-                # Without ds64 the writer was a pipe and did not know the length: what is there counts.
-                length = size - body if long_size is None else long_size
-            return max(0, body + length - size)
-        raw.seek(body + length + length % 2)
-    return 0
-
-
-def _missing_ogg_bytes(raw: io.BufferedReader, size: int) -> int:
-    """RFC 3533: a page is 27 bytes, a table of segment lengths (its size is byte 26) and the segments."""
-    # A page has at most 65,307 bytes, so the last one starts in here.
-    raw.seek(max(0, size - 65307))
-    tail = raw.read()
-    page = tail.rfind(b"OggS\0")
-    if page < 0:
-        return 0
-    table_end = page + 27 + (tail[page + 26] if page + 26 < len(tail) else 0)
-    return max(0, table_end + sum(tail[page + 27 : table_end]) - len(tail))

@@ -1,18 +1,17 @@
 """PCM <-> codes, as an AudioSpec describes it: the integer clips of `io.py` in, the integers of the model out.
 
 `normalize: none` works on integers: 16-bit linear is the identity code = pcm + 32768, 8-bit linear is the top byte,
-mu-law is a table over all 65,536 PCM values. `minmax` is the arithmetic of the original S4 repository (SPEC section
-9): float32 throughout, per clip, not invertible. mu-law: ITU-T G.711's curve with mu = 2**bits - 1.
+mu-law is a table over all 65,536 PCM values. `minmax` is the arithmetic of the original S4 repository: float32
+throughout, per clip, not invertible. mu-law: ITU-T G.711's curve with mu = 2**bits - 1.
 """
 
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int16, Int64, Shaped
+from jaxtyping import Float, Float32, Float64, Int16, Int64, Shaped
 
 from stereo_sashimi.spec import AudioSpec
 
-_PCM_LEVELS = 65536
 _PCM_ZERO = 32768
 
 
@@ -75,41 +74,36 @@ def normalize_peak(pcm: Int16[np.ndarray, "*shape"]) -> Int16[np.ndarray, "*shap
     return np.clip(scaled, -_PCM_ZERO, _PCM_ZERO - 1).astype(np.int16)
 
 
-def quantize01(values: Float32[np.ndarray, "*shape"], bits: int) -> Int64[np.ndarray, "*shape"]:
-    """Levels of numbers in [0, 1]: floor(v * (2**bits - 0.01) + 0.005), in float32 as the reference (SPEC 9)."""
-    scaled = values * np.float32(2**bits - 0.01) + np.float32(0.005)
-    return scaled.astype(np.int64)
-
-
-def dequantize(codes: Shaped[np.ndarray, "*shape"], bits: int) -> Float32[np.ndarray, "*shape"]:
-    """Numbers in [-1, 1) of levels: q / 2**(bits - 1) - 1, with no half step (SPEC 9)."""
-    return (np.asarray(codes) / 2.0 ** (bits - 1) - 1.0).astype(np.float32)
-
-
 def minmax_encode_linear(samples: Float32[np.ndarray, "*shape"], bits: int) -> Int64[np.ndarray, "*shape"]:
-    """Levels of one float clip, min-max scaled over everything in it (the reference's linear encoder, SPEC 9)."""
+    """Levels of one float clip, min-max scaled over everything in it."""
     return quantize01(_minmax01(samples), bits)
 
 
 def minmax_encode_mulaw(samples: Float32[np.ndarray, "*shape"], bits: int) -> Int64[np.ndarray, "*shape"]:
-    """mu-law levels of one float clip, min-max scaled over everything in it (the reference's encoder, SPEC 9)."""
+    """mu-law levels of one float clip, min-max scaled over everything in it."""
     signed = np.float32(2) * _minmax01(samples) - np.float32(1)
     return quantize01((mulaw_compress(signed, bits) + np.float32(1)) / np.float32(2), bits)
 
 
-def mulaw_compress(x: Float32[np.ndarray, "*shape"], bits: int) -> Float32[np.ndarray, "*shape"]:
-    """The mu-law curve of x in [-1, 1]: sign(x) log1p(mu |x + 1e-8|) / log1p(mu), float32, mu = 2**bits - 1."""
-    mu = np.float32(2**bits - 1)
-    return np.sign(x) * np.log1p(mu * np.abs(x + np.float32(1e-8))) / np.log1p(mu)
+# The functions below compute in the precision of their argument.
 
 
-def mulaw_decode(codes: Shaped[np.ndarray, "*shape"], bits: int) -> Float32[np.ndarray, "*shape"]:
-    """Numbers in [-1, 1) of mu-law levels: sign(x) ((1 + mu)**|x| - 1) / mu of x = dequantize(code) (SPEC 9)."""
-    return _mulaw_expand(np.asarray(codes) / 2.0 ** (bits - 1) - 1.0, bits).astype(np.float32)
+def quantize01(values: Float[np.ndarray, "*shape"], bits: int) -> Int64[np.ndarray, "*shape"]:
+    """Levels of numbers in [0, 1]: floor(v * (2**bits - 0.01) + 0.005)."""
+    number = values.dtype.type
+    levels: Int64[np.ndarray, "*shape"] = (values * number(2**bits - 0.01) + number(0.005)).astype(np.int64)
+    return levels
 
 
-def _mulaw_expand(x: Float64[np.ndarray, "*shape"], bits: int) -> Float64[np.ndarray, "*shape"]:
-    mu = 2.0**bits - 1.0
+def mulaw_compress(x: Float[np.ndarray, "*shape"], bits: int) -> Float[np.ndarray, "*shape"]:
+    """The mu-law curve of x in [-1, 1]: sign(x) log1p(mu |x + 1e-8|) / log1p(mu), mu = 2**bits - 1."""
+    mu = x.dtype.type(2**bits - 1)
+    return np.sign(x) * np.log1p(mu * np.abs(x + x.dtype.type(1e-8))) / np.log1p(mu)
+
+
+def mulaw_expand(levels: Shaped[np.ndarray, "*shape"], bits: int) -> Float64[np.ndarray, "*shape"]:
+    """Numbers in [-1, 1) of mu-law levels: sign(x) ((1 + mu)**|x| - 1) / mu of x = level / 2**(bits - 1) - 1."""
+    mu, x = 2.0**bits - 1.0, levels / 2.0 ** (bits - 1) - 1.0
     return np.sign(x) * np.expm1(np.abs(x) * np.log1p(mu)) / mu
 
 
@@ -122,14 +116,10 @@ def _minmax01(samples: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*s
 def _mulaw_tables(bits: int) -> tuple[Int64[np.ndarray, "65536"], Int16[np.ndarray, "levels"]]:
     """The code of each of the 65,536 PCM values and the PCM value of each code, without any scaling of a clip."""
     # float64: in float32 a level of 16-bit mu-law is only a few units in the last place wide.
-    x = np.arange(-_PCM_ZERO, _PCM_ZERO) / _PCM_ZERO
-    mu = 2.0**bits - 1.0
-    curve = np.sign(x) * np.log1p(mu * np.abs(x + 1e-8)) / np.log1p(mu)
-    # x = -1 meets |x + 1e-8| < 1, so v stays inside [0, 1].
-    codes = np.floor((curve + 1.0) / 2.0 * (2**bits - 0.01) + 0.005).astype(np.int64)
-
+    # x = -1 meets |x + 1e-8| < 1, so the curve stays inside [-1, 1].
+    codes = quantize01((mulaw_compress(np.arange(-_PCM_ZERO, _PCM_ZERO) / _PCM_ZERO, bits) + 1.0) / 2.0, bits)
     levels = np.arange(2**bits)
-    nominal = np.rint(_mulaw_expand(levels / 2.0 ** (bits - 1) - 1.0, bits) * _PCM_ZERO).astype(np.int64)
+    nominal = np.rint(mulaw_expand(levels, bits) * _PCM_ZERO).astype(np.int64)
     # Codes rise with PCM, so each code's cell is one run of the table; empty cells keep the nominal value.
     first = np.searchsorted(codes, levels, side="left")
     last = np.searchsorted(codes, levels, side="right") - 1

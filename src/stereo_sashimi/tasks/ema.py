@@ -7,8 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
+from stereo_sashimi.signals import uninterrupted
 from stereo_sashimi.tasks.lightning_internals import WeightAverage
-from stereo_sashimi.tasks.signals import uninterrupted
 
 
 class EMA(WeightAverage):

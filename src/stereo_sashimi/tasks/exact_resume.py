@@ -16,7 +16,9 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from stereo_sashimi.data.dataset import Batch
+from stereo_sashimi.signals import TRAINING_SIGNALS, Deferral
 from stereo_sashimi.tasks import random_state
+from stereo_sashimi.tasks.common_sigterm import CommonSigterm
 from stereo_sashimi.tasks.lightning_internals import (
     accumulating,
     batch_counted,
@@ -25,7 +27,6 @@ from stereo_sashimi.tasks.lightning_internals import (
     loop_counters,
     validation_due,
 )
-from stereo_sashimi.tasks.signals import CommonSigterm, Deferral
 from stereo_sashimi.tasks.tbptt import Carried, carry_of
 
 KEY = "resume"
@@ -59,7 +60,7 @@ class ExactResume(Callback):
         self._boundary: Boundary | None = None
         self._restore = False
         self._alone = False
-        self._deferral = Deferral()
+        self._deferral = Deferral(TRAINING_SIGNALS)
         self._sigterm = CommonSigterm()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -7,18 +7,19 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from stereo_sashimi.audio import writers as files
 from stereo_sashimi.audio.io import AudioError, read_pcm
 from stereo_sashimi.audio.writers import PcmPipe
-from stereo_sashimi.commands.generate import live as generate_live
-from stereo_sashimi.commands.generate.job import Job
-from stereo_sashimi.commands.generate.live import live
+from stereo_sashimi.commands.generate.generate_options import GenerateOptions
+from stereo_sashimi.commands.generate.live import draw_live
+from stereo_sashimi.commands.generate.sampling_job import SamplingJob
 from stereo_sashimi.commands.shared.progress import DrawMeter
-from stereo_sashimi.commands.shared.signals import Signals, Stopped, listening
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.results import Block
 from stereo_sashimi.metrics.stereo import describe
@@ -27,13 +28,14 @@ from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig
 from stereo_sashimi.nn.s4 import S4Config
+from stereo_sashimi.signals import Stopped, listening
 from stereo_sashimi.spec import AudioSpec
 
 SPEC = AudioSpec(8000, 2, 8)
 PROMPT, DRAWN = 100, 64
 
 
-class Takes(Job):
+class Takes(SamplingJob):
     """Blocks of noise for two samples; before block `at` something happens."""
 
     at, happening = -1, staticmethod(lambda: None)
@@ -45,8 +47,8 @@ class Takes(Job):
             if i == self.at:
                 type(self).happening()
             frames = DRAWN if i else PROMPT
-            pcm = rng.integers(-9000, 9000, (len(self.seeds), frames, 2)).astype(np.int16)
-            yield Block(pcm, np.full((len(self.seeds), 2), 0.5 * frames), i > 0, 0.001 if i else 0.0)
+            pcm = rng.integers(-9000, 9000, (len(self.options.seeds), frames, 2)).astype(np.int16)
+            yield Block(pcm, np.full((len(self.options.seeds), 2), 0.5 * frames), i > 0, 0.001 if i else 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +67,14 @@ def _ctrl_c_is_heard():
 
 @pytest.fixture
 def job(model, tmp_path):
-    """`job(n_frames, suffix, at=block, happening=function)`."""
+    """`job(n_frames, at=block, happening=function)`."""
 
-    def make(n_frames=None, suffix=".wav", at=-1, happening=lambda: None, names=("a", "b")) -> Job:
+    def make(n_frames=None, at=-1, happening=lambda: None, names=("a", "b")) -> SamplingJob:
         kind = type("Takes", (Takes,), {"at": at, "happening": staticmethod(happening)})
-        paths = [tmp_path / f"{name}{suffix}" for name in names]
-        prompt = np.zeros((PROMPT, 2), np.int16)
-        seeds = list(range(max(1, len(names))))
-        return kind(model, tmp_path / "c.ckpt", "reference", Sampler(), seeds, n_frames, "p.wav", prompt, None, paths)
+        seeds = tuple(range(max(1, len(names))))
+        options = GenerateOptions(torch.device("cpu"), Sampler(), seeds, prompt="p.wav", stream=True)
+        files = [tmp_path / f"{name}.wav" for name in names]
+        return kind(options, model, tmp_path / "c.ckpt", "reference", n_frames, files=files)
 
     return make
 
@@ -88,10 +90,14 @@ def kill(number: int):
     return lambda: os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_every_sample_gets_its_file_and_its_numbers(job, tmp_path, capsys, suffix):
-    made = live(job(10 * DRAWN, suffix), Signals(), None)
-    assert made == [tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"]
+def live(job: SamplingJob, pipe: PcmPipe | None = None) -> list[Path]:
+    with listening() as signals:
+        return draw_live(job, signals, pipe)
+
+
+def test_every_sample_gets_its_file_and_its_numbers(job, tmp_path, capsys):
+    made = live(job(10 * DRAWN))
+    assert made == [tmp_path / "a.wav", tmp_path / "b.wav"]
     for row, path in enumerate(made):
         pcm = read_pcm(path)[0]
         assert np.array_equal(pcm, expected(10, row))
@@ -104,60 +110,59 @@ def test_every_sample_gets_its_file_and_its_numbers(job, tmp_path, capsys, suffi
         assert settings["frames_per_s"] == pytest.approx(64_000)
         assert settings["real_time_factor"] == pytest.approx(8)
     out = capsys.readouterr().out
-    assert f"writing {tmp_path / f'a.part{suffix}'}\n" in out
-    assert f"{tmp_path / f'a{suffix}'}  0.09 s  0.721 bits/sample  64,000 frames/s, 8 x real time\n" in out
-    assert {path.name for path in tmp_path.iterdir()} == {f"{n}{s}" for n in "ab" for s in (suffix, ".json")}
+    assert f"writing {tmp_path / 'a.part.wav'}\n" in out
+    assert f"{tmp_path / 'a.wav'}  0.09 s  0.721 bits/sample  64,000 frames/s, 8 x real time\n" in out
+    assert {path.name for path in tmp_path.iterdir()} == {f"{n}{s}" for n in "ab" for s in (".wav", ".json")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_a_signal_completes_the_files(job, tmp_path, number, suffix):
+def test_a_signal_completes_the_files(job, tmp_path, number):
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as stopped, listening() as signals:
-        live(job(None, suffix, at=5, happening=kill(number)), signals, None)
+    with pytest.raises(SystemExit) as stopped:
+        live(job(at=5, happening=kill(number)))
     assert stopped.value.code == 128 + number
     assert signal.getsignal(number) is before
     for row, name in enumerate("ab"):
         # Four blocks lay behind the prompt; the fifth had begun.
-        assert np.array_equal(read_pcm(tmp_path / f"{name}{suffix}")[0], expected(4, row))
+        assert np.array_equal(read_pcm(tmp_path / f"{name}.wav")[0], expected(4, row))
         assert json.loads((tmp_path / f"{name}.json").read_text())["stopped"] == number.name
     assert len(list(tmp_path.iterdir())) == 4
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["before the prompt", "behind the prompt"])
 def test_a_signal_before_the_first_frame_leaves_nothing(job, tmp_path, at):
-    with pytest.raises(Stopped) as stopped, listening() as signals:
-        live(job(at=at, happening=kill(signal.SIGTERM)), signals, None)
+    with pytest.raises(Stopped) as stopped:
+        live(job(at=at, happening=kill(signal.SIGTERM)))
     assert stopped.value.code == 143
     assert list(tmp_path.iterdir()) == []
 
 
 def test_more_signals_disturb_nothing(job, tmp_path, monkeypatch):
-    save, sent = generate_live.save_json, []
+    save, sent = SamplingJob.save_json, []
 
     def signalled(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         save(*arguments)
         sent.append(os.kill(os.getpid(), signal.SIGTERM))
 
-    monkeypatch.setattr(generate_live, "save_json", signalled)
-    with pytest.raises(SystemExit) as stopped, listening() as signals:
-        live(job(at=3, happening=kill(signal.SIGTERM)), signals, None)
+    monkeypatch.setattr(SamplingJob, "save_json", signalled)
+    with pytest.raises(SystemExit) as stopped:
+        live(job(at=3, happening=kill(signal.SIGTERM)))
     assert (stopped.value.code, len(sent)) == (143, 2)
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_full_wav_file_is_the_end(job, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files, "WAV_BYTES", 4 * (PROMPT + 3 * DRAWN + 10))
-    live(job(), Signals(), None)
+    live(job())
     assert np.array_equal(read_pcm(tmp_path / "a.wav")[0], expected(3))
     settings = json.loads((tmp_path / "a.json").read_text())
     assert (settings["stopped"], settings["frames"]) == ("full", 3 * DRAWN)
-    assert "holds no more than 4 GiB. format=flac has no such limit" in capsys.readouterr().out
+    assert "holds no more than 4 GiB. stdout=true has no such limit" in capsys.readouterr().out
 
 
 def test_a_disk_that_cannot_be_written_keeps_the_files(job, tmp_path, monkeypatch):
-    write, calls = files.LiveFile.write, []
+    write, calls = files.WavStream.write, []
 
     def full(self, pcm):
         calls.append(self.path.name)
@@ -165,9 +170,9 @@ def test_a_disk_that_cannot_be_written_keeps_the_files(job, tmp_path, monkeypatc
             raise AudioError(f"{self.part}: cannot write on (No space left on device).")
         write(self, pcm)
 
-    monkeypatch.setattr(files.LiveFile, "write", full)
+    monkeypatch.setattr(files.WavStream, "write", full)
     with pytest.raises(AudioError, match=r"(?s)b\.part\.wav: cannot write on .*\n  What was drawn .* in .*a\.wav \(0"):
-        live(job(), Signals(), None)
+        live(job())
     assert np.array_equal(read_pcm(tmp_path / "a.wav")[0], expected(2))
     assert np.array_equal(read_pcm(tmp_path / "b.wav")[0], expected(1, 1))
     assert len(list(tmp_path.iterdir())) == 2
@@ -176,7 +181,7 @@ def test_a_disk_that_cannot_be_written_keeps_the_files(job, tmp_path, monkeypatc
 def test_a_second_file_that_cannot_be_made_leaves_nothing(job, tmp_path):
     (tmp_path / "b.part.wav").mkdir()
     with pytest.raises(AudioError, match=r"b\.part\.wav: cannot write the file \(Is a directory\)"):
-        live(job(), Signals(), None)
+        live(job())
     assert [path.name for path in tmp_path.iterdir()] == ["b.part.wav"]
 
 
@@ -185,7 +190,7 @@ def test_an_error_of_the_model_keeps_the_files(job, tmp_path, capsys):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        live(job(at=3, happening=fail), Signals(), None)
+        live(job(at=3, happening=fail))
     assert np.array_equal(read_pcm(tmp_path / "a.wav")[0], expected(2))
     assert "What was drawn until then is in" in capsys.readouterr().err
 
@@ -204,7 +209,7 @@ def test_a_listener_who_leaves(job, tmp_path, names, capsys):
     thread = threading.Thread(target=listen)
     thread.start()
     with pytest.raises(SystemExit) as stopped:
-        live(job(names=names), Signals(), PcmPipe(writer))
+        live(job(names=names), PcmPipe(writer))
     thread.join()
     os.close(writer)
     assert stopped.value.code == 141
@@ -222,8 +227,8 @@ def test_a_listener_who_pauses_keeps_no_signal_away(job, tmp_path):
     # By then the pipe is full and nobody reads: 64 KiB are 16,384 frames.
     timer = threading.Timer(0.5, kill(signal.SIGTERM))
     timer.start()
-    with pytest.raises(SystemExit) as stopped, listening() as signals:
-        live(job(names=("a",)), signals, PcmPipe(writer))
+    with pytest.raises(SystemExit) as stopped:
+        live(job(names=("a",)), PcmPipe(writer))
     timer.join()
     os.close(reader)
     os.close(writer)
@@ -244,7 +249,7 @@ def test_memory_does_not_grow(job):
     tracemalloc.start()
     try:
         for at in (100, 700):
-            live(job(at * DRAWN, at=at, happening=measure(at), names=("a",)), Signals(), None)
+            live(job(at * DRAWN, at=at, happening=measure(at), names=("a",)))
     finally:
         tracemalloc.stop()
     assert sizes[700] - sizes[100] < 50_000

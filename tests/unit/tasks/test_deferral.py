@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from stereo_sashimi.tasks.signals import Deferral, uninterrupted
+from stereo_sashimi.signals import TRAINING_SIGNALS, Deferral, uninterrupted
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_nothing_comes_where_nothing_was_sent():
 
 
 def test_holding_twice_keeps_the_handler():
-    deferral = Deferral()
+    deferral = Deferral(TRAINING_SIGNALS)
     deferral.hold()
     deferral.hold()
     deferral.release()

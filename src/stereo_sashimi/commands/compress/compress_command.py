@@ -14,14 +14,13 @@ from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coding import check_model, decode, encode
 from stereo_sashimi.codec.container import MODES, Header, Segment, unpack
 from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.shared.loading import load_model
 from stereo_sashimi.commands.shared.progress import Meter
-from stereo_sashimi.commands.shared.recover import offering
-from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
-from stereo_sashimi.commands.shared.signals import Stopped, listening
+from stereo_sashimi.commands.shared.runs import relative
 from stereo_sashimi.generation.scoring import score
-from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.schema import check_type
+from stereo_sashimi.signals import Stopped, listening
 
 ACTIONS = ("encode", "decode", "verify", "info")
 SUFFIX = ".ssc"
@@ -128,11 +127,9 @@ def _output(cfg: DictConfig, source: Path, suffix: str, allowed: tuple[str, ...]
 
 
 def _load(cfg: DictConfig) -> LanguageModel:
-    path = find_checkpoint(cfg.checkpoint, cfg.paths.runs)
     if (waiting := BatchCoder.preparation()) is not None:
         print(f"codec: {waiting}", flush=True)
-    with offering(path):
-        return load(path)
+    return load_model(cfg.checkpoint, cfg.paths.runs)[1]
 
 
 def _kinds(segments: list[Segment]) -> str:

@@ -15,18 +15,14 @@ from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.evaluate import evaluate_options as options
 from stereo_sashimi.commands.evaluate.evaluate_options import SECTIONS as SECTIONS
 from stereo_sashimi.commands.evaluate.track_scorer import TrackScorer
-from stereo_sashimi.commands.generate.generate_command import model_line
-from stereo_sashimi.commands.generate.generate_options import device as device_of
 from stereo_sashimi.commands.shared.check_keys import check_keys
 from stereo_sashimi.commands.shared.check_values import make_folder
+from stereo_sashimi.commands.shared.loading import device_of, load_model, model_line
 from stereo_sashimi.commands.shared.progress import Meter
-from stereo_sashimi.commands.shared.recover import offering
-from stereo_sashimi.commands.shared.runs import find_checkpoint, name_of, relative
-from stereo_sashimi.commands.shared.signals import Stopped, listening
+from stereo_sashimi.commands.shared.runs import name_of, relative
 from stereo_sashimi.metrics.totals import TrackResult, channel_labels, pooled
-from stereo_sashimi.models.checkpoint import load
-from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.ops import s4_response
+from stereo_sashimi.signals import Stopped, listening
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.version import __version__
 
@@ -48,10 +44,11 @@ def run(cfg: DictConfig) -> Path | None:
 
 def _run(cfg: DictConfig) -> Path | None:
     files, device = options.files(cfg.data), device_of(cfg.device)
-    path, model = _load(cfg, "checkpoint")
+    path, model = load_model(cfg.checkpoint, cfg.paths.runs, cfg.backend.name)
     names, independent = {"checkpoint": name_of(path), "checkpoint_independent": None}, None
     if cfg.checkpoint_independent is not None:
-        other_path, independent = _load(cfg, "checkpoint_independent")
+        key = "checkpoint_independent"
+        other_path, independent = load_model(cfg[key], cfg.paths.runs, cfg.backend.name, key)
         options.check_pair(model, independent)
         names["checkpoint_independent"] = name_of(other_path)
         independent = independent.to(device)
@@ -144,12 +141,6 @@ def _write(
         write_page(evaluation, files, written[-1])
     print("\n".join(relative(file) for file in written), flush=True)
     return path
-
-
-def _load(cfg: DictConfig, key: str) -> tuple[Path, LanguageModel]:
-    path = find_checkpoint(cfg[key], cfg.paths.runs, key)
-    with offering(path, key):
-        return path, load(path, cfg.backend.name)
 
 
 def _print_track(result: TrackResult) -> None:

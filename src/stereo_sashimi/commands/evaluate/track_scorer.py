@@ -19,12 +19,12 @@ import torch
 
 from stereo_sashimi.audio.files import read
 from stereo_sashimi.audio.io import write_whole
-from stereo_sashimi.commands.shared.signals import Stopped
 from stereo_sashimi.generation.scoring import Scoring
 from stereo_sashimi.metrics.lossless import coded_bits
 from stereo_sashimi.metrics.totals import TrackResult
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.weights import fingerprint
+from stereo_sashimi.signals import Stopped
 
 # Seconds between two saves of a half-scored track.
 SAVE_SECONDS = 60.0

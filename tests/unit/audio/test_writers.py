@@ -1,4 +1,4 @@
-"""Files that grow: playable after every block, whole in the end, and what was written stays when the disk is full."""
+"""A WAV file that grows: playable after every block, whole in the end, and kept when the disk is full."""
 
 import os
 import resource
@@ -8,11 +8,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import soundfile
 
-from stereo_sashimi.audio import writers as live
+from stereo_sashimi.audio import writers
 from stereo_sashimi.audio.io import AudioError, probe, read_pcm
-from stereo_sashimi.audio.writers import LiveFile, PcmPipe, most_frames
+from stereo_sashimi.audio.writers import PcmPipe, WavStream, most_frames
 from stereo_sashimi.spec import AudioSpec
 
 SPEC = AudioSpec(44100, 2, 16)
@@ -24,7 +23,7 @@ def noise(frames: int, channels: int = 2) -> np.ndarray:
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_wav_is_whole_after_every_block(tmp_path, channels):
-    file = LiveFile(tmp_path / "a0.9.wav", AudioSpec(16000, channels, 8))
+    file = WavStream(tmp_path / "a0.9.wav", AudioSpec(16000, channels, 8))
     parts = [noise(frames, channels) for frames in (64, 1, 64, 500)]
     for i, part in enumerate(parts):
         file.write(part)
@@ -39,27 +38,11 @@ def test_wav_is_whole_after_every_block(tmp_path, channels):
     assert np.array_equal(read_pcm(tmp_path / "a0.9.wav")[0], np.concatenate(parts))
 
 
-def test_flac_plays_while_it_grows(tmp_path):
-    file = LiveFile(tmp_path / "a.flac", SPEC)
-    parts = [noise(64) for _ in range(200)]
-    for part in parts:
-        file.write(part)
-    pcm = np.concatenate(parts)
-    with soundfile.SoundFile(tmp_path / "a.part.flac") as growing:
-        heard = growing.read(8192, dtype="int16")
-    # libFLAC encodes 4096 frames at once.
-    assert np.array_equal(heard, pcm[:8192])
-    file.finish()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.flac"]
-    assert np.array_equal(read_pcm(tmp_path / "a.flac")[0], pcm)
-
-
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_what_is_discarded_is_gone(tmp_path, suffix):
-    file = LiveFile(tmp_path / f"a{suffix}", SPEC)
+def test_what_is_discarded_is_gone(tmp_path):
+    file = WavStream(tmp_path / "a.wav", SPEC)
     file.write(noise(64))
     file.discard()
-    LiveFile(tmp_path / f"b{suffix}", SPEC).discard()
+    WavStream(tmp_path / "b.wav", SPEC).discard()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,51 +57,35 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_a_full_disk_keeps_what_was_written(tmp_path, suffix, capfd):
-    file = LiveFile(tmp_path / f"a{suffix}", SPEC)
+def test_a_full_disk_keeps_what_was_written(tmp_path, capfd):
+    file = WavStream(tmp_path / "a.wav", SPEC)
     parts = [noise(640) for _ in range(100)]
     with files_of_at_most(100_001):
-        with pytest.raises(AudioError, match=r"a\.part\.(wav|flac): cannot write on \(File too large\)"):
+        with pytest.raises(AudioError, match=r"a\.part\.wav: cannot write on \(File too large\)"):
             list(map(file.write, parts))
         written = file.frames
         assert written < 100 * 640
         file.finish()
-    kept = read_pcm(tmp_path / f"a{suffix}")[0]
-    assert len(kept) == file.frames
-    # FLAC loses the frames that were not encoded yet.
-    assert written - (4096 if suffix == ".flac" else 0) <= len(kept) <= written
+    kept = read_pcm(tmp_path / "a.wav")[0]
+    assert len(kept) == file.frames == written
     assert np.array_equal(kept, np.concatenate(parts)[: len(kept)])
-    assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
     assert capfd.readouterr().err == ""
-
-
-def test_a_disk_that_is_full_at_the_end_of_flac(tmp_path):
-    file = LiveFile(tmp_path / "a.flac", SPEC)
-    pcm = noise(5000)
-    file.write(pcm)
-    with (
-        files_of_at_most(file.part.stat().st_size + 10),
-        pytest.raises(AudioError, match=r"a\.flac: cannot write the file to its end \(File too large\)"),
-    ):
-        file.finish()
-    assert np.array_equal(read_pcm(tmp_path / "a.flac")[0], pcm[:4096])
 
 
 def test_a_disk_without_room_for_a_header(tmp_path):
     with files_of_at_most(20):
-        wav = LiveFile(tmp_path / "a.wav", SPEC)
+        file = WavStream(tmp_path / "a.wav", SPEC)
         with pytest.raises(AudioError, match="File too large"):
-            wav.write(noise(64))
-        wav.discard()
+            file.write(noise(64))
+        file.discard()
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_a_folder_that_vanishes(tmp_path, suffix):
+def test_a_folder_that_vanishes(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
-    file = LiveFile(folder / f"a{suffix}", SPEC)
+    file = WavStream(folder / "a.wav", SPEC)
     file.write(noise(64))
     os.unlink(file.part)
     folder.rmdir()
@@ -127,26 +94,19 @@ def test_a_folder_that_vanishes(tmp_path, suffix):
     with pytest.raises(AudioError, match=r"cannot write the file to its end \(No such file"):
         file.finish()
     with pytest.raises(AudioError, match=r"cannot write the file \(No such file"):
-        LiveFile(folder / f"a{suffix}", SPEC)
+        WavStream(folder / "a.wav", SPEC)
 
 
-def test_a_wav_file_ends_where_its_header_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(live, "WAV_BYTES", 403)
-    assert most_frames("wav", SPEC) == 100
-    assert most_frames("flac", SPEC) is None
-    wav, flac = LiveFile(tmp_path / "a.wav", SPEC), LiveFile(tmp_path / "a.flac", SPEC)
-    for file in (wav, flac):
-        file.write(noise(64))
-        assert file.fits(36)
-        assert file.fits(37) is (file is flac)
-        file.write(noise(36))
-        file.finish()
-        assert probe(file.path).frames == 100
-
-
-def test_another_suffix_is_refused(tmp_path):
-    with pytest.raises(AudioError, match=r"as \.wav or \.flac; got suffix '\.mp3'"):
-        LiveFile(tmp_path / "a.mp3", SPEC)
+def test_a_file_ends_where_its_header_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "WAV_BYTES", 403)
+    assert most_frames(SPEC) == 100
+    file = WavStream(tmp_path / "a.wav", SPEC)
+    file.write(noise(64))
+    assert file.fits(36)
+    assert not file.fits(37)
+    file.write(noise(36))
+    file.finish()
+    assert probe(file.path).frames == 100
 
 
 def test_raw_samples_are_interleaved_little_endian():

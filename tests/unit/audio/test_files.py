@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from stereo_sashimi.audio import files
 from stereo_sashimi.audio.files import read, write
-from stereo_sashimi.audio.io import AudioError, write_pcm
+from stereo_sashimi.audio.io import AudioError, AudioReader, write_pcm
 from stereo_sashimi.spec import AudioSpec
 
 SPEC = AudioSpec(44100, 2, 16)
@@ -78,13 +77,13 @@ def test_another_rate_is_converted_when_asked(tmp_path, rate, frames):
 
 def test_conversion_reads_no_more_than_it_needs(tmp_path, monkeypatch):
     write_pcm(tmp_path / "a.wav", noise().repeat(2000, 0), 48000)
-    asked, read_pcm = [], files.io.read_pcm
+    asked, read_frames = [], AudioReader.read
 
-    def watched(path, start, frames):
+    def watched(file, start, frames):
         asked.append(frames)
-        return read_pcm(path, start, frames)
+        return read_frames(file, start, frames)
 
-    monkeypatch.setattr(files.io, "read_pcm", watched)
+    monkeypatch.setattr(AudioReader, "read", watched)
     read(tmp_path / "a.wav", SPEC, 441, True)
     assert 480 < asked[0] < 3000
 

@@ -1,0 +1,102 @@
+"""Signals: in `listening` Ctrl-C and SIGTERM raise `Stopped`; a `Deferral` lets them wait while files are written."""
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+# SIGUSR1 is SLURM's announcement of a requeue, at which Lightning saves inside the signal handler. SIGTERM needs no
+# deferral in training: its handlers only set a flag that the training loop looks at between batches.
+TRAINING_SIGNALS = (signal.SIGINT, signal.SIGUSR1)
+
+
+class Stopped(BaseException):
+    """A signal ends the command, or SIGPIPE's number says that nobody reads its output any more.
+
+    Attributes:
+        number: The signal's.
+        code: The exit code, as a shell reports a process that the signal has ended.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number, self.code = number, 128 + number
+
+
+class Deferral:
+    """Between `hold` and `release` signals wait; `release` calls the handler of the last one.
+
+    A blocked signal mask would not do: another thread could take the signal, and python runs the handler all the same.
+
+    Args:
+        numbers: The signals.
+    """
+
+    def __init__(self, numbers: Sequence[signal.Signals]) -> None:
+        self._numbers = numbers
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._waiting: tuple[int, FrameType | None] | None = None
+
+    @property
+    def waiting(self) -> int | None:
+        """The last signal that has arrived since `hold`."""
+        return None if self._waiting is None else self._waiting[0]
+
+    def hold(self) -> None:
+        """Let signals wait; nothing happens outside the main thread, where no handler runs, or if they wait already."""
+        if self._handlers or threading.current_thread() is not threading.main_thread():
+            return
+        for number in self._numbers:
+            handler = signal.getsignal(number)
+            # A default action cannot be called later; what is ignored stays ignored.
+            if callable(handler):
+                self._handlers[number] = handler
+                signal.signal(number, self._note)
+
+    def release(self) -> None:
+        """Put the handlers back, and call the one of a signal that has arrived."""
+        handlers, self._handlers = self._handlers, {}
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            handlers[signal.Signals(waiting[0])](*waiting)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._waiting = (number, frame)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Run the block as a whole: the signals of training wait."""
+    deferral = Deferral(TRAINING_SIGNALS)
+    deferral.hold()
+    try:
+        yield
+    finally:
+        deferral.release()
+
+
+@contextmanager
+def listening() -> Iterator[Deferral]:
+    """Let SIGINT and SIGTERM raise Stopped in the block, and give the deferral that holds them.
+
+    Nothing happens outside the main thread, where python allows no handler. What was ignored when the command was
+    started, as Ctrl-C is for a job in the background, stays ignored.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    numbers, before = (signal.SIGINT, signal.SIGTERM), {}
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield Deferral(numbers)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
