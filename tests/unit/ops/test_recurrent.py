@@ -107,7 +107,7 @@ def test_nothing_is_kept_without_gradients():
         y, _ = recurrent.scan(ssm, u, None)
     assert not y.requires_grad
     kept = torch.ops.stereo_sashimi.recurrent(
-        recurrent._pack(ssm, u.dtype, 12), torch.zeros(1, 300, 16), torch.zeros(1, 1, 128), False
+        recurrent.pack(ssm, u.dtype), torch.zeros(1, 300, 16), torch.zeros(1, 1, 128), False
     )
     assert kept[2].numel() == 0
 

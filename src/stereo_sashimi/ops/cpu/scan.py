@@ -30,19 +30,16 @@ def scan(
         )
     h, m = ssm.delta.shape
     pad = -h % SIMD_WIDTH
-    packed = _pack(ssm, u.dtype, pad)
+    packed = pack(ssm, u.dtype)
     if state is None:
         x = u.new_zeros(len(u), (h + pad) // SIMD_WIDTH, m * 2 * SIMD_WIDTH)
     else:
-        parts = _padded(torch.view_as_real(state).to(u.dtype), (0, 0, 0, 0, 0, pad))
-        x = parts.unflatten(1, (-1, SIMD_WIDTH)).permute(0, 1, 3, 4, 2).flatten(2)
+        x = pack_state(state, u.dtype).flatten(2)
     y, x, _ = torch.ops.stereo_sashimi.recurrent(
         packed, _padded(u, (0, pad)).contiguous(), x.contiguous(), _needs_grad(packed, u, x)
     )
-    x = x.unflatten(2, (m, 2, SIMD_WIDTH)).permute(0, 1, 4, 2, 3).flatten(1, 2)
     # A slice of everything would cost its backward pass a copy.
-    y, x = (y[..., :h], x[:, :h]) if pad else (y, x)
-    return y, torch.view_as_complex(x.contiguous())
+    return y[..., :h] if pad else y, unpack_state(x.unflatten(2, (m, 2, SIMD_WIDTH)), h)
 
 
 def kernel(ssm: Discrete, length: int, dtype: torch.dtype | None = None) -> Float[Tensor, "h length"]:
@@ -53,13 +50,25 @@ def kernel(ssm: Discrete, length: int, dtype: torch.dtype | None = None) -> Floa
     return scan(ssm, impulse, None)[0][0].mT
 
 
-def _pack(ssm: Discrete, dtype: torch.dtype, pad: int) -> Tensor:
-    """Parameters as `scan_loops.py` wants them: (groups, modes * parts * SIMD_WIDTH)."""
+def pack(ssm: Discrete, dtype: torch.dtype) -> Float[Tensor, "groups numbers"]:
+    """Parameters as loops over groups of SIMD_WIDTH channels read them: of a group (modes, parts, SIMD_WIDTH)."""
     coupling = [] if ssm.left is None or ssm.right is None else [ssm.left, ssm.right]
     fields = torch.stack([ssm.delta, ssm.b, ssm.c, *coupling])
-    parts = _padded(torch.view_as_real(fields).to(dtype), (0, 0, 0, 0, 0, pad))
-    # (part, group, lane, mode, re or im) -> (group, mode, part, re or im, lane)
+    parts = _padded(torch.view_as_real(fields).to(dtype), (0, 0, 0, 0, 0, -len(ssm.delta) % SIMD_WIDTH))
+    # (part, group, channel, mode, re or im) -> (group, mode, part, re or im, channel)
     return parts.unflatten(1, (-1, SIMD_WIDTH)).permute(1, 3, 0, 4, 2).flatten(1).contiguous()
+
+
+def pack_state(state: Complex[Tensor, "batch h m"], dtype: torch.dtype) -> Float[Tensor, "batch groups m 2 width"]:
+    """A state as these loops keep it."""
+    parts = _padded(torch.view_as_real(state).to(dtype), (0, 0, 0, 0, 0, -state.shape[1] % SIMD_WIDTH))
+    return parts.unflatten(1, (-1, SIMD_WIDTH)).permute(0, 1, 3, 4, 2)
+
+
+def unpack_state(packed: Float[Tensor, "batch groups m 2 width"], h: int) -> Complex[Tensor, "batch h m"]:
+    """The inverse of `pack_state`."""
+    parts = packed.permute(0, 1, 4, 2, 3).flatten(1, 2)
+    return torch.view_as_complex((parts[:, :h] if h < parts.shape[1] else parts).contiguous())
 
 
 def _padded(x: Tensor, pad: tuple[int, ...]) -> Tensor:
@@ -74,7 +83,7 @@ def _needs_grad(*tensors: Tensor) -> bool:
 @torch.library.custom_op("stereo_sashimi::recurrent", mutates_args=(), device_types="cpu")
 def _forward(p: Tensor, u: Tensor, x: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """(y, last state, states before every SEGMENT-th step: none unless `keep`)."""
-    from stereo_sashimi.ops.cpu import scan_loops as recurrent_loops
+    from stereo_sashimi.ops.cpu import scan_loops
 
     y, end, snapshots = _room_for(u, x, keep)
     end.copy_(x)
@@ -82,7 +91,7 @@ def _forward(p: Tensor, u: Tensor, x: Tensor, keep: bool) -> tuple[Tensor, Tenso
 
     def run(row: int, group: int) -> None:
         ends = _from(inputs[row], group), states[row, group], _from(outputs[row], group)
-        recurrent_loops.forward(params[group], *ends, u.shape[-1], kept[row, group])
+        scan_loops.forward(params[group], *ends, u.shape[-1], kept[row, group])
 
     if u.shape[1]:
         for_each(run, list(product(range(len(u)), range(len(p)))))
@@ -94,7 +103,7 @@ def _backward(
     p: Tensor, u: Tensor, snapshots: Tensor, grad_y: Tensor, grad_end: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of (p, u, first state)."""
-    from stereo_sashimi.ops.cpu import scan_loops as recurrent_loops
+    from stereo_sashimi.ops.cpu import scan_loops
 
     grad_u, grad_x = torch.empty_like(u), grad_end.clone()
     grad_p = p.new_zeros(len(u), *p.shape)
@@ -105,7 +114,7 @@ def _backward(
     def run(row: int, group: int) -> None:
         given = params[group], _from(inputs[row], group), kept[row, group], _from(of_y[row], group)
         wanted = of_x[row, group], _from(of_u[row], group), of_p[row, group]
-        recurrent_loops.backward(*given, *wanted, u.shape[-1])
+        scan_loops.backward(*given, *wanted, u.shape[-1])
 
     if u.shape[1]:
         for_each(run, list(product(range(len(u)), range(len(p)))))

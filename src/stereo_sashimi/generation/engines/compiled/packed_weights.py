@@ -7,6 +7,7 @@ import torch
 
 from stereo_sashimi.generation.engines.compiled.program import padded
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
+from stereo_sashimi.ops.cpu.scan import pack
 from stereo_sashimi.ops.discretize import Discrete
 
 
@@ -56,16 +57,11 @@ class Weights:
 
     def ssm(self, ssm: Discrete, skip: np.ndarray) -> tuple[int, int]:
         """D and a discretised state space model; also the number of its parts (`step.py`)."""
-        fields = [ssm.delta, ssm.b, 2 * ssm.c]
-        if ssm.left is not None and ssm.right is not None:
-            fields += [ssm.left, 2 * ssm.right]
-        parts: np.ndarray = torch.view_as_real(torch.stack(fields)).float().permute(0, 3, 1, 2).flatten(0, 1).numpy()
-        parts = np.pad(parts, ((0, 0), (0, -parts.shape[1] % SIMD_WIDTH), (0, 0)))
+        doubled = ssm._replace(c=2 * ssm.c, right=None if ssm.right is None else 2 * ssm.right)
+        packed = pack(doubled, torch.float32)
         at = self.vectors(skip)
-        # (part, group, channel, mode) -> (group, mode, part, channel)
-        n_parts, channels, modes = parts.shape
-        self._append(parts.reshape(n_parts, channels // SIMD_WIDTH, SIMD_WIDTH, modes).transpose(1, 3, 0, 2).ravel())
-        return at, n_parts
+        self._append(packed.flatten().numpy())
+        return at, packed.shape[1] // (SIMD_WIDTH * ssm.delta.shape[1])
 
     def _tiles(self, groups: np.ndarray, width: int) -> int:
         """(group, output, input) in tiles of `width` groups, inputs outside."""

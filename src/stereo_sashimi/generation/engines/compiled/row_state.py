@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stereo_sashimi.generation.engines.compiled.program import padded
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
+from stereo_sashimi.ops.cpu.scan import pack_state, unpack_state
 
 
 class Slot(NamedTuple):
@@ -28,22 +29,13 @@ class Slot(NamedTuple):
 
     def read(self, memory: np.ndarray, phase: int) -> Tensor:
         """A copy."""
-        view = self._view(memory, phase)
-        if self.kind != "ssm":
-            return torch.from_numpy(view.copy())
-        # (row, group, mode, part, channel of the group) -> (row, channel, mode, part)
-        parts = view.transpose(0, 1, 4, 2, 3).reshape(len(memory), -1, self.modes, 2)[:, : self.width]
-        return torch.from_numpy(np.ascontiguousarray(parts).view(np.complex64)[..., 0])
+        view = torch.from_numpy(self._view(memory, phase).copy())
+        return unpack_state(view, self.width) if self.kind == "ssm" else view
 
     def write(self, memory: np.ndarray, phase: int, state: Tensor) -> None:
         """The inverse of `read`."""
-        if self.kind != "ssm":
-            parts = state.numpy()
-        else:
-            parts = torch.view_as_real(state).numpy()
-            parts = np.pad(parts, ((0, 0), (0, -self.width % SIMD_WIDTH), (0, 0), (0, 0)))
-            parts = parts.reshape(len(parts), -1, SIMD_WIDTH, self.modes, 2).transpose(0, 1, 3, 4, 2)
-        self._view(memory, phase)[...] = parts
+        parts = pack_state(state, torch.float32) if self.kind == "ssm" else state
+        self._view(memory, phase)[...] = parts.numpy()
 
     def _view(self, memory: np.ndarray, phase: int) -> np.ndarray:
         """The numbers that mean something at this phase, as a view."""
