@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: small stereo and mono folders, composed configs, runs of the real `app.train`."""
+"""Fixtures of the end-to-end tests: small stereo and mono folders, composed configs, runs of the real command."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 from composing import compose_cached
 from omegaconf import DictConfig
+from running import SMALL, TINY
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands.compress import compress_command as app_compress
@@ -25,12 +26,6 @@ RUNS = {
     "compress": app_compress.run,
 }
 RATE = 44100
-SMALL = (
-    *("trainer=cpu", "model=sashimi_tiny", "model.d_model=4", "model.n_layers=1", "model.layer.d_state=4"),
-    *("dataset.sample_len=64", "loader.batch_size=4", "trainer.log_every_n_steps=1", "train.val_chunk_size=4"),
-    *("callbacks=no_samples", "trainer.check_val_every_n_epoch=1"),
-)
-TINY = (*SMALL, "experiment=audio/sashimi-sample", "scheduler.total_steps=3", "scheduler.warmup_steps=1")
 
 
 def music(frames: int, channels: int, seed: int) -> np.ndarray:
@@ -60,6 +55,18 @@ def stereo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mono_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """11 clips of 64 mono frames in each split."""
     return write_folder(tmp_path_factory.mktemp("data") / "mono", channels=1)
+
+
+@pytest.fixture(scope="session")
+def tracks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training tracks of 5, 2, 8, 3 and 1 clips of 64, the last ones of three tracks short."""
+    root = tmp_path_factory.mktemp("tracks")
+    for split, frames in (("train", (320, 100, 512, 170, 40)), ("valid", (200, 90)), ("test", (128,))):
+        (root / split).mkdir()
+        for number, n in enumerate(frames):
+            noise = np.random.default_rng([n, number]).integers(-3000, 3000, (n, 2)).astype(np.int16)
+            write_pcm(root / split / f"{number}.wav", noise, RATE)
+    return root
 
 
 @pytest.fixture(scope="session")

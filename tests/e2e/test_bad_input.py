@@ -16,7 +16,7 @@ import pytest
 
 from stereo_sashimi.audio import io
 from stereo_sashimi.audio.io import write_pcm
-from stereo_sashimi.commands.train.train_command import run
+from stereo_sashimi.commands.train.train_command import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,7 +138,7 @@ def test_what_is_unusual_but_good(composed, small, tmp_path, monkeypatch, make, 
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(name, "0")
     cfg = composed("train", *settings(tmp_path, small), f"paths.data_dir={tmp_path}", *options)
-    assert run(cfg)["status"] == "finished"
+    assert train(cfg)["status"] == "finished"
 
 
 def test_a_file_without_permission(refusal, small, tmp_path, monkeypatch):
@@ -169,13 +169,13 @@ def test_any_path_can_be_given_in_quotes(composed, small, tmp_path, monkeypatch)
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         monkeypatch.setenv(name, "0")
     quoted = [f'{key}="{folder / name}"' for key, name in (("dataset.path", "data"), ("paths.run", "run"))]
-    result = run(composed("train", *settings(tmp_path, small), *quoted))
+    result = train(composed("train", *settings(tmp_path, small), *quoted))
     assert result["status"] == "finished"
     assert Path(result["last"]).resolve().is_relative_to(folder)
     again = f'paths.run="{folder / "again"}"'
     resumed = composed("train", *settings(tmp_path, small), *quoted, again, "scheduler.total_steps=3",
                        f'checkpoint="{folder / "run" / "checkpoints" / "last.ckpt"}"')  # fmt: skip
-    assert run(resumed)["status"] == "finished"
+    assert train(resumed)["status"] == "finished"
     wav = f'out="{folder / "out"}"', f'checkpoint="{folder / "run"}"', f'prompt="{folder / "data/test/test.wav"}"'
     from stereo_sashimi.commands.generate.generate_command import run as generate
 

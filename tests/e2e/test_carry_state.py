@@ -1,42 +1,25 @@
-"""`train.carry_state=true`: runs over whole tracks, cut in two, killed, in two processes, and what is refused."""
+"""`train.carry_state=true`: runs over whole tracks, cut in two, in two processes, and what is refused."""
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
+from running import DROPOUT, SIX_STEPS, TINY, TWO, assert_same, differences, finish, last_of, saved
 
 import stereo_sashimi
-from stereo_sashimi.audio.io import write_pcm
 
-ROOT = Path(__file__).resolve().parents[2]
-# Frames of the training tracks: 5, 2, 8, 3 and 1 clips of 64, the last ones of three tracks short.
-FRAMES = (320, 100, 512, 170, 40)
 OPTIONS = (
-    *("train.carry_state=true", "dataset.drop_last=false", "dataset.bits=8", "decoder=categorical"),
-    *("encoder.init=normal", "logger=none", "loader.batch_size=2", "scheduler.total_steps=40"),
-    *("train.validate_before=false", "train.train_chunk_size=12", "model.dropout=0.2", "dataset.context_len=10"),
-)
+    *SIX_STEPS, DROPOUT, "train.carry_state=true", "dataset.drop_last=false", "train.train_chunk_size=12",
+    "dataset.context_len=10",
+)  # fmt: skip
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "AudioDataModule", "resume", "loops")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five training tracks of different lengths."""
-    root = tmp_path_factory.mktemp("tracks")
-    for split, frames in (("train", FRAMES), ("valid", (200, 90)), ("test", (128,))):
-        (root / split).mkdir()
-        for number, n in enumerate(frames):
-            noise = np.random.default_rng([n, number]).integers(-3000, 3000, (n, 2)).astype(np.int16)
-            write_pcm(root / split / f"{number}.wav", noise, 44100)
-    return root
+@pytest.fixture
+def folder(tracks_folder) -> Path:
+    return tracks_folder
 
 
 class Rows(Callback):
@@ -47,34 +30,6 @@ class Rows(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.seen.append((batch.clips.tolist(), batch.first.tolist(), pl_module.carry.value.clips.tolist()))
-
-
-def content(run: Path) -> dict:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def differences(a: object, b: object, where: str = "") -> list[str]:
-    """Where two checkpoints differ, to the bit."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return [] if torch.equal(a, b) else [where]
-    if isinstance(a, dict) and isinstance(b, dict):
-        found = [] if a.keys() == b.keys() else [f"{where}: keys {a.keys() ^ b.keys()}"]
-        return found + [d for key in a.keys() & b.keys() for d in differences(a[key], b[key], f"{where}.{key}")]
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        found = [] if len(a) == len(b) else [f"{where}: {len(a)} and {len(b)} entries"]
-        pairs = enumerate(zip(a, b, strict=False))
-        return found + [d for i, (x, y) in pairs for d in differences(x, y, f"{where}[{i}]")]
-    return [] if a == b else [f"{where}: {a!r} and {b!r}"]
-
-
-def assert_same(run: Path, other: Path) -> None:
-    a, b = content(run), content(other)
-    for saved in (a, b):
-        for states in saved["resume"]["random_states"]:
-            # The type checks of tests draw from it.
-            del states["python"]
-    assert a["global_step"] == b["global_step"]
-    assert differences({part: a[part] for part in PARTS}, {part: b[part] for part in PARTS}) == []
 
 
 # An epoch is six steps; whole tracks end in any of them.
@@ -102,12 +57,12 @@ def test_two_halves_are_the_whole(train, folder, tmp_path, cut, end, options):
     options = (*OPTIONS, *options)
     train(*options, f"trainer.max_steps={end}", run=tmp_path / "a", data=folder, watchers=[straight])
     train(*options, f"trainer.max_steps={cut}", run=tmp_path / "b", data=folder, watchers=[resumed])
-    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    last = last_of(tmp_path / "b")
     train(*options, f"trainer.max_steps={end}", f"checkpoint={last}", run=tmp_path / "c", data=folder,
           watchers=[resumed])  # fmt: skip
     assert resumed.seen == straight.seen
-    assert_same(tmp_path / "a", tmp_path / "c")
-    carried = content(tmp_path / "c")["resume"]["carried"]
+    assert_same(tmp_path / "a", tmp_path / "c", *PARTS)
+    carried = saved(tmp_path / "c")["resume"]["carried"]
     assert carried[0]["clips"].tolist() == straight.seen[-1][0]
     assert any(bool(layer.any()) for layer in carried[0]["layers"] if layer is not None)
     # What is carried is for training alone: the model is read as ever.
@@ -118,15 +73,15 @@ def test_two_halves_are_the_whole(train, folder, tmp_path, cut, end, options):
 def test_a_run_without_the_carried_state_is_another(train, folder, tmp_path):
     # The comparison above can fail: the same run, resumed with the carried state of a track's start.
     train(*OPTIONS, "trainer.max_steps=3", run=tmp_path / "a", data=folder)
-    saved = content(tmp_path / "a")
-    for layer in saved["resume"]["carried"][0]["layers"]:
+    content = saved(tmp_path / "a")
+    for layer in content["resume"]["carried"][0]["layers"]:
         if layer is not None:
             layer.zero_()
     (tmp_path / "reset").mkdir()
-    torch.save(saved, tmp_path / "reset" / "last.ckpt")
+    torch.save(content, tmp_path / "reset" / "last.ckpt")
     for name, path in (("b", tmp_path / "a" / "checkpoints"), ("c", tmp_path / "reset")):
         train(*OPTIONS, "trainer.max_steps=5", f"checkpoint={path / 'last.ckpt'}", run=tmp_path / name, data=folder)
-    b, c = content(tmp_path / "b"), content(tmp_path / "c")
+    b, c = saved(tmp_path / "b"), saved(tmp_path / "c")
     assert differences(b["AudioDataModule"], c["AudioDataModule"]) == []
     assert differences(b["state_dict"], c["state_dict"])
 
@@ -167,17 +122,17 @@ def test_a_skipped_step_does_not_spoil_what_follows(train, folder, tmp_path):
     result = train(*options, data=folder, watchers=[rows, Spoil()])
     assert not rows.seen[2][1][0], "the row goes on with what was spoiled"
     assert (result["steps"], result["skipped_steps"]) == (6, 1)
-    saved = content(tmp_path / "run")
-    assert saved["resume"]["carried"][0]["intact"].tolist() == [True, True]
-    assert all(bool(x.isfinite().all()) for x in saved["state_dict"].values())
+    content = saved(tmp_path / "run")
+    assert content["resume"]["carried"][0]["intact"].tolist() == [True, True]
+    assert all(bool(x.isfinite().all()) for x in content["state_dict"].values())
 
 
 @pytest.fixture(scope="module")
-def trained(launch, folder, tmp_path_factory) -> Path:
+def trained(launch, tracks_folder, tmp_path_factory) -> Path:
     """last.ckpt of a run that carries its state, in mid-epoch."""
     run = tmp_path_factory.mktemp("trained")
-    launch(run, folder, *OPTIONS, "trainer.max_steps=1")
-    return run / "checkpoints" / "last.ckpt"
+    launch(run, tracks_folder, *OPTIONS, "trainer.max_steps=1")
+    return last_of(run)
 
 
 @pytest.mark.parametrize(
@@ -197,13 +152,13 @@ def test_what_shapes_the_walk_must_be_as_it_was(train, folder, trained, options,
 
 def test_a_checkpoint_that_carries_nothing_is_refused(train, folder, tmp_path):
     train(*OPTIONS, "train.carry_state=false", "trainer.max_steps=1", run=tmp_path / "a", data=folder)
-    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    last = last_of(tmp_path / "a")
     with pytest.raises(ValueError, match=r"carry_state=False; this run has True\. Match `train\.carry_state`"):
         train(*OPTIONS, f"checkpoint={last}", data=folder)
     # As one that was written before there was such a key, which resumes without it.
-    saved = content(tmp_path / "a")
-    del saved["hyper_parameters"]["carry_state"]
-    torch.save(saved, last)
+    content = saved(tmp_path / "a")
+    del content["hyper_parameters"]["carry_state"]
+    torch.save(content, last)
     with pytest.raises(ValueError, match="carry_state=False; this run has True"):
         train(*OPTIONS, f"checkpoint={last}", data=folder)
     options = (*OPTIONS, "train.carry_state=false", "trainer.max_steps=2")
@@ -232,70 +187,27 @@ def test_a_misspelt_key(refusal, small, folder, tmp_path):
     assert "train.carry_sate. Did you mean train.carry_state?" in refusal("train", *base, "+train.carry_sate=true")
 
 
-def start(run: Path, data: Path, small: tuple[str, ...], *overrides: str) -> subprocess.Popen[str]:
-    """`python train.py` into the folder `run`."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "experiment=audio/sashimi-sample", *small, *OPTIONS,
-         f"dataset.path={data}", f"paths.run={run}", f"hydra.run.dir={run}/hydra", *overrides],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def finish(*arguments) -> None:
-    with start(*arguments) as process:
-        out, err = process.communicate(timeout=250)
-    assert process.returncode == 0, out + err
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(("every", "step"), [(3, 8), (1, 7)])
-def test_killed_and_resumed_is_left_alone(small, folder, tmp_path, every, step):
-    with start(
-        tmp_path / "killed", folder, small, "trainer.max_steps=100000", f"callbacks.last.every_n_train_steps={every}"
-    ) as process:
-        try:
-            for line in process.stdout:
-                if line.startswith(f"step {step} "):
-                    break
-            else:
-                pytest.fail(f"step {step} was never printed: {process.communicate()}")
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert json.loads((tmp_path / "killed" / "run.json").read_text())["status"] == "running"
-    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
-    # The run goes on until the signal arrives.
-    end = max(16, content(tmp_path / "killed")["global_step"] + 1)
-    finish(tmp_path / "resumed", folder, small, f"trainer.max_steps={end}", f"checkpoint={last}")
-    finish(tmp_path / "straight", folder, small, f"trainer.max_steps={end}")
-    assert_same(tmp_path / "straight", tmp_path / "resumed")
-
-
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_processes_have_the_lanes_of_one(small, folder, tmp_path):
-    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=6")
+def test_two_processes_have_the_rows_of_one(train, folder, tmp_path):
+    def run(name: str, *overrides: str, code: int = 0) -> tuple[str, str]:
+        return finish(*TINY, *OPTIONS, f"dataset.path={folder}", f"paths.run={tmp_path / name}",
+                      f"hydra.run.dir={tmp_path}/hydra", *overrides, code=code, cwd=tmp_path)  # fmt: skip
+
     # As in test_ddp.py: in float64, as sums are taken in another order.
-    double = ("model.dropout=0", "trainer.precision=64-true", "loader.batch_size=2")
-    finish(tmp_path / "one", folder, small, *double, "loader.batch_size=4", "trainer.max_steps=6")
-    finish(tmp_path / "two", folder, small, *two, *double)
-    one, pair = content(tmp_path / "one"), content(tmp_path / "two")
+    double = ("model.dropout=0", "trainer.precision=64-true", "trainer.max_steps=6")
+    train(*OPTIONS, *double, "loader.batch_size=4", run=tmp_path / "one", data=folder)
+    run("two", *TWO, *double)
+    one, pair = saved(tmp_path / "one"), saved(tmp_path / "two")
     torch.testing.assert_close(one["state_dict"], pair["state_dict"], rtol=1e-9, atol=1e-10)
     clips = [carried["clips"].tolist() for carried in pair["resume"]["carried"]]
     assert one["resume"]["carried"][0]["clips"].tolist() == [c for pairs in zip(*clips, strict=True) for c in pairs]
     # Cut in two, with dropout: the same sums in the same order.
-    single = (*two, "trainer.precision=32-true")
-    finish(tmp_path / "whole", folder, small, *single)
-    finish(tmp_path / "half", folder, small, *single, "trainer.max_steps=2")
-    last = tmp_path / "half" / "checkpoints" / "last.ckpt"
-    finish(tmp_path / "rest", folder, small, *single, f"checkpoint={last}")
-    assert_same(tmp_path / "whole", tmp_path / "rest")
-    with start(tmp_path / "other", folder, small, "loader.batch_size=4", f"checkpoint={last}") as process:
-        _, err = process.communicate(timeout=250)
-    assert process.returncode == 1
+    run("whole", *TWO, "trainer.max_steps=6")
+    run("half", *TWO, "trainer.max_steps=2")
+    last = f"checkpoint={last_of(tmp_path / 'half')}"
+    run("rest", *TWO, "trainer.max_steps=6", last)
+    assert_same(tmp_path / "whole", tmp_path / "rest", *PARTS)
+    _, err = run("other", "loader.batch_size=4", last, code=1)
     assert "world_size=2, this data set has 1" in err

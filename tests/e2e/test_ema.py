@@ -2,11 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
+from running import DROPOUT, SIX_STEPS, last_of, saved
 
 import stereo_sashimi
 from stereo_sashimi.generation.sampling import blocks
@@ -15,8 +15,7 @@ from stereo_sashimi.tasks import samples
 pytestmark = pytest.mark.slow
 
 DECAY = 0.6
-OPTIONS = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none", "loader.batch_size=2",
-           "scheduler.total_steps=20", "train.validate_before=false", "model.dropout=0.2")  # fmt: skip
+OPTIONS = (*SIX_STEPS, DROPOUT)
 EMA = ("callbacks=ema", "callbacks.samples=null", f"callbacks.ema.decay={DECAY}")
 
 
@@ -61,10 +60,6 @@ def differ(a: dict, b: dict) -> bool:
     return any(not torch.equal(a[name], b[name]) for name in b)
 
 
-def content(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
-
-
 def test_training_is_the_same_and_everything_else_has_the_average(train, tmp_path, capsys):
     plain, watch = Weights(), Weights()
     # Six steps an epoch; the second validation is left to the end of the run.
@@ -79,13 +74,12 @@ def test_training_is_the_same_and_everything_else_has_the_average(train, tmp_pat
     assert_close(at_six, average(watch.raw[:6]))
     assert_equal(after, at_six)
     assert differ(before, at_six)
-    folder = tmp_path / "ema" / "checkpoints"
     for name, steps in (("best", 6), ("last", 8)):
-        saved = content(folder / f"{name}.ckpt")
-        assert_close(saved["state_dict"], average(watch.raw[:steps]))
-        assert_equal(saved["current_model_state"], watch.raw[steps - 1])
-        loaded = {f"model.{n}": p for n, p in stereo_sashimi.load(folder / f"{name}.ckpt").named_parameters()}
-        assert_equal(loaded, {n: saved["state_dict"][n] for n in loaded})
+        content = saved(tmp_path / "ema", name)
+        assert_close(content["state_dict"], average(watch.raw[:steps]))
+        assert_equal(content["current_model_state"], watch.raw[steps - 1])
+        loaded = {f"model.{n}": p for n, p in stereo_sashimi.load(last_of(tmp_path / "ema", name)).named_parameters()}
+        assert_equal(loaded, {n: content["state_dict"][n] for n in loaded})
     assert json.loads((tmp_path / "ema" / "run.json").read_text())["ema"] == DECAY
 
 
@@ -94,8 +88,8 @@ def test_training_is_the_same_and_everything_else_has_the_average(train, tmp_pat
 def test_when_it_is_updated(train, tmp_path, key, start, every):
     watch = Weights()
     train(*OPTIONS, *EMA, f"callbacks.ema.{key}", "trainer.max_steps=8", watchers=[watch])
-    saved = content(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert_close(saved["state_dict"], average(watch.raw, start, every))
+    content = saved(tmp_path / "run")
+    assert_close(content["state_dict"], average(watch.raw, start, every))
 
 
 def test_before_the_first_update_everything_has_the_weights(train, tmp_path):
@@ -103,45 +97,28 @@ def test_before_the_first_update_everything_has_the_weights(train, tmp_path):
     train(*OPTIONS, *EMA, "callbacks.ema.update_starting_at_step=100", "trainer.max_steps=8", watchers=[watch])
     assert_equal(watch.validated[0], watch.raw[5])
     for name, steps in (("best", 6), ("last", 8)):
-        saved = content(tmp_path / "run" / "checkpoints" / f"{name}.ckpt")
-        assert_equal(saved["state_dict"], watch.raw[steps - 1])
-        assert_equal(saved["current_model_state"], watch.raw[steps - 1])
+        content = saved(tmp_path / "run", name)
+        assert_equal(content["state_dict"], watch.raw[steps - 1])
+        assert_equal(content["current_model_state"], watch.raw[steps - 1])
 
 
-def test_a_run_that_never_validates_is_tested_with_the_average(train, tmp_path):
-    class Tested(Weights):
-        def on_test_batch_start(self, trainer, pl_module, *_):
-            self.validated.append(self.of(pl_module))
-
-    watch = Tested()
-    train(*OPTIONS, *EMA, "trainer.max_steps=3", "trainer.limit_test_batches=1", "train.test=true",
-          "trainer.check_val_every_n_epoch=9", watchers=[watch])  # fmt: skip
-    assert_close(watch.validated[0], average(watch.raw))
-
-
-def test_the_test_of_the_best_weights_is_of_their_average(train, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (("trainer.max_steps=3", "trainer.check_val_every_n_epoch=9"), 3),
+        # The best weights are those of step six.
+        (("trainer.max_steps=8",), 6),
+    ],
+    ids=["never validated", "the best"],
+)
+def test_the_test_is_of_the_average(train, options, steps):
     class Tested(Weights):
         def on_test_batch_start(self, trainer, pl_module, *_):
             self.validated = [self.of(pl_module)]
 
     watch = Tested()
-    train(*OPTIONS, *EMA, "trainer.max_steps=8", "trainer.limit_test_batches=1", "train.test=true", watchers=[watch])
-    assert_close(watch.validated[0], average(watch.raw[:6]))
-
-
-@pytest.mark.parametrize("cut", [4, 6])
-def test_two_halves_are_the_whole(train, tmp_path, cut):
-    train(*OPTIONS, *EMA, "trainer.max_steps=8", run=tmp_path / "a")
-    train(*OPTIONS, *EMA, f"trainer.max_steps={cut}", run=tmp_path / "b")
-    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
-    train(*OPTIONS, *EMA, "trainer.max_steps=8", f"checkpoint={last}", run=tmp_path / "c")
-    a, c = (content(tmp_path / run / "checkpoints" / "last.ckpt") for run in "ac")
-    for part in ("state_dict", "current_model_state", "averaging_state"):
-        assert a[part].keys() == c[part].keys()
-        assert_equal(c[part], a[part])
-    for state in ("exp_avg", "exp_avg_sq", "step"):
-        for i, moments in a["optimizer_states"][0]["state"].items():
-            assert torch.equal(moments[state], c["optimizer_states"][0]["state"][i][state])
+    train(*OPTIONS, *EMA, *options, "trainer.limit_test_batches=1", "train.test=true", watchers=[watch])
+    assert_close(watch.validated[0], average(watch.raw[:steps]))
 
 
 def test_samples_are_drawn_from_the_average(train, tmp_path, monkeypatch):
@@ -164,7 +141,7 @@ def test_samples_are_drawn_from_the_average(train, tmp_path, monkeypatch):
 
 def test_it_cannot_end_with_a_resume(train, tmp_path):
     train(*OPTIONS, *EMA, "trainer.max_steps=2", run=tmp_path / "a")
-    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    last = last_of(tmp_path / "a")
     wanted = rf"callbacks\.ema\.decay={DECAY}\); this run has {{}}\. Resume with callbacks=ema"
     with pytest.raises(ValueError, match=wanted.format("none")):
         train(*OPTIONS, f"checkpoint={last}")
@@ -176,9 +153,9 @@ def test_it_cannot_end_with_a_resume(train, tmp_path):
 def test_it_can_begin_with_a_resume(train, tmp_path):
     train(*OPTIONS, "trainer.max_steps=2", run=tmp_path / "a")
     watch = Weights()
-    train(*OPTIONS, *EMA, "trainer.max_steps=4", f"checkpoint={tmp_path / 'a' / 'checkpoints' / 'last.ckpt'}",
+    train(*OPTIONS, *EMA, "trainer.max_steps=4", f"checkpoint={last_of(tmp_path / 'a')}",
           watchers=[watch])  # fmt: skip
-    assert_close(content(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"], average(watch.raw))
+    assert_close(saved(tmp_path / "run")["state_dict"], average(watch.raw))
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import re
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
+from running import SIX_STEPS, last_of, saved
 
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks import nan_guard as nonfinite
 from stereo_sashimi.tasks.nan_guard import NonFiniteError
 
-OPTIONS = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none", "loader.batch_size=2",
-           "scheduler.total_steps=20", "train.validate_before=false", "trainer.max_steps=5")  # fmt: skip
+OPTIONS = (*SIX_STEPS, "trainer.max_steps=5")
 EVERY = ("callbacks.last.every_n_train_steps=1",)
 
 
@@ -76,26 +76,18 @@ def test_stop_names_step_files_and_the_last_good_state(train, tmp_path, stereo_f
     train(*OPTIONS, "train.on_nan=skip", run=tmp_path / "other", watchers=[other])
     assert [int(places[2]), int(places[4])] == sorted(64 * clip for clip in other.clips[3])
     assert float(places[3]) == pytest.approx(int(places[4]) / 44100, abs=0.01)
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last = last_of(tmp_path / "run")
     assert f"last good state (step 3) with checkpoint={last} and trainer.gradient_clip_val=1.0" in message[2]
     assert "train.on_nan=skip" in message[2]
     assert "lower optimizer.lr" in message[3]
-    saved = torch.load(last, weights_only=True)
-    assert saved["global_step"] == 3
-    assert all(torch.equal(saved["state_dict"][n], w) for n, w in watch.weights[2].items())
+    content = saved(tmp_path / "run")
+    assert content["global_step"] == 3
+    assert all(torch.equal(content["state_dict"][n], w) for n, w in watch.weights[2].items())
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
-
-
-def test_what_the_message_says_works(train, tmp_path, spoil, monkeypatch):
-    with monkeypatch.context() as patch:
-        spoil({3})
-        with pytest.raises(NonFiniteError):
-            train(*OPTIONS, *EVERY, run=tmp_path / "a")
-        patch.undo()
-    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
-    monkeypatch.undo()
-    result = train(*OPTIONS, f"checkpoint={last}", "train.on_nan=skip", "trainer.gradient_clip_val=1.0")
-    assert result["steps"] == 5
+    # What the message says works.
+    again = train(*OPTIONS, f"checkpoint={last}", "train.on_nan=skip", "trainer.gradient_clip_val=1.0",
+                  run=tmp_path / "again")  # fmt: skip
+    assert again["steps"] == 5
 
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
@@ -120,8 +112,7 @@ def test_skip_leaves_the_step_out(train, tmp_path, capsys, spoil, bad):
     assert len(lines) == 1
     assert lines[0].startswith(f"step 3 skipped: {what}; ")
     assert "train.wav at" in lines[0]
-    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["callbacks"]["NonFiniteGuard"] == {"skipped": 1, "consecutive": 0}
+    assert saved(tmp_path / "run")["callbacks"]["NonFiniteGuard"] == {"skipped": 1, "consecutive": 0}
 
 
 def test_accumulated_gradients_are_left_out_as_a_whole(train, spoil):

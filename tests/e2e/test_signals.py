@@ -1,24 +1,34 @@
-"""SIGTERM, the signal of SLURM and of containers: the run saves what it reached, says how to go on, and leaves."""
+"""SIGTERM (from SLURM or a container) and Ctrl-C: the run saves what it reached, says how to go on, and leaves."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
+from running import (
+    DROPOUT,
+    SIX_STEPS,
+    TINY,
+    TWO,
+    Clips,
+    assert_same,
+    ended,
+    last_of,
+    saved,
+    start,
+    wait_for_step,
+)
 
 from stereo_sashimi.commands.train import stopping
+from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.tasks import checkpoints
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal", "logger=none", "loader.batch_size=2",
-           "scheduler.total_steps=30", "train.validate_before=false", "model.dropout=0.2")  # fmt: skip
+OPTIONS = (*SIX_STEPS, DROPOUT)
 
 
 class Terminate(Callback):
@@ -36,23 +46,8 @@ class Terminate(Callback):
         setattr(self, hook, send)
 
 
-class Clips(Callback):
-    def __init__(self):
-        self.seen, self.validations = [], []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen.append((trainer.global_step, batch.clips.tolist()))
-
-    def on_validation_end(self, trainer, pl_module):
-        self.validations.append((trainer.global_step, float(trainer.callback_metrics["val/loss"])))
-
-
 def status(run: Path) -> dict:
     return json.loads((run / "run.json").read_text())
-
-
-def saved(run: Path) -> dict:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 def stopped(train, *options, **keys) -> None:
@@ -73,7 +68,7 @@ def test_it_saves_and_goes_on_exactly(train, tmp_path, capsys, hook, step):
     err = capsys.readouterr().err
     # The batch that had begun is finished first.
     step += hook == "on_train_batch_start"
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last = last_of(tmp_path / "run")
     assert f"Interrupted after {step} steps. Go on with: python train.py checkpoint={last}" in err
     found = status(tmp_path / "run")
     assert (found["status"], found["steps"], Path(found["last"])) == ("interrupted", step, last)
@@ -84,8 +79,7 @@ def test_it_saves_and_goes_on_exactly(train, tmp_path, capsys, hook, step):
     assert rest.seen == whole.seen[step:]
     # The validation that was broken off runs again from its start.
     assert rest.validations == whole.validations
-    a, c = saved(tmp_path / "whole"), saved(tmp_path / "rest")
-    assert all(torch.equal(a["state_dict"][name], c["state_dict"][name]) for name in a["state_dict"])
+    assert_same(tmp_path / "whole", tmp_path / "rest", "state_dict")
 
 
 def test_between_accumulated_batches_the_step_before_counts(train, tmp_path):
@@ -93,15 +87,14 @@ def test_between_accumulated_batches_the_step_before_counts(train, tmp_path):
     stopped(train, "trainer.accumulate_grad_batches=3", "trainer.max_steps=9",
             watchers=[watch, Terminate("on_train_batch_start", 1)])  # fmt: skip
     assert len(watch.seen) == 4
-    last, whole, rest = tmp_path / "run" / "checkpoints" / "last.ckpt", Clips(), Clips()
+    last, whole, rest = last_of(tmp_path / "run"), Clips(), Clips()
     assert saved(tmp_path / "run")["global_step"] == 1
     options = (*OPTIONS, "trainer.accumulate_grad_batches=3", "trainer.max_steps=3")
     train(*options, run=tmp_path / "whole", watchers=[whole])
     train(*options, f"checkpoint={last}", run=tmp_path / "rest", watchers=[rest])
     # The batch whose gradients were lost comes again.
     assert rest.seen == whole.seen[3:]
-    a, c = saved(tmp_path / "whole"), saved(tmp_path / "rest")
-    assert all(torch.equal(a["state_dict"][name], c["state_dict"][name]) for name in a["state_dict"])
+    assert_same(tmp_path / "whole", tmp_path / "rest", "state_dict")
 
 
 def test_more_signals_disturb_nothing(train, tmp_path, monkeypatch):
@@ -145,47 +138,34 @@ def test_behind_training_it_stops_too(train, tmp_path, capsys):
 
 def test_a_resumed_run_that_added_nothing_names_where_it_came_from(train, tmp_path, capsys):
     train(*OPTIONS, "trainer.max_steps=2", run=tmp_path / "a")
-    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    last = last_of(tmp_path / "a")
     stopped(train, f"checkpoint={last}", "trainer.max_steps=9", "train.validate_before=true",
             watchers=[Terminate("on_train_start", 2)])  # fmt: skip
     assert "Go on with: python train.py checkpoint=" in capsys.readouterr().err
 
 
-TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
-
-
 @pytest.mark.parametrize(
-    ("options", "to_all"),
-    [((), False), (("loader.num_workers=2",), True), (TWO, True), (TWO, False)],
-    ids=["alone", "with loader workers", "two processes", "one of two processes"],
-)
-def test_on_the_command_line(tmp_path, small, stereo_folder, options, to_all):
-    process = subprocess.Popen(
-        [
-            sys.executable, str(ROOT / "train.py"), "experiment=audio/sashimi-sample", *small, *OPTIONS,
-            f"dataset.path={stereo_folder}", "scheduler.total_steps=100000", *options,
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("step 2"):
-                break
-        else:
-            pytest.fail(f"no step was printed: {process.communicate()}")
+    ("options", "number", "to_all"),
+    [
+        ((), signal.SIGINT, False),
+        ((), signal.SIGTERM, False),
         # SLURM sends it to every process of a job, the loader's workers among them; docker to the first.
-        (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 143, err
+        (("loader.num_workers=2",), signal.SIGTERM, True),
+        (TWO, signal.SIGTERM, True),
+        (TWO, signal.SIGTERM, False),
+    ],
+    ids=["Ctrl-C", "alone", "with loader workers", "two processes", "one of two processes"],
+)
+def test_on_the_command_line(tmp_path, stereo_folder, options, number, to_all):
+    process = start(*TINY, *OPTIONS, f"dataset.path={stereo_folder}", "scheduler.total_steps=100000",
+                    "trainer.max_steps=100000", *options, cwd=tmp_path)  # fmt: skip
+    wait_for_step(process, 2)
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    _, err = ended(process)
+    assert process.returncode == 128 + number, err
     assert err.count("Interrupted after") == 1
     assert "Go on with: python train.py" in err
-    assert "Traceback" not in err + out
     (run,) = tmp_path.glob("runs/*")
     assert status(run)["status"] == "interrupted"
     assert saved(run)["global_step"] == status(run)["steps"] >= 2
+    assert load(last_of(run)).spec.n_channels == 2

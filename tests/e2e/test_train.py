@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import soundfile
 import torch
 from pytorch_lightning.callbacks import Callback
+from running import saved
 
 from stereo_sashimi.commands.train import build
 from stereo_sashimi.data.dataset import Batch
@@ -162,6 +163,26 @@ def test_a_kernel_backend_changes_nothing(train, backend):
     auto = Watch()
     train(*CATEGORICAL, *NO_LOGS, watchers=[auto])
     assert watch.losses == pytest.approx(auto.losses, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "decoder", [("decoder=dml",), ("decoder=categorical", "dataset.bits=8")], ids=["dml", "logits"]
+)
+def test_bf16_mixed_keeps_weights_and_moments_in_float32(train, tmp_path, decoder):
+    words = ("logger=none", "encoder.init=normal", *decoder)
+    single, mixed = (
+        train(*words, f"trainer.precision={precision}", run=tmp_path / precision)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    before, after = (run["validation_after"]["val/loss"] for run in (single, mixed))
+    assert after == pytest.approx(before, rel=1e-2)
+    assert after != before
+    content = saved(tmp_path / "bf16-mixed")
+    weights = [value for value in content["state_dict"].values() if value.is_floating_point()]
+    moments = [value for state in content["optimizer_states"][0]["state"].values() for value in state.values()]
+    assert {value.dtype for value in weights} == {torch.float32}
+    assert {value.dtype for value in moments} == {torch.float32}
 
 
 @pytest.mark.slow
