@@ -351,7 +351,9 @@ def test_mono_without_the_rest(tmp_path):
 def test_a_coder_that_lacks_a_track_has_no_total(made, tmp_path):
     evaluation, files, _, _ = made
     first, second = evaluation["tracks"]
-    lacking = evaluation | {"tracks": [first, second | {"lossless": {CODERS[0]: 5}}]}
+    # As `metrics.totals.pooled` leaves it out.
+    pooled = evaluation["pooled"] | {"lossless": {CODERS[0]: evaluation["pooled"]["lossless"][CODERS[0]]}}
+    lacking = evaluation | {"tracks": [first, second | {"lossless": {CODERS[0]: 5}}], "pooled": pooled}
     write_page(lacking, files, tmp_path / "page.html")
     rows = read_page(tmp_path / "page.html").tables[-1]
     assert [row[-1] == "\N{EN DASH}" for row in rows] == [False, False, True, True]

@@ -89,15 +89,15 @@ def write_page(evaluation: Plain, files: Mapping[str, Path], path: Path) -> None
 
 def pooled_table(evaluation: Plain) -> PageTable:
     """All tracks together: a row for each context of the model and each lossless coder, the fewest bits in bold."""
-    pooled, names, spec = evaluation["pooled"], _channel_names(evaluation), evaluation["spec"]
-    entries = [
-        (f"model, {context_label(name, spec['sample_rate'])}", pooled["contexts"][name])
+    pooled, names, spec = evaluation["pooled"], list(_channels(evaluation)), evaluation["spec"]
+    entries = {
+        f"model, {context_label(name, spec['sample_rate'])}": pooled["contexts"][name]
         for name in evaluation["contexts"]
-    ]
-    entries += list(pooled["lossless"].items())
-    fewest = min(entry["bits_per_sample"] for _, entry in entries)
+    }
+    entries |= pooled["lossless"]
+    fewest = min(entry["bits_per_sample"] for entry in entries.values())
     rows = []
-    for label, entry in entries:
+    for label, entry in entries.items():
         bits = entry["bits_per_sample"]
         row = [label, three(bits), interval(entry["interval"]), three(entry.get("bpb", bits * 8 / spec["bits"]))]
         row += [three(entry.get("channels", {}).get(name)) for name in names]
@@ -107,50 +107,42 @@ def pooled_table(evaluation: Plain) -> PageTable:
 
 def gain_table(evaluation: Plain) -> PageTable | None:
     """With coupling, without, and the gain; None without a second model."""
-    gain, context, tracks = evaluation["pooled"]["cross_channel_gain"], evaluation["contexts"][0], evaluation["tracks"]
+    gain, tracks, channels = evaluation["pooled"]["cross_channel_gain"], evaluation["tracks"], _channels(evaluation)
     if gain is None:
         return None
-    frames = sum(track["frames"] for track in tracks)
-    coupled, independent = (
-        np.sum([score["channel_nats"] for score in scores], axis=0) / math.log(2) / frames
-        for scores in ([track["contexts"][context] for track in tracks], [track["independent"] for track in tracks])
-    )
+    coupled = np.array(list(channels.values()))
+    nats = np.sum([track["independent"]["channel_nats"] for track in tracks], axis=0)
+    independent = nats / math.log(2) / sum(track["frames"] for track in tracks)
     last = ["gain", f"{gain['bits_per_sample']:+.3f}", interval(gain["interval"], "+.3f")]
     rows = [
         ["channels coupled", three(coupled.mean()), NOTHING, *map(three, coupled)],
         ["channels independent", three(independent.mean()), NOTHING, *map(three, independent)],
         [_bold(cell) for cell in (*last, *(f"{saved:+.3f}" for saved in independent - coupled))],
     ]
-    names = [name.partition(" | ")[0] for name in _channel_names(evaluation)]
-    return PageTable("", ["", "bits/sample", "95 % interval", *names], rows)
+    return PageTable("", ["", "bits/sample", "95 % interval", *(name.partition(" | ")[0] for name in channels)], rows)
 
 
 def tracks_table(evaluation: Plain) -> PageTable:
-    """A row for each track and one for all of them, total over total; the fewest bits of a row are bold."""
-    tracks, context = evaluation["tracks"], evaluation["contexts"][0]
+    """A row for each track and one for all of them; the fewest bits of a row are bold."""
+    tracks, pooled, context = evaluation["tracks"], evaluation["pooled"], evaluation["contexts"][0]
     coders = list(dict.fromkeys(chain.from_iterable(track["lossless"] for track in tracks)))
 
-    def cells(some: list[Plain]) -> list[str]:
-        columns = [[math.fsum(track["contexts"][context]["channel_nats"]) / math.log(2) for track in some]]
-        columns += [[track["lossless"].get(coder) for track in some] for coder in coders]
-        # A coder that lacks a track has no total.
-        values = [None if None in bits else track_bits(some, bits) for bits in columns]
+    def row(name: str, some: list[Plain], values: list[float | None]) -> list[str]:
         fewest = min(value for value in values if value is not None)
-        return [f"{_seconds(some):,.2f}", *(_bold(three(v)) if v == fewest else three(v) for v in values)]
+        return [name, f"{_seconds(some):,.2f}", *(_bold(three(v)) if v == fewest else three(v) for v in values)]
 
     rows = []
     for number, track in enumerate(tracks, 1):
-        name = track["file"]
+        name, samples = track["file"], track["frames"] * track["n_channels"]
+        bits = [math.fsum(track["contexts"][context]["channel_nats"]) / math.log(2)]
+        bits += [track["lossless"].get(coder) for coder in coders]
         link = Markup('<a href="#track-{}">{}</a>').format(number, name) if number <= MOST_PICTURED else name
-        rows.append([link, *cells([track])])
+        rows.append(row(link, [track], [None if value is None else value / samples for value in bits]))
     if len(tracks) > 1:
-        rows.append(["all tracks", *cells(tracks)])
+        # A coder that lacks a track has no total.
+        totals = [pooled["contexts"][context], *(pooled["lossless"].get(coder) for coder in coders)]
+        rows.append(row("all tracks", tracks, [total and total["bits_per_sample"] for total in totals]))
     return PageTable("", ["track", "seconds", "model", *coders], rows)
-
-
-def track_bits(tracks: list[Plain], bits: list[Any]) -> float:
-    """Bits/sample of tracks together: their total bits over their total samples, frames times channels."""
-    return math.fsum(bits) / sum(track["frames"] * track["n_channels"] for track in tracks)
 
 
 def generated_tables(generated: Mapping[str, Any] | None, title: str = "") -> list[PageTable]:
@@ -190,9 +182,9 @@ def _panels(evaluation: Plain, track: Plain, file: Path | None) -> Plain:
         # The numbers of an evaluation of hours are worth their page, whatever became of one file.
         panels["problem"], shaded = str(error), None
     coder = track["lossless"].get(COMPARED)
-    average = None if coder is None else (COMPARED, track_bits([track], [coder]))
-    bits, names = np.asarray(track["bits_each_second"], dtype=np.float64), _channel_names(evaluation)
-    curve = bits_curve(bits, track["frames"], rate, names, average=average, excerpt=shaded)
+    average = None if coder is None else (COMPARED, coder / (track["frames"] * track["n_channels"]))
+    bits = np.asarray(track["bits_each_second"], dtype=np.float64)
+    curve = bits_curve(bits, track["frames"], rate, list(_channels(evaluation)), average=average, excerpt=shaded)
     return panels | {"curve": _picture(curve, "png")}
 
 
@@ -234,9 +226,10 @@ def context_label(name: str, sample_rate: int) -> str:
     return f"segments of {int(name):,} frames ({int(name) / sample_rate:.2g} s)"
 
 
-def _channel_names(evaluation: Plain) -> list[str]:
-    """As the evaluation names them: "mono", or "left" and, depending on the coupling, "right" or "right | left"."""
-    return list(evaluation["pooled"]["contexts"][evaluation["contexts"][0]]["channels"])
+def _channels(evaluation: Plain) -> dict[str, float]:
+    """Bits/sample of "mono", or of "left" and, depending on the coupling, "right" or "right | left"."""
+    channels: dict[str, float] = evaluation["pooled"]["contexts"][evaluation["contexts"][0]]["channels"]
+    return channels
 
 
 def _leaves(value: Mapping[str, Any], joint: str, before: str = "") -> Iterable[tuple[str, str]]:
