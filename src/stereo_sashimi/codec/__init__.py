@@ -1,6 +1,4 @@
-"""Lossless codec: recordings coded by a model's probabilities. `encode` and `decode` are in `compress.py`, audio files
-in `files.py`, the format in `container.py`.
-"""
+"""Lossless codec: recordings coded by a model's probabilities. The format is in docs/codec.md."""
 
 from stereo_sashimi.codec.coding import decode as decode
 from stereo_sashimi.codec.coding import encode as encode

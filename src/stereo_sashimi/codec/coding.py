@@ -6,27 +6,14 @@ machines; `pcm_files.py` reads and writes audio files.
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
 from stereo_sashimi.audio import quantize
-from stereo_sashimi.codec.batch_coder import BatchCoder
-from stereo_sashimi.codec.container import (
-    CONSTANT,
-    MAX_ENVELOPE,
-    MAX_FRAMES,
-    MAX_SEGMENT_FRAMES,
-    MODEL,
-    RAW,
-    VERSION,
-    CodecError,
-    Header,
-    Segment,
-    pack,
-    unpack,
-)
+from stereo_sashimi.codec import container
+from stereo_sashimi.codec.batch_coder import BatchCoder, Progress
+from stereo_sashimi.codec.container import CONSTANT, MODEL, RAW, CodecError, FileHeader, Segment, pack, unpack
 from stereo_sashimi.codec.probe import probe
 from stereo_sashimi.generation.engines.compiled.compiled_engine import CompiledEngine
 from stereo_sashimi.models.language_model import LanguageModel
@@ -35,15 +22,12 @@ from stereo_sashimi.nn.freeze import freeze
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.version import __version__
 
-# Segments side by side. A decoder always takes these, if there are so many.
+# Segments coded at once. A decoder always takes these, if there are so many.
 DEFAULT_LANES, MAX_LANES = 32, 256
-# Chosen between these, so that short recordings fill the lanes and each segment outweighs its cold start.
+# Chosen between these, so that short recordings fill a batch and each segment outweighs its cold start.
 SHORTEST, LONGEST = 1 << 14, 1 << 17
 # Frames decoded at once, whatever a file asks for: bounds memory, and changes no bit.
 _AT_ONCE = 1 << 23
-
-T = TypeVar("T")
-Told = Callable[[int], object]
 
 
 def encode(
@@ -55,38 +39,52 @@ def encode(
     lanes: int = DEFAULT_LANES,
     verify: bool = True,
     envelope: bytes = b"",
-    on_frames: Told | None = None,
+    on_frames: Progress = None,
 ) -> bytes:
     """Code a recording; `decode` with the same model gives the same array.
 
-    - `pcm`: int16 (frames, channels) with the channels of the model, 0 frames or more; for models of 8 bits a
-      multiple of 256 (`audio.read_pcm` gives such arrays for 8-bit files).
-    - `sample_rate`: of the recording, kept in the file; None for the model's. Another one than the model's is coded
-      without loss like any, only worse.
-    - `segment_frames`: the model starts anew at each segment, and each can be decoded alone; 1 to 2**20, None chooses.
-    - `lanes`: segments coded side by side, 1 to 256. `verify`: decode everything again and compare.
-    - `envelope`: bytes to be kept beside the samples. `on_frames`: called with numbers of frames that were coded.
-
     A segment is stored as one frame where all its frames are equal, and as PCM where the model needs more bits.
-    Raises CodecError for a model or an array that cannot be coded.
+
+    Args:
+        model: Its codes must be PCM, and its channels and bits those of the recording.
+        pcm: int16 (frames, channels), 0 frames or more; for models of 8 bits a multiple of 256 (`audio.read_pcm` gives
+            such arrays for 8-bit files).
+        sample_rate: Of the recording, kept in the file; None for the model's. Another one is coded without loss like
+            any, only worse.
+        segment_frames: The model starts anew at each segment, and each can be decoded alone; 1 to 2**20, None chooses.
+        lanes: Segments coded at once, 1 to 256.
+        verify: Decode everything again and compare.
+        envelope: Bytes to be kept beside the samples.
+        on_frames: Called with numbers of frames that were coded.
+
+    Raises:
+        CodecError: The model or the array cannot be coded.
     """
     check_model(model)
     _check_pcm(pcm, model.spec)
     _check_count("lanes", lanes, MAX_LANES)
     if segment_frames is None:
         segment_frames = min(max(-(-len(pcm) // lanes), SHORTEST), LONGEST)
-    _check_count("segment_frames", segment_frames, MAX_SEGMENT_FRAMES)
-    if len(envelope) > MAX_ENVELOPE:
-        raise CodecError(f"an envelope has at most {MAX_ENVELOPE} bytes; got {len(envelope)}. Keep them elsewhere.")
+    _check_count("segment_frames", segment_frames, container.MAX_SEGMENT_FRAMES)
+    if len(envelope) > container.MAX_ENVELOPE:
+        raise CodecError(
+            f"an envelope has at most {container.MAX_ENVELOPE} bytes; got {len(envelope)}. Keep them elsewhere."
+        )
     rate = model.spec.sample_rate if sample_rate is None else sample_rate
     spec = AudioSpec(rate, model.spec.n_channels, model.spec.bits)
-    coder = coder_for(model, min(lanes, max(1, -(-len(pcm) // segment_frames))))
-    segments: list[Segment] = []
     cuts = [pcm[start : start + segment_frames] for start in range(0, len(pcm), segment_frames)]
-    for group in _groups(cuts, coder.batch_size):
-        segments += _encode_group(coder, group, spec, verify, on_frames)
-    header = Header(
-        *(VERSION, spec, len(pcm), segment_frames, fingerprint(model), probe(coder)),
+    coder = coder_for(model, min(lanes, max(1, len(cuts))))
+    segments: list[Segment] = []
+    for start in range(0, len(cuts), coder.batch_size):
+        batch = cuts[start : start + coder.batch_size]
+        coded = _encode_batch(coder, batch, spec, on_frames)
+        if verify:
+            back = _decode_batch(coder, coded, [len(part) for part in batch], spec)
+            if not all(map(np.array_equal, batch, back)):
+                raise CodecError("a segment does not decode to itself on this machine; nothing was written.")
+        segments += coded
+    header = FileHeader(
+        *(container.VERSION, spec, len(pcm), segment_frames, fingerprint(model), probe(coder)),
         *(_digest(cuts), len(envelope), __version__),
     )
     return pack(header, segments, envelope)
@@ -99,15 +97,21 @@ def decode(
     first: int = 0,
     frames: int | None = None,
     name: str = "the data",
-    on_frames: Told | None = None,
+    on_frames: Progress = None,
 ) -> np.ndarray:
     """The recording in a file's bytes: int16 (frames, channels).
 
-    - `first`, `frames`: only this part, for which no other segments than its own are decoded; None: to the end.
-    - `name`: of the file, for messages. `on_frames`: as in `encode`.
+    Args:
+        model: The one that coded it.
+        data: The bytes.
+        first: First frame of the part that is wanted, for which no other segments than its own are decoded.
+        frames: Length of that part; None to the end.
+        name: Of the file, for messages.
+        on_frames: As in `encode`.
 
-    Raises CodecError before anything is decoded for bytes that are no such file, damaged, or of another model, and
-    where this machine computes other probabilities than the encoder's; and if the samples are not those coded.
+    Raises:
+        CodecError: Before anything is decoded, for bytes that are no such file, damaged, or of another model, and where
+            this machine computes other probabilities than the encoder's; behind it if the samples are not those coded.
     """
     header, segments, _ = unpack(data, name)
     last = header.frames if frames is None else first + frames
@@ -115,9 +119,13 @@ def decode(
         raise CodecError(f"frames {first} to {last} were asked for, and {name} has {header.frames}.")
     coder = coder_of_file(model, header, name)
     begin, end = first // header.segment_frames, -(-last // header.segment_frames)
+    end = end if last > first else begin
     parts = [np.zeros((0, header.spec.n_channels), np.int16)]
-    for group in _groups(range(begin, end if last > first else begin), coder.batch_size):
-        for i, part in zip(group, _decode_group(coder, header, segments, group, on_frames), strict=True):
+    for start in range(begin, end, coder.batch_size):
+        numbers = range(start, min(start + coder.batch_size, end))
+        lengths = [header.length(i) for i in numbers]
+        batch = _decode_batch(coder, segments[start : numbers.stop], lengths, header.spec, on_frames)
+        for i, part in zip(numbers, batch, strict=True):
             if zlib.crc32(_bytes(part)) != segments[i].crc:
                 raise CodecError(f"{name}: segment {i} does not decode to what was coded. Nothing of it can be used.")
             parts.append(part)
@@ -138,14 +146,14 @@ def check_model(model: LanguageModel) -> None:
     CompiledEngine.check(model)
 
 
-def coder_for(model: LanguageModel, lanes: int) -> BatchCoder:
-    """What encoder and decoder share: codes as many segments at once as `lanes`."""
+def coder_for(model: LanguageModel, batch_size: int) -> BatchCoder:
+    """What encoder and decoder share."""
     frozen = freeze(model)
     assert isinstance(frozen, LanguageModel)
-    return BatchCoder(CompiledEngine(frozen, lanes))
+    return BatchCoder(CompiledEngine(frozen, batch_size))
 
 
-def coder_of_file(model: LanguageModel, header: Header, name: str) -> BatchCoder:
+def coder_of_file(model: LanguageModel, header: FileHeader, name: str) -> BatchCoder:
     """The coder for a file, after a look whether this model and this machine are those of the encoder."""
     check_model(model)
     if fingerprint(model) != header.weights:
@@ -155,8 +163,7 @@ def coder_of_file(model: LanguageModel, header: Header, name: str) -> BatchCoder
         )
     if (header.spec.n_channels, header.spec.bits) != (model.spec.n_channels, model.spec.bits):
         raise CodecError(f"{name} has a header that is not valid: its channels or bits are not those of its model.")
-    wanted = min(DEFAULT_LANES, max(1, header.n_segments), _AT_ONCE // header.segment_frames)
-    coder = coder_for(model, wanted)
+    coder = coder_for(model, min(DEFAULT_LANES, max(1, header.n_segments), _AT_ONCE // header.segment_frames))
     if probe(coder) != header.probe:
         raise CodecError(
             f"{name} cannot be decoded here: this machine, or its versions of stereo-sashimi, torch, numba or "
@@ -166,65 +173,41 @@ def coder_of_file(model: LanguageModel, header: Header, name: str) -> BatchCoder
     return coder
 
 
-def _encode_group(
-    coder: BatchCoder, group: list[np.ndarray], spec: AudioSpec, verify: bool, on_frames: Told | None
+def _encode_batch(
+    coder: BatchCoder, batch: Sequence[np.ndarray], spec: AudioSpec, on_frames: Progress
 ) -> list[Segment]:
-    segments = {}
-    for i, pcm in enumerate(group):
-        if (pcm == pcm[0]).all():
-            segments[i] = Segment(CONSTANT, _raw(pcm[:1], spec), zlib.crc32(_bytes(pcm)))
-    coded = [i for i in range(len(group)) if i not in segments]
-    if coded:
-        coder.rewind()
-        words = coder.encode([quantize.encode(group[i], spec) for i in coded], on_frames)
-        for i, word in zip(coded, words, strict=True):
-            payload, raw = word.astype("<u4").tobytes(), _raw(group[i], spec)
-            mode = MODEL if len(payload) < len(raw) else RAW
-            segments[i] = Segment(mode, payload if mode == MODEL else raw, zlib.crc32(_bytes(group[i])))
-    done = [segments[i] for i in range(len(group))]
-    if verify:
-        lengths = [len(pcm) for pcm in group]
-        for pcm, back in zip(group, _restore(coder, spec, done, lengths, None), strict=True):
-            if not np.array_equal(pcm, back):
-                raise CodecError("a segment does not decode to itself on this machine; nothing was written.")
-    return done
+    """Segments of PCM, each stored in the shortest of the three ways."""
+    constant = [bool((pcm == pcm[0]).all()) for pcm in batch]
+    codes = [quantize.encode(pcm, spec) for pcm, same in zip(batch, constant, strict=True) if not same]
+    coder.rewind()
+    words = iter(coder.encode(codes, on_frames) if codes else ())
+    segments = []
+    for pcm, same in zip(batch, constant, strict=True):
+        mode, payload = (CONSTANT, _raw(pcm[:1], spec)) if same else (MODEL, next(words).astype("<u4").tobytes())
+        if mode == MODEL and len(payload) >= pcm.size * spec.bits // 8:
+            mode, payload = RAW, _raw(pcm, spec)
+        segments.append(Segment(mode, payload, zlib.crc32(_bytes(pcm))))
+    return segments
 
 
-def _decode_group(
-    coder: BatchCoder, header: Header, segments: list[Segment], group: list[int], on_frames: Told | None
+def _decode_batch(
+    coder: BatchCoder, batch: Sequence[Segment], lengths: Sequence[int], spec: AudioSpec, on_frames: Progress = None
 ) -> list[np.ndarray]:
-    lengths = [header.length(i) for i in group]
-    return _restore(coder, header.spec, [segments[i] for i in group], lengths, on_frames)
-
-
-def _restore(
-    coder: BatchCoder, spec: AudioSpec, segments: list[Segment], lengths: list[int], on_frames: Told | None
-) -> list[np.ndarray]:
-    """PCM of segments, as many as there are lanes at the most."""
-    out: list[np.ndarray] = []
-    modelled = [i for i, segment in enumerate(segments) if segment.mode == MODEL]
-    codes = {}
-    if modelled:
-        coder.rewind()
-        words = [np.frombuffer(segments[i].payload, "<u4").astype(np.uint32) for i in modelled]
-        try:
-            decoded = coder.decode(words, [lengths[i] for i in modelled], on_frames)
-        except AssertionError as error:
-            # So constriction calls words that no encoder of these probabilities can have written.
-            raise CodecError(f"a segment is no code of this model ({error}). Nothing of it can be used.") from error
-        codes = dict(zip(modelled, decoded, strict=True))
-    for i, (segment, length) in enumerate(zip(segments, lengths, strict=True)):
-        if segment.mode == MODEL:
-            out.append(quantize.decode(codes[i], spec))
-        else:
-            stored = _of_raw(segment.payload, spec)
-            out.append(stored if segment.mode == RAW else np.repeat(stored, length, axis=0))
-    return out
-
-
-def _groups(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
+    """PCM of segments of these lengths, at most as many as `coder` takes at once."""
+    coded = [(segment, n) for segment, n in zip(batch, lengths, strict=True) if segment.mode == MODEL]
+    words = [np.frombuffer(segment.payload, "<u4").astype(np.uint32) for segment, _ in coded]
+    coder.rewind()
+    try:
+        codes = iter(coder.decode(words, [n for _, n in coded], on_frames) if coded else ())
+    except AssertionError as error:
+        # So constriction calls words that no encoder of these probabilities can have written.
+        raise CodecError(f"a segment is no code of this model ({error}). Nothing of it can be used.") from error
+    return [
+        quantize.decode(next(codes), spec) if mode == MODEL
+        # A constant segment holds one frame, which every frame equals.
+        else np.repeat(_of_raw(payload, spec), n if mode == CONSTANT else 1, axis=0)
+        for (mode, payload, _), n in zip(batch, lengths, strict=True)
+    ]  # fmt: skip
 
 
 def _raw(pcm: np.ndarray, spec: AudioSpec) -> bytes:
@@ -233,16 +216,15 @@ def _raw(pcm: np.ndarray, spec: AudioSpec) -> bytes:
 
 
 def _of_raw(data: bytes, spec: AudioSpec) -> np.ndarray:
-    pcm = np.frombuffer(data, "<i2").astype(np.int16) if spec.bits == 16 else np.frombuffer(data, np.int8)
-    wide = pcm if spec.bits == 16 else pcm.astype(np.int16) << 8
-    return wide.reshape(-1, spec.n_channels)
+    pcm = np.frombuffer(data, "<i2" if spec.bits == 16 else np.int8).astype(np.int16)
+    return (pcm << 16 - spec.bits).reshape(-1, spec.n_channels)
 
 
 def _bytes(pcm: np.ndarray) -> bytes:
     return pcm.astype("<i2").tobytes()
 
 
-def _digest(parts: list[np.ndarray]) -> str:
+def _digest(parts: Sequence[np.ndarray]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(_bytes(part))
@@ -264,8 +246,8 @@ def _check_pcm(pcm: np.ndarray, spec: AudioSpec) -> None:
             f"this model codes {names[spec.n_channels]}, int16 (frames, {spec.n_channels}); got {pcm.shape}. Use a "
             "model with the channels of the recording."
         )
-    if len(pcm) > MAX_FRAMES:
-        raise CodecError(f"a recording has at most {MAX_FRAMES} frames; got {len(pcm)}. Cut it into parts.")
+    if len(pcm) > container.MAX_FRAMES:
+        raise CodecError(f"a recording has at most {container.MAX_FRAMES} frames; got {len(pcm)}. Cut it into parts.")
     if spec.bits == 8 and (pcm & 255).any():
         raise CodecError(
             "this model codes 8 bits, and the recording has more: it would not come back. Use a 16-bit one."

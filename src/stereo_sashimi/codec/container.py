@@ -1,14 +1,7 @@
 """The bytes of an .ssc file: header, the kept parts of a WAV file, table of segments, payloads. No audio, no model.
 
-    magic           8 bytes, as PNG's they show damage by text conversions
-    length, CRC-32  of the header, 4 bytes each; all integers are little-endian and unsigned
-    header          JSON, the fields of `Header`
-    table           each segment: mode (1 byte), bytes of the payload, CRC-32 of it, CRC-32 of its PCM (4 each)
-    CRC-32          of the table and the envelope, 4 bytes
-    envelope        what stands around the samples of a WAV file (`wav.py`), compressed; header.envelope bytes, maybe 0
-    payloads        one behind the other
-
-Everything is checked before anything is decoded, and sizes are compared with those of the file before memory is taken.
+The layout is in docs/codec.md ("Container"). Everything is checked before anything is decoded, and sizes are compared
+with those of the file before memory is taken.
 """
 
 import json
@@ -35,14 +28,16 @@ class CodecError(ValueError):
 
 
 @dataclass(frozen=True)
-class Header:
-    """What a file says of itself.
+class FileHeader:
+    """What a file says of itself; its fields are those of the JSON in the file.
 
-    - `spec`: rate, channels and bits of the recording. `frames`: of the whole recording.
-    - `segment_frames`: of every segment but the last.
-    - `weights`, `probe`: SHA-256 of the model's weights (`models/weights.py`), and of the probabilities that it gives
-      (`probe.py`). `pcm`: SHA-256 of the samples, int16 little-endian.
-    - `envelope`: bytes of it. `package`: version of this package.
+    Attributes:
+        spec: Rate, channels and bits of the recording.
+        frames, segment_frames: Of the whole recording, and of every segment but the last.
+        weights, probe: SHA-256 of the model's weights, and of the probabilities that it gives.
+        pcm: SHA-256 of the samples, int16 little-endian.
+        envelope: Its bytes.
+        package: Version of this package.
     """
 
     version: int
@@ -73,7 +68,7 @@ class Segment(NamedTuple):
     crc: int
 
 
-def pack(header: Header, segments: list[Segment], envelope: bytes = b"") -> bytes:
+def pack(header: FileHeader, segments: list[Segment], envelope: bytes = b"") -> bytes:
     """The bytes of a file."""
     text = json.dumps(to_plain(header), separators=(",", ":")).encode()
     table = b"".join(_ENTRY.pack(s.mode, len(s.payload), zlib.crc32(s.payload), s.crc) for s in segments)
@@ -82,8 +77,8 @@ def pack(header: Header, segments: list[Segment], envelope: bytes = b"") -> byte
     return b"".join([MAGIC, head, table, check, envelope, *(s.payload for s in segments)])
 
 
-def unpack(data: bytes, name: str = "the data") -> tuple[Header, list[Segment], bytes]:
-    """Header, segments and envelope of a file's bytes; every checksum is compared.
+def unpack(data: bytes, name: str = "the data") -> tuple[FileHeader, list[Segment], bytes]:
+    """FileHeader, segments and envelope of a file's bytes; every checksum is compared.
 
     Raises CodecError, naming the file by `name`, for bytes that are no such file, are altered, or end early or late.
     """
@@ -110,7 +105,7 @@ def unpack(data: bytes, name: str = "the data") -> tuple[Header, list[Segment], 
     return header, segments, envelope
 
 
-def read_header(data: bytes, name: str = "the data") -> Header:
+def read_header(data: bytes, name: str = "the data") -> FileHeader:
     """The header alone. Raises CodecError."""
     if data[: len(MAGIC)] != MAGIC:
         raise CodecError(f"{name} is no .ssc file: it does not begin like one. Give a file that action=encode wrote.")
@@ -131,7 +126,7 @@ def read_header(data: bytes, name: str = "the data") -> Header:
             )
         if type(version) is int and version > VERSION:
             raise CodecError(f"{name} has version {version} of the format; this package reads {VERSION}.")
-        header: Header = from_plain(plain, (Header,), "header")
+        header: FileHeader = from_plain(plain, (FileHeader,), "header")
     except CodecError:
         raise
     except (ValueError, RecursionError) as error:
@@ -140,7 +135,7 @@ def read_header(data: bytes, name: str = "the data") -> Header:
     return header
 
 
-def _check_bounds(header: Header, name: str) -> None:
+def _check_bounds(header: FileHeader, name: str) -> None:
     for key, least, most in (
         ("version", VERSION, VERSION),
         ("frames", 0, MAX_FRAMES),
@@ -157,7 +152,7 @@ def _check_bounds(header: Header, name: str) -> None:
             raise CodecError(f"{name} has a header that is not valid: {key} is no short text of printable characters.")
 
 
-def _check_size(header: Header, segment: int, mode: int, size: int, name: str) -> None:
+def _check_size(header: FileHeader, segment: int, mode: int, size: int, name: str) -> None:
     frame = header.spec.n_channels * header.spec.bits // 8
     raw = header.length(segment) * frame
     # The model's code is stored only where it is the smaller one.

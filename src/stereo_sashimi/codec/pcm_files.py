@@ -16,20 +16,29 @@ _BITS = {"PCM_16": 16, "PCM_U8": 8, "PCM_S8": 8}
 SUFFIXES = (".wav", ".flac")
 
 
-class Recording(NamedTuple):
-    """A file: int16 PCM (frames, channels), its rate and bits, and the `envelope` of a WAV file, else b""."""
+class PcmFile(NamedTuple):
+    """int16 PCM (frames, channels), its rate and bits, and the `envelope` of a WAV file, else b""."""
 
     pcm: np.ndarray
     spec: AudioSpec
     envelope: bytes
 
 
-def read(path: Path, model: AudioSpec) -> Recording:
+def read(path: Path, model: AudioSpec) -> PcmFile:
     """The samples of a .wav or .flac file of 8 or 16 bits, in the channels and bits of the model.
 
     Raises CodecError for any other format, channels or bits, AudioError as `audio.read_pcm`.
     """
-    info = io.probe(path)
+    with io.open_audio(path) as file:
+        file.check_end()
+        _check_format(file.info, model)
+        pcm, _ = file.read()
+        spec = AudioSpec(file.info.sample_rate, file.info.n_channels, _BITS[file.info.subtype])
+    return PcmFile(pcm, spec, _envelope(path, pcm, spec))
+
+
+def _check_format(info: io.AudioInfo, model: AudioSpec) -> None:
+    path = info.path
     if info.subtype not in _BITS:
         raise CodecError(
             f"{path} has samples of format {info.subtype}; 8 and 16 bit WAV and FLAC are coded without loss. Convert "
@@ -42,9 +51,6 @@ def read(path: Path, model: AudioSpec) -> Recording:
         raise CodecError(f"{path} is {found}, and the model codes {names[model.n_channels]}. Use another model.")
     if bits != model.bits:
         raise CodecError(f"{path} has {bits} bits a sample, and the model codes {model.bits}. Use another model.")
-    pcm, _ = io.read_pcm(path)
-    spec = AudioSpec(info.sample_rate, info.n_channels, bits)
-    return Recording(pcm, spec, _envelope(path, pcm, spec))
 
 
 def write(path: Path, pcm: np.ndarray, spec: AudioSpec, envelope: bytes, name: str) -> None:
@@ -83,7 +89,7 @@ def _envelope(path: Path, pcm: np.ndarray, spec: AudioSpec) -> bytes:
 
 
 def _data_start(file: BinaryIO) -> int:
-    """Where the samples begin; io.probe has found them before. EBU Tech 3306: chunks of an id, a size and a body."""
+    """Where the samples begin; libsndfile has found them before. EBU Tech 3306: chunks of an id, a size and a body."""
     while len(header := file.read(8)) == 8:
         chunk, length = struct.unpack("<4sI", header)
         if chunk == b"data":

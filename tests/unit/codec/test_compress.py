@@ -77,16 +77,16 @@ def test_neither_lanes_nor_threads_change_a_bit(stereo):
 def test_a_part_decodes_alone(stereo, monkeypatch):
     pcm = music(400, stereo.spec)
     data = encode(stereo, pcm, segment_frames=40)
-    asked = []
-    original = compress._decode_group
+    asked, original = [], compress.BatchCoder.decode
 
-    def watched(coder, header, segments, group, on_frames):
-        asked.extend(group)
-        return original(coder, header, segments, group, on_frames)
+    def watched(self, words, lengths, on_frames=None):
+        asked.extend(words)
+        return original(self, words, lengths, on_frames)
 
-    monkeypatch.setattr(compress, "_decode_group", watched)
+    monkeypatch.setattr(compress.BatchCoder, "decode", watched)
     assert np.array_equal(decode(stereo, data, first=95, frames=50), pcm[95:145])
-    assert asked == [2, 3]
+    payloads = [segment.payload for segment in unpack(data)[1]]
+    assert [word.astype("<u4").tobytes() for word in asked] == payloads[2:4]
     assert decode(stereo, data, first=400, frames=0).shape == (0, 2)
     with pytest.raises(CodecError, match="frames 390 to 410 were asked for"):
         decode(stereo, data, first=390, frames=20)
@@ -148,7 +148,7 @@ def test_another_model_is_refused(stereo):
 
 def test_a_machine_that_computes_otherwise_is_refused(stereo, monkeypatch):
     data = encode(stereo, music(100, stereo.spec))
-    monkeypatch.setattr(compress, "_decode_group", None)
+    monkeypatch.setattr(compress.BatchCoder, "decode", None)
     monkeypatch.setattr(compress, "probe", lambda coder: "0" * 32)
     with pytest.raises(CodecError, match="cannot be decoded here"):
         decode(stereo, data)

@@ -19,7 +19,7 @@ from stereo_sashimi.codec.container import (
     MODEL,
     RAW,
     CodecError,
-    Header,
+    FileHeader,
     Segment,
     pack,
     read_header,
@@ -27,7 +27,7 @@ from stereo_sashimi.codec.container import (
 )
 from stereo_sashimi.spec import AudioSpec
 
-HEADER = Header(
+HEADER = FileHeader(
     *(2, AudioSpec(44100, 2, 16), 25, 10, "a" * 64, "b" * 32, "c" * 64, 5, "0.1.0"),
 )
 # 10, 10 and 5 frames of 4 bytes.
@@ -63,7 +63,7 @@ def test_what_is_packed_is_unpacked(data):
     frames, envelope = draw(st.integers(0, 100)), draw(st.binary(max_size=40))
     text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
     numbers = (2, AudioSpec(draw(st.integers(1, 2**40)), channels, bits), frames, length)
-    header = Header(*numbers, *(draw(text) for _ in range(3)), len(envelope), draw(text))
+    header = FileHeader(*numbers, *(draw(text) for _ in range(3)), len(envelope), draw(text))
     segments = []
     for i in range(header.n_segments):
         raw = header.length(i) * frame
@@ -149,7 +149,7 @@ def test_damage_is_named(data, message):
         (fields(spec={"sample_rate": 44100, "n_channels": 3, "bits": 16}), "n_channels must be 1"),
         (fields(spec={"sample_rate": 0, "n_channels": 2, "bits": 16}), "sample_rate must be at least 1"),
         (fields(spec={"sample_rate": 44100, "n_channels": 2, "bits": 24}), "bits must be 8 or 16"),
-        (fields(kind="Segment"), "kind must be one of Header"),
+        (fields(kind="Segment"), "kind must be one of FileHeader"),
         (b"", "is not valid"),
         (b"null", "must be a mapping"),
         (b"[1]", "must be a mapping"),

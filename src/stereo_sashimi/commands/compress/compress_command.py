@@ -12,7 +12,7 @@ from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.codec import pcm_files as files
 from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coding import check_model, decode, encode
-from stereo_sashimi.codec.container import MODES, Header, Segment, unpack
+from stereo_sashimi.codec.container import MODES, FileHeader, Segment, unpack
 from stereo_sashimi.commands.shared.check_keys import check_keys
 from stereo_sashimi.commands.shared.loading import load_model
 from stereo_sashimi.commands.shared.progress import Meter
@@ -57,9 +57,9 @@ def run(cfg: DictConfig) -> Path | None:
 def _encode(cfg: DictConfig, source: Path) -> Path:
     output = _output(cfg, source, SUFFIX, (SUFFIX,))
     model = _load(cfg)
+    # Before the file: a model that codes no PCM would refuse any.
     check_model(model)
-    recording = files.read(source, model.spec)
-    pcm, spec = recording.pcm, recording.spec
+    pcm, spec, envelope = files.read(source, model.spec)
     if spec.sample_rate != model.spec.sample_rate:
         print(f"{source} has {spec.sample_rate} Hz, the model {model.spec.sample_rate}: coded as it is, only worse.")
     started = time.perf_counter()
@@ -71,7 +71,7 @@ def _encode(cfg: DictConfig, source: Path) -> Path:
             segment_frames=cfg.segment_frames,
             lanes=cfg.lanes,
             verify=cfg.verify,
-            envelope=recording.envelope,
+            envelope=envelope,
             on_frames=meter.add,
         )
     seconds = time.perf_counter() - started
@@ -137,7 +137,7 @@ def _kinds(segments: list[Segment]) -> str:
     return f"{len(segments)} segments (" + ", ".join(f"{counts[mode]} {mode}" for mode in MODES if counts[mode]) + ")"
 
 
-def _print_cost(model: LanguageModel, pcm: Any, header: Header) -> None:
+def _print_cost(model: LanguageModel, pcm: Any, header: FileHeader) -> None:
     """What it costs that the model starts anew at every segment, against a state that is carried on."""
     length = header.segment_frames
     # Whole segments, at least two: the first one costs nothing.
@@ -152,7 +152,7 @@ def _print_cost(model: LanguageModel, pcm: Any, header: Header) -> None:
         )
 
 
-def _print_info(source: Path, data: bytes, header: Header, segments: list[Segment]) -> None:
+def _print_info(source: Path, data: bytes, header: FileHeader, segments: list[Segment]) -> None:
     spec = header.spec
     names = {1: "mono", 2: "stereo"}
     seconds = header.frames / spec.sample_rate
