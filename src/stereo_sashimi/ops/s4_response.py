@@ -10,6 +10,7 @@ faster. KeOps and Triton are imported, and a CUDA device is looked for, only onc
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Complex, Float
@@ -38,8 +39,8 @@ KERNELS: dict[str, Callable[[Discrete, int, torch.dtype], Tensor]] = {
     "recurrent": scan.kernel,
     "krylov": krylov.kernel,
     "reference": cauchy.kernel,
-    "keops": keops.kernel,
-    "triton": triton.kernel,
+    "keops": partial(cauchy.kernel, cauchy_sum=keops.keops_sum),
+    "triton": partial(cauchy.kernel, cauchy_sum=triton.triton_sum),
 }
 
 

@@ -129,9 +129,7 @@ def test_the_operators_keep_torchs_rules():
 
 
 def test_a_model_on_another_device_is_refused(monkeypatch):
-    from stereo_sashimi.ops.kernels import triton_step_programs
-
-    monkeypatch.setattr(triton_step_programs, "INTERPRETED", False)
+    monkeypatch.setattr(triton_step.triton, "interpreted", lambda: False)
     with pytest.raises(BackendError, match=r"CUDA device; the model is on cpu.*engine=auto"):
         drawn(torch.zeros(1, 3), torch.zeros(1, 2, dtype=torch.float64), 256, 1.0, 1.0)
 
@@ -144,12 +142,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from stereo_sashimi.ops.kernels import triton_step, triton_step_programs as programs
-assert not programs.INTERPRETED
+assert not triton_step.triton.interpreted()
 
 def compile(program, constants, types):
     warps = constants.pop("num_warps")
     types = {name: "constexpr" if name in constants else types.get(name, FLOAT) for name in program.arg_names}
-    options = {"num_warps": warps, **triton_step.OPTIONS}
+    options = {"num_warps": warps, **triton_step.triton.OPTIONS}
     built = triton.compile(ASTSource(program, types, constants), GPUTarget("cuda", 90, 32), options)
     assert "atom." not in built.asm["ptx"]
     assert len(built.asm["cubin"]) > 1000

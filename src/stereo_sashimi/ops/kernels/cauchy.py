@@ -27,31 +27,6 @@ CauchySum = Callable[[Tensor, Tensor, Tensor], Tensor]
 BLOCK_ELEMENTS = 1 << 22
 
 
-def kernel(
-    ssm: Discrete, length: int, dtype: torch.dtype | None = None, cauchy_sum: CauchySum | None = None
-) -> Float[Tensor, "h length"]:
-    """K_l = 2 Re(C A_bar^l B_bar) for l < length, by an FFT of the generating function.
-
-    `dtype`: real precision of the result, None for that of `ssm`. The sums run in float64: near the unit circle
-    1 - w a cancels. `cauchy_sum` is `blocked_sum`, or that of KeOps or Triton.
-    """
-    cauchy_sum = cauchy_sum or blocked_sum
-    dtype = dtype or ssm.delta.real.dtype
-    ssm = ssm.to(torch.complex128)
-    c_tilde = ssm.c - krylov.row_times_power(ssm, length)
-    a, b = ssm.a, ssm.b
-    # Angles from exact integers in float64: powering one root would let the phase error grow with k.
-    k = torch.arange(length // 2 + 1, dtype=torch.float64, device=a.device)
-    w = torch.polar(torch.ones_like(k), -2 * math.pi * k / length)
-    if ssm.left is None or ssm.right is None:
-        spectrum = cauchy_sum((c_tilde * b).unsqueeze(0), a, w)[0]
-    else:
-        numerators = torch.stack([c_tilde * b, c_tilde * ssm.left, ssm.right * b, ssm.right * ssm.left])
-        cb, cl, rb, rl = cauchy_sum(numerators, a, w)
-        spectrum = cb + w * cl * rb / (1 - w * rl)
-    return torch.fft.irfft(spectrum, n=length).to(dtype)
-
-
 def blocked_sum(
     v: Complex[Tensor, "rows h m"], a: Complex[Tensor, "h m"], w: Complex[Tensor, " frequencies"]
 ) -> Complex[Tensor, "rows h frequencies"]:
@@ -68,6 +43,30 @@ def _sum(v: Tensor, a: Tensor, w: Tensor) -> Tensor:
     upper = 1 / (1 - w * a.unsqueeze(-1))
     lower = 1 / (1 - w * a.conj().unsqueeze(-1))
     return contract("rhm,hmf->rhf", v, upper) + contract("rhm,hmf->rhf", v.conj(), lower)
+
+
+def kernel(
+    ssm: Discrete, length: int, dtype: torch.dtype | None = None, cauchy_sum: CauchySum = blocked_sum
+) -> Float[Tensor, "h length"]:
+    """K_l = 2 Re(C A_bar^l B_bar) for l < length, by an FFT of the generating function.
+
+    `dtype`: real precision of the result, None for that of `ssm`. The sums run in float64: near the unit circle
+    1 - w a cancels. `cauchy_sum` is `blocked_sum`, or that of KeOps or Triton.
+    """
+    dtype = dtype or ssm.delta.real.dtype
+    ssm = ssm.to(torch.complex128)
+    c_tilde = ssm.c - krylov.row_times_power(ssm, length)
+    a, b = ssm.a, ssm.b
+    # Angles from exact integers in float64: powering one root would let the phase error grow with k.
+    k = torch.arange(length // 2 + 1, dtype=torch.float64, device=a.device)
+    w = torch.polar(torch.ones_like(k), -2 * math.pi * k / length)
+    if ssm.left is None or ssm.right is None:
+        spectrum = cauchy_sum((c_tilde * b).unsqueeze(0), a, w)[0]
+    else:
+        numerators = torch.stack([c_tilde * b, c_tilde * ssm.left, ssm.right * b, ssm.right * ssm.left])
+        cb, cl, rb, rl = cauchy_sum(numerators, a, w)
+        spectrum = cb + w * cl * rb / (1 - w * rl)
+    return torch.fft.irfft(spectrum, n=length).to(dtype)
 
 
 def one_term(device: str) -> tuple[Tensor, Tensor, Tensor]:

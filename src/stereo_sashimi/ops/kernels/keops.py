@@ -6,17 +6,11 @@ pykeops is imported only when this backend is chosen: its import probes CUDA and
 from functools import cache
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from torch import Tensor
 
 from stereo_sashimi.ops.backend_error import BackendError
-from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import cauchy
-
-
-def kernel(ssm: Discrete, length: int, dtype: torch.dtype | None = None) -> Float[Tensor, "h length"]:
-    """K_l = 2 Re(C A_bar^l B_bar) for l < length; see `cauchy.kernel`."""
-    return cauchy.kernel(ssm, length, dtype, keops_sum)
 
 
 def keops_sum(

@@ -8,11 +8,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from torch import Tensor
 
 from stereo_sashimi.ops.backend_error import BackendError
-from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import cauchy
 
 MAX_ROWS = 4  # that a program writes out
@@ -25,11 +24,6 @@ MAX_PARTS = 64
 MIN_STEPS = 64
 # Fused multiply-add is Triton's default so far; unset, Triton 3.9 warns that it will not remain so.
 OPTIONS = {"num_stages": 1, "enable_fp_fusion": True}
-
-
-def kernel(ssm: Discrete, length: int, dtype: torch.dtype | None = None) -> Float[Tensor, "h length"]:
-    """K_l = 2 Re(C A_bar^l B_bar) for l < length; see `cauchy.kernel`. Raises BackendError off a CUDA device."""
-    return cauchy.kernel(ssm, length, dtype, triton_sum)
 
 
 def triton_sum(
@@ -145,11 +139,16 @@ def _in_order(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _refuse_device(v: Tensor) -> None:
-    if not (v.is_cuda or interpreted()):
+    if not runs_on(v):
         raise BackendError(
             f"backend=triton runs on a CUDA device; the model is on {v.device}. "
             "Move it to one (trainer=gpu, device=cuda), or use backend=auto."
         )
+
+
+def runs_on(x: Tensor) -> bool:
+    """Whether Triton's programs can read this tensor. Raises ImportError without Triton."""
+    return x.is_cuda or interpreted()
 
 
 def interpreted() -> bool:

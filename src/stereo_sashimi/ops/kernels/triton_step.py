@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.discretize import Discrete
-from stereo_sashimi.ops.kernels.triton import OPTIONS
+from stereo_sashimi.ops.kernels import triton
 
 THREADS = 32  # of a warp: a channel's modes, or the logistics of a distribution, seldom are more
 MAX_WARPS = 4
@@ -78,15 +78,7 @@ def dml_draw(
 # Custom operators: fake and meta tensors take their shapes from below and do not look inside.
 @torch.library.custom_op("stereo_sashimi::s4_step", mutates_args=("state",))
 def _s4_step(
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    left: Tensor,
-    right: Tensor,
-    rank_one: bool,
-    d_skip: Tensor,
-    u: Tensor,
-    state: Tensor,
+    a: Tensor, b: Tensor, c: Tensor, left: Tensor, right: Tensor, rank_one: bool, skip: Tensor, u: Tensor, state: Tensor
 ) -> Tensor:
     programs = _programs(u)
     out = torch.empty_like(u)
@@ -95,28 +87,18 @@ def _s4_step(
         # Rows first: a grid's other axes end at 65,535.
         programs.s4_step[(rows, channels)](
             *map(torch.view_as_real, (a, b, c, left, right)),
-            *(d_skip, u, torch.view_as_real(state), out, channels),
+            *(skip, u, torch.view_as_real(state), out, channels),
             MODES=modes,
             **_block(modes),
             RANK_ONE=rank_one,
-            **OPTIONS,
+            **triton.OPTIONS,
         )
     return out
 
 
 @_s4_step.register_fake
-def _(
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    left: Tensor,
-    right: Tensor,
-    rank_one: bool,
-    d_skip: Tensor,
-    u: Tensor,
-    state: Tensor,
-) -> Tensor:
-    return torch.empty_like(u)
+def _(*arguments: Any) -> Tensor:
+    return torch.empty_like(arguments[-2])
 
 
 @torch.library.custom_op("stereo_sashimi::dml_draw", mutates_args=())
@@ -145,20 +127,13 @@ def _dml_draw(
             MEAN_HIGH=mean_lsb[1],
             SCALE_LOW=log_scale_lsb[0],
             SCALE_HIGH=log_scale_lsb[1],
-            **OPTIONS,
+            **triton.OPTIONS,
         )
     return codes, log_prob
 
 
 @_dml_draw.register_fake
-def _(
-    params: Tensor,
-    uniform: Tensor,
-    n_levels: int,
-    temperatures: Sequence[float],
-    mean_lsb: Sequence[float],
-    log_scale_lsb: Sequence[float],
-) -> tuple[Tensor, Tensor]:
+def _(params: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return params.new_empty(params.shape[0], dtype=torch.int64), params.new_empty(params.shape[0])
 
 
@@ -169,12 +144,12 @@ def _block(items: int) -> dict[str, int]:
 
 
 def _programs(x: Tensor) -> Any:
-    """The module of the programs: its import needs Triton and settles whether they are compiled or interpreted."""
-    from stereo_sashimi.ops.kernels import triton_step_programs
-
-    if not (x.is_cuda or triton_step_programs.INTERPRETED):
+    """The module of the programs, whose import needs Triton."""
+    if not triton.runs_on(x):
         raise BackendError(
             f"These programs run on a CUDA device; the model is on {x.device}. Move it to one (device=cuda), or use "
             "engine=auto."
         )
+    from stereo_sashimi.ops.kernels import triton_step_programs
+
     return triton_step_programs

@@ -10,9 +10,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from stereo_sashimi.ops.kernels.triton_programs import INTERPRETED, load, store
-
-__all__ = ["INTERPRETED", "dml_draw", "s4_step"]
+from stereo_sashimi.ops.kernels.triton_programs import load, store
 
 
 @triton.jit
