@@ -1,5 +1,7 @@
 """How the response of an S4 layer is computed: decided once, refused when it cannot run, without effect on results."""
 
+import sys
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
 from stereo_sashimi.ops import s4_response
 from stereo_sashimi.ops.cpu import scan
 from stereo_sashimi.ops.discretize import Discrete
-from stereo_sashimi.ops.kernels import keops, krylov
+from stereo_sashimi.ops.kernels import keops, krylov, triton
 from stereo_sashimi.ops.s4_response import KERNELS, describe, resolve, respond
 
 
@@ -64,27 +66,56 @@ def test_an_unknown_backend_is_refused_with_the_choices(name):
 
 
 @pytest.fixture
-def fresh_probe():
-    keops.probe.cache_clear()
+def fresh_probes():
+    for module in (keops, triton):
+        module.probe.cache_clear()
     yield
-    keops.probe.cache_clear()
+    for module in (keops, triton):
+        module.probe.cache_clear()
 
 
-@pytest.mark.usefixtures("fresh_probe")
-def test_a_backend_that_cannot_run_raises_and_says_what_to_do(monkeypatch):
-    def broken(v: torch.Tensor, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        raise ImportError("no module named pykeops")
-
-    monkeypatch.setattr(keops, "keops_sum", broken)
-    with pytest.raises(s4_response.BackendError, match=r"no module named pykeops.*pip install.*backend=auto"):
-        resolve("keops")
+@pytest.mark.usefixtures("fresh_probes")
+def test_triton_is_chosen_by_name():
+    pytest.importorskip("triton")
+    assert resolve("triton") == "triton"
 
 
-@pytest.mark.usefixtures("fresh_probe")
-def test_a_backend_that_computes_nonsense_is_refused(monkeypatch):
-    monkeypatch.setattr(keops, "keops_sum", lambda v, a, w: torch.zeros(1, 1, 1, dtype=torch.complex128))
-    with pytest.raises(s4_response.BackendError, match="wrong sums"):
-        resolve("keops")
+@pytest.mark.usefixtures("fresh_probes")
+@pytest.mark.parametrize(
+    ("module", "sums", "message"),
+    [
+        (keops, ImportError("no module named pykeops"), r"no module named pykeops.*pip install.*backend=auto"),
+        (keops, 0.0, "wrong sums"),
+        (triton, RuntimeError("Failed to find C compiler"), "C compiler"),
+        (triton, 3.0, "wrong sums"),
+    ],
+)
+def test_what_does_not_run_or_computes_nonsense_is_refused(monkeypatch, module, sums, message):
+    def broken(v, a, w):
+        if isinstance(sums, Exception):
+            raise sums
+        return torch.full((1, 1, 1), sums, dtype=torch.complex128)
+
+    name = module.__name__.rpartition(".")[2]
+    monkeypatch.setattr(triton, "interpreted", lambda: True)
+    monkeypatch.setattr(module, f"{name}_sum", broken)
+    with pytest.raises(s4_response.BackendError, match=message):
+        resolve(name)
+
+
+@pytest.mark.usefixtures("fresh_probes")
+def test_without_triton_or_a_cuda_device_it_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(triton, "interpreted", lambda: False)
+        with pytest.raises(s4_response.BackendError, match=r"needs a CUDA device.*backend=auto.*TRITON_INTERPRET=1"):
+            resolve("triton")
+    # What Python does for a module that is None here.
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "stereo_sashimi.ops.kernels.triton_programs", raising=False)
+    monkeypatch.delattr(sys.modules["stereo_sashimi.ops.kernels"], "triton_programs", raising=False)
+    with pytest.raises(s4_response.BackendError, match=r"needs the package triton.*pip install triton.*backend=auto"):
+        resolve("triton")
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
 from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import cauchy, krylov, triton
-from stereo_sashimi.ops.s4_response import KERNELS, resolve
+from stereo_sashimi.ops.s4_response import KERNELS
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -191,49 +191,6 @@ def test_a_model_on_another_device_is_refused(monkeypatch):
     monkeypatch.setattr(triton, "interpreted", lambda: False)
     with pytest.raises(BackendError, match=r"CUDA device; the model is on cpu.*backend=auto"):
         triton.triton_sum(*(x.cpu() for x in draw(1, 1, 1, 1)[:3]))
-
-
-@pytest.fixture
-def fresh_probe():
-    triton.probe.cache_clear()
-    yield
-    triton.probe.cache_clear()
-
-
-@pytest.mark.usefixtures("fresh_probe")
-def test_it_is_chosen_by_name():
-    assert resolve("triton") == "triton"
-
-
-@pytest.mark.usefixtures("fresh_probe")
-def test_without_triton_it_is_refused(monkeypatch):
-    # What Python does for a module that is None here.
-    monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "stereo_sashimi.ops.kernels.triton_programs", raising=False)
-    monkeypatch.delattr(sys.modules["stereo_sashimi.ops.kernels"], "triton_programs", raising=False)
-    with pytest.raises(BackendError, match=r"needs the package triton.*pip install triton.*backend=auto"):
-        resolve("triton")
-
-
-@pytest.mark.usefixtures("fresh_probe")
-def test_without_a_cuda_device_it_is_refused(monkeypatch):
-    monkeypatch.setattr(triton, "interpreted", lambda: False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BackendError, match=r"needs a CUDA device.*backend=auto.*TRITON_INTERPRET=1"):
-        resolve("triton")
-
-
-@pytest.mark.usefixtures("fresh_probe")
-@pytest.mark.parametrize(("wrong", "words"), [(3.0, "wrong sums"), (None, "C compiler")])
-def test_what_does_not_run_or_computes_nonsense_is_refused(monkeypatch, wrong, words):
-    def broken(v, a, w):
-        if wrong is None:
-            raise RuntimeError("Failed to find C compiler")
-        return torch.full((1, 1, 1), wrong, dtype=torch.complex128)
-
-    monkeypatch.setattr(triton, "triton_sum", broken)
-    with pytest.raises(BackendError, match=words):
-        resolve("triton")
 
 
 @pytest.mark.gpu
