@@ -1,4 +1,4 @@
-"""Vector functions inside numba: as accurate as they say, defined at the ends, the same in every lane."""
+"""Vector functions inside numba: as accurate as they say, defined at the ends, the same in every place."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_functions_are_accurate():
     assert gel[t > 10].equal(t[t > 10])
 
 
-def test_a_value_does_not_depend_on_its_lane():
+def test_a_value_does_not_depend_on_its_place():
     rng = np.random.default_rng(0)
     x = rng.normal(0, 4, SIMD_WIDTH).astype(np.float32)
     for shift in range(SIMD_WIDTH):

@@ -1,7 +1,7 @@
 """More on the vectors of `vector.py`, to the last bit alike on every machine: fused products, exp, sigmoid, GELU, sums.
 
 `fma`, `fnma` and `product` leave the compiler no choice of what to fuse; functions are polynomials in a fixed order,
-sums over lanes a fixed tree. So float32 results depend neither on the processor nor on the library of its system.
+sums of a vector a fixed tree. So float32 results depend neither on the processor nor on the library of its system.
 """
 
 import math
@@ -94,7 +94,7 @@ def larger(typingctx, a, b):
 @intrinsic
 @no_type_check
 def if_negative(typingctx, x, yes, no):
-    """`yes` in lanes where x < 0, else `no`."""
+    """`yes` where x < 0, else `no`."""
 
     def codegen(context, builder, signature, args):
         x, yes, no = args
@@ -131,7 +131,7 @@ def _times_power_of_two(typingctx, x, shifted):
 @intrinsic
 @no_type_check
 def total(typingctx, x):
-    """The sum of all lanes, halves added to halves."""
+    """The sum of a vector, halves added to halves."""
 
     def codegen(context, builder, signature, args):
         (x,) = args
