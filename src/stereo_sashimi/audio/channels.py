@@ -14,10 +14,7 @@ class ChannelError(ValueError):
 
 
 def n_channels(is_stereo: bool) -> int:
-    """Number of channels that `dataset.is_stereo` stands for: 2 if true, 1 if false.
-
-    Raises ValueError for anything that is not a boolean ("false" in quotes would count as true).
-    """
+    """Number of channels that `dataset.is_stereo` stands for. Raises ValueError if it is not a boolean."""
     if not isinstance(is_stereo, bool):
         raise ValueError(f"dataset.is_stereo must be true or false; got {is_stereo!r}.")
     return 2 if is_stereo else 1
@@ -28,8 +25,7 @@ def check_channels(
 ) -> None:
     """Raise ChannelError unless a clip of `found` channels can be used where `wanted` (1 or 2) are.
 
-    - `upmix`: whether a mono clip may be copied to both channels.
-    - `name`, `dataset`: the clip and the data set, for the message.
+    `upmix` copies a mono clip to both channels; `name` and `dataset` are for the message.
     """
     if wanted not in (1, 2):
         raise ValueError(f"a data set has 1 or 2 channels; {wanted} were asked for.")
@@ -54,11 +50,9 @@ def to_channels(
     name: str = "clip",
     dataset: str = "dataset",
 ) -> Int16[np.ndarray, "frames channels"]:
-    """Bring 16-bit PCM to `n_channels` channels.
+    """Bring 16-bit PCM to `n_channels` channels; arguments and errors are those of `check_channels`.
 
-    Equal numbers: the same array. Stereo to mono: (left + right) / 2, rounded to the nearest integer and halves to
-    the even one, so a signal that is equal on both sides stays as it is and nothing can overflow.
-    Mono to stereo: a copy on both sides, only with `upmix=True`. Raises ChannelError otherwise.
+    Stereo to mono is (left + right) / 2, rounded to the nearest integer and halves to the even one.
     """
     check_channels(pcm.shape[1], n_channels, upmix=upmix, name=name, dataset=dataset)
     if pcm.shape[1] == n_channels:

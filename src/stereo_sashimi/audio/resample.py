@@ -1,8 +1,7 @@
-"""Sample rate conversion of whole clips; the data set (`data/dataset.py`) calls it once per file.
+"""Sample rate conversion of whole clips by soxr (the SoX resampler) or torchaudio (windowed sinc, Hann).
 
-Two engines: soxr (the SoX resampler, the default) and torchaudio (windowed sinc, Hann). Both take what lies outside a
-clip for silence, which makes a click of a clip that begins or ends in the middle of sound; so its first and last
-values are held on both sides, converted too, and cut off again.
+Both take what lies outside a clip for silence, which makes a click of a clip that begins or ends in the middle of
+sound; so its first and last values are held on both sides, converted too, and cut off again.
 """
 
 import math
@@ -27,13 +26,18 @@ def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
 def resample(
     x: Float32[np.ndarray, "frames channels"], from_rate: int, to_rate: int, method: str = "soxr"
 ) -> Float32[np.ndarray, "new_frames channels"]:
-    """Convert a clip from `from_rate` to `to_rate` frames per second; its ends are taken to go on at their last value.
+    """Convert a clip to another rate; its ends are taken to go on at their last value.
 
-    - `x`: float32 samples, full scale is 1. Peaks between samples may come out above full scale.
-    - `method`: `"soxr"` (very high quality) or `"torchaudio"` (needs a working torchaudio).
+    Args:
+        x: Samples, full scale is 1. Peaks between samples may come out above full scale.
+        from_rate, to_rate: Frames per second.
+        method: `"soxr"` (very high quality) or `"torchaudio"` (needs a working torchaudio).
 
-    Gives `resampled_length(frames, from_rate, to_rate)` frames; equal rates give `x` itself.
-    Raises ResampleError for an unknown method, a rate below 1 Hz, or a torchaudio that cannot be imported.
+    Returns:
+        `resampled_length(frames, from_rate, to_rate)` frames; for equal rates `x` itself.
+
+    Raises:
+        ResampleError: An unknown method, a rate below 1 Hz, or a torchaudio that cannot be imported.
     """
     if method not in METHODS:
         raise ResampleError(f"resampler must be one of {', '.join(METHODS)}; got {method!r} (dataset.resampler).")

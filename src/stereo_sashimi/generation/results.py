@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stereo_sashimi.metrics.units import LN2, bits_per_byte
 from stereo_sashimi.spec import AudioSpec
 
 
@@ -36,18 +37,18 @@ class TrackScore:
     @property
     def bits_per_sample(self) -> float:
         """Bits per sample, pooled over channels."""
-        return self.nats / math.log(2) / self.samples
+        return self.nats / LN2 / self.samples
 
     @property
     def channel_bits_per_sample(self) -> dict[str, float]:
         """Bits per sample of each channel, by name."""
         names = self.spec.channel_names
-        return {n: c / math.log(2) / self.frames for n, c in zip(names, self.channel_nats, strict=True)}
+        return {n: c / LN2 / self.frames for n, c in zip(names, self.channel_nats, strict=True)}
 
     @property
     def bpb(self) -> float:
-        """Bits per byte of PCM: 8 / bits of `bits_per_sample`."""
-        return 8 / self.spec.bits * self.bits_per_sample
+        """Bits per byte of PCM."""
+        return bits_per_byte(self.bits_per_sample, self.spec.bits)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {bits:.3f}" for name, bits in self.channel_bits_per_sample.items())

@@ -5,7 +5,6 @@ scoring restored from it ends with the very same bits. The model's state is carr
 starts anew at every segment.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from stereo_sashimi.generation import stream as stream_module
 from stereo_sashimi.generation.engines.engine import EngineState, NonFiniteOutputError
 from stereo_sashimi.generation.results import TrackScore
 from stereo_sashimi.generation.stream import Stream, StreamState
+from stereo_sashimi.metrics.units import LN2
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
 
@@ -92,7 +92,7 @@ class Scoring:
 
     def second_bits(self) -> list[list[float]]:
         """Bits of each second so far, (seconds, channels); the last second may be short."""
-        bits: list[list[float]] = (self._seconds / math.log(2)).tolist()
+        bits: list[list[float]] = (self._seconds / LN2).tolist()
         return bits
 
     @property

@@ -1,4 +1,1 @@
-"""Numbers about models and audio: `likelihood.py` (bits, accuracy)."""
-
-from stereo_sashimi.metrics.likelihood import Likelihood as Likelihood
-from stereo_sashimi.metrics.likelihood import check_metrics as check_metrics
+"""Numbers about models and audio: likelihoods, lossless coders, levels and stereo image, distances, totals."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy import stats
 
-from stereo_sashimi.audio.io import AudioInfo, probe, read_pcm
+from stereo_sashimi.audio.io import AudioInfo, open_audio, probe
 from stereo_sashimi.metrics.stereo_windows import UNITS, cuts, windows
 
 # The underscore: two of them may have different lengths.
@@ -28,24 +28,19 @@ _DECIMALS = 9
 
 
 def compare(generated: Sequence[Path], reference: Sequence[Path], window_seconds: float = 1.0) -> dict[str, Any]:
-    """Distances of every metric of `stereo_windows.windows`, and of what they were measured; JSON-safe.
+    """Distances of every metric of `stereo_windows.windows`; files are read a minute at a time.
 
-    - `sample_rate`, `n_channels`, `window_seconds`: common to all files.
-    - `generated`, `reference`: `files` and `windows`, the numbers of them.
-    - `metrics`: by name:
-        - `distance`: 1-Wasserstein distance, at least 0, in `unit`; for angles along the circle, so at most pi.
-        - `ks`: Kolmogorov-Smirnov statistic, 0 to 1; for angles Kuiper's, which does not depend on the cut.
-        - `floor`: the distance between two halves of the reference: the odd and the even files, of a single file the
-          odd and the even windows. What equal sources look like with as few data; a distance near it says nothing.
-        - `unit`: 1, rad, dB, LUFS or share.
-        - `generated`, `reference`: `median`, `quartiles` (lower and upper) and `windows`, the number of windows where
-          the metric is defined. For angles the quantiles are taken outwards from the mean direction.
+    Returns:
+        Plain fields for JSON: `sample_rate`, `n_channels`, `window_seconds`, the `files` and `windows` of both sides,
+        and for each metric its `unit`; `distance`, 1-Wasserstein in that unit (for angles along the circle, at most
+        pi); `ks`, the Kolmogorov-Smirnov statistic from 0 to 1 (for angles Kuiper's, which does not depend on the cut);
+        `floor`, the distance between the odd and the even files of the reference, or windows of a single file: what
+        equal sources look like with as few data; and for both sides `median`, `quartiles` and the `windows` where it is
+        defined, for angles outwards from the mean direction. None where a side has no value.
 
-    A number is None if a side of it has no defined value. Files are read a minute at a time.
-
-    Raises ValueError, naming the files, for empty lists, files without frames, more than 2 channels, and different
-    numbers of channels or sample rates; ValueError unless `window_seconds` is positive and finite; AudioError for
-    files that `read_pcm` refuses.
+    Raises:
+        ValueError: Naming the files: none, without frames, with more than 2 or other numbers of channels, at other
+            sample rates, or that `read_pcm` refuses; or `window_seconds` is not positive and finite.
     """
     sides = {"generated": [Path(path) for path in generated], "reference": [Path(path) for path in reference]}
     first = _check(sides)
@@ -65,6 +60,10 @@ def compare(generated: Sequence[Path], reference: Sequence[Path], window_seconds
     }
 
 
+def _wasserstein(a: Values, b: Values) -> float:
+    return float(stats.wasserstein_distance(a, b))
+
+
 def circular_wasserstein(a: Values, b: Values) -> float:
     """1-Wasserstein distance of two sets of angles in radians along the circle, 0 to pi; each set has 1 or more."""
     turns_a, turns_b = _turns(a), _turns(b)
@@ -81,8 +80,7 @@ def circular_wasserstein(a: Values, b: Values) -> float:
 def kolmogorov_smirnov(a: Values, b: Values) -> float:
     """Largest difference of the distribution functions, 0 to 1, of two sets of 1 or more finite values each.
 
-    That of scipy.stats.ks_2samp, without its p-value: windows of one file are not independent, and for one value on
-    each side it divides by 0.
+    scipy.stats.ks_2samp also makes a p-value, which divides by 0 for one value on each side.
     """
     a, b = np.sort(a.round(_DECIMALS)), np.sort(b.round(_DECIMALS))
     return float(np.abs(_difference(a, b, np.unique(np.concatenate([a, b])))).max())
@@ -130,29 +128,28 @@ def _check(sides: dict[str, list[Path]]) -> AudioInfo:
 
 def _measure(path: Path, window_seconds: float) -> dict[str, Values]:
     """The windows of one file, read in pieces of whole windows."""
-    info = probe(path)
-    where = cuts(info.frames, info.sample_rate, window_seconds)
-    step = max(1, int(_SECONDS / window_seconds))
-    pieces = []
-    for i in range(0, len(where), step):
-        start, end = where[i][0], where[min(i + step, len(where)) - 1][1]
-        pcm, _ = read_pcm(path, start, end - start)
-        pieces.append(windows(pcm, info.sample_rate, window_seconds))
+    with open_audio(path) as file:
+        rate = file.info.sample_rate
+        found = cuts(file.info.frames, rate, window_seconds)
+        step = max(1, int(_SECONDS / window_seconds))
+        pieces = []
+        for group in (found[i : i + step] for i in range(0, len(found), step)):
+            start, end = group[0][0], group[-1][1]
+            pieces.append(windows(file.read(start, end - start)[0], rate, window_seconds))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _compare(name: str, generated: list[Values], reference: list[Values]) -> dict[str, Any]:
     """One metric, from an array per file."""
     circular = name.split("/")[0] == "phase_difference"
-    if len(reference) > 1:
-        halves = [_defined(reference[half::2]) for half in (0, 1)]
-    else:
-        halves = [_defined([reference[0][half::2]]) for half in (0, 1)]
+    several = len(reference) > 1
+    halves = [_defined(reference[half::2] if several else [reference[0][half::2]]) for half in (0, 1)]
     a, b = _defined(generated), _defined(reference)
+    distance, statistic = (circular_wasserstein, kuiper) if circular else (_wasserstein, kolmogorov_smirnov)
     return {
-        "distance": _distance(a, b, circular),
-        "ks": _statistic(a, b, circular),
-        "floor": _distance(halves[0], halves[1], circular),
+        "distance": distance(a, b) if len(a) and len(b) else None,
+        "ks": statistic(a, b) if len(a) and len(b) else None,
+        "floor": distance(*halves) if all(map(len, halves)) else None,
         "unit": UNITS[name.split("/")[0]],
         "generated": _summary(a, circular),
         "reference": _summary(b, circular),
@@ -162,18 +159,6 @@ def _compare(name: str, generated: list[Values], reference: list[Values]) -> dic
 def _defined(files: list[Values]) -> Values:
     values = np.concatenate(files)
     return values[~np.isnan(values)]
-
-
-def _distance(a: Values, b: Values, circular: bool) -> float | None:
-    if not (len(a) and len(b)):
-        return None
-    return circular_wasserstein(a, b) if circular else float(stats.wasserstein_distance(a, b))
-
-
-def _statistic(a: Values, b: Values, circular: bool) -> float | None:
-    if not (len(a) and len(b)):
-        return None
-    return kuiper(a, b) if circular else kolmogorov_smirnov(a, b)
 
 
 def _summary(values: Values, circular: bool) -> dict[str, Any]:

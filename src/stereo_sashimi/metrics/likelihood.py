@@ -1,6 +1,5 @@
 """Likelihood: bits and accuracies of scored codes, totals over totals, per channel and pooled."""
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -8,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
+
+from stereo_sashimi.metrics.units import LN2, bits_per_byte
 
 NAMES = ("bpb", "bits_per_sample", "accuracy", "accuracy@k (k = 1, 2, ..)")
 
@@ -29,12 +30,13 @@ def check_metrics(names: Sequence[str]) -> list[int]:
 class Likelihood(Metric):
     """Sums of negative log-probabilities and hits over everything it was shown, in float64.
 
-    - `channel_names`: one name a channel. `bits`: bits of one code, for bits per byte.
-    - `sync_on_compute`: false counts this process only.
-    - `metrics`: which numbers `compute` adds to "loss" (nats per sample) and "bits_per_sample".
-
     `compute` pools over channels; with more than one channel each is also given as "<metric>/<channel>".
-    Units: `bits_per_sample` = nats / ln 2 for one code of one channel; `bpb` = bits per byte of PCM = 8 / bits of it.
+
+    Args:
+        channel_names: One name a channel.
+        bits: Bits of one code, for bits per byte.
+        metrics: Which numbers `compute` adds to "loss" (nats per sample) and "bits_per_sample".
+        sync_on_compute: False counts this process only.
     """
 
     full_state_update = False
@@ -89,9 +91,9 @@ class Likelihood(Metric):
         return out
 
     def _ratios(self, nats: Tensor, hits: Tensor, count: Tensor, suffix: str) -> dict[str, Tensor]:
-        bits = nats / count / math.log(2)
+        bits = nats / count / LN2
         out = {f"loss{suffix}": nats / count, f"bits_per_sample{suffix}": bits}
         if "bpb" in self.metrics:
-            out[f"bpb{suffix}"] = bits * 8 / self.bits
+            out[f"bpb{suffix}"] = bits * bits_per_byte(1, self.bits)
         names = [name for name in self.metrics if name.startswith("accuracy")]
         return out | {f"{name}{suffix}": hit / count for name, hit in zip(names, hits, strict=True)}

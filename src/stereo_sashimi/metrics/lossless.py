@@ -24,10 +24,15 @@ class LosslessError(ValueError):
 def coded_bits(pcm: np.ndarray, sample_rate: int, bits: int = 16) -> dict[str, int]:
     """Bits of the coded file by each coder that is here, by its name.
 
-    - `pcm`: int16 (frames, channels), at least one frame. `bits`: 16, or 8 for the top byte of each sample alone.
-
     `flac -8` chooses mid/side where it pays; without it each channel is coded for itself, which is left out for mono.
-    Raises ValueError for another `bits`, LosslessError where a program fails.
+
+    Args:
+        pcm: int16 (frames, channels), at least one frame.
+        sample_rate: Frames per second.
+        bits: 16, or 8 for the top byte of each sample alone.
+
+    Raises:
+        ValueError: Other `bits`, or a program that fails (LosslessError).
     """
     if bits not in (8, 16):
         raise ValueError(f"bits must be 8 or 16; got {bits}.")

@@ -38,13 +38,9 @@ def describe(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> dic
 
     - `seconds`: the length.
     - `peak_dbfs/<channel>`, `rms_dbfs/<channel>`: re 32768, so a full-scale sine has rms -3.01; None if all is 0.
-    - `clipped_share/<channel>`: part of the samples at -32768 or 32767, from 0 to 1.
-    - `silent_share/<channel>`: part of the samples with |x| <= 1 LSB, from 0 to 1.
+    - `clipped_share/<channel>`, `silent_share/<channel>`: part of the samples at -32768 or 32767, or |x| <= 1 LSB.
     - `dc_offset_lsb/<channel>`: mean, in steps of 16-bit PCM.
-
-    Channels are named "mono", or "left" and "right"; two channels also have
-
-    - `correlation`: Pearson's, -1 to 1, of left and right; None if a channel is constant.
+    - `correlation`, of two channels: Pearson's, -1 to 1; None if a channel is constant.
     - `side_mid_db`: energy of side (L - R) over energy of mid (L + R); None if either is 0, as for equal channels.
     - `level_difference_db`: rms of left minus rms of right; None if either is silent.
 
@@ -56,10 +52,7 @@ def describe(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> dic
 
 
 class Levels:
-    """`describe` of a clip that comes in blocks: exact sums, at constant memory.
-
-    - `sample_rate`: frames per second.
-    """
+    """`describe` of a clip that comes in blocks: exact sums, at constant memory."""
 
     def __init__(self, sample_rate: int) -> None:
         self._rate, self._frames = sample_rate, 0
@@ -69,55 +62,48 @@ class Levels:
         """Count the next frames, at least one. Raises ValueError for what `check_pcm` refuses, or other channels."""
         names = check_pcm(pcm, self._rate)
         if not self._frames:
-            self._names = names
-            self._sums, self._energies, self._peaks, self._clipped, self._silent = ([0] * len(names) for _ in range(5))
-            self._product = 0
+            self._names, channels = names, len(names)
+            self._sums, self._peaks, self._clipped, self._silent = np.zeros((4, channels), np.int64)
+            # 64 bits are enough for 2**33 frames.
+            self._products = np.zeros((channels, channels), np.int64)
         if names != self._names:
             raise ValueError(f"the clip has {len(self._names)} channels so far; got {len(names)}.")
         self._frames += len(pcm)
-        for c, channel in enumerate(pcm.T):
-            self._sums[c] += int(channel.sum(dtype=np.int64))
-            self._energies[c] += _dot(channel, channel)
-            self._peaks[c] = max(self._peaks[c], -int(channel.min()), int(channel.max()))
-            self._clipped[c] += int(np.count_nonzero((channel == LOWEST) | (channel == HIGHEST)))
-            self._silent[c] += int(np.count_nonzero((channel >= -SILENT_LSB) & (channel <= SILENT_LSB)))
-        if len(names) == 2:
-            self._product += _dot(pcm[:, 0], pcm[:, 1])
+        self._sums += pcm.sum(0, dtype=np.int64)
+        # einsum widens in small buffers, not whole arrays.
+        self._products += [[np.einsum("f,f->", a, b, dtype=np.int64) for b in pcm.T] for a in pcm.T]
+        self._peaks = np.maximum(self._peaks, np.maximum(pcm.max(0), -pcm.min(0).astype(np.int64)))
+        self._clipped += np.count_nonzero((pcm == LOWEST) | (pcm == HIGHEST), axis=0)
+        self._silent += np.count_nonzero((pcm >= -SILENT_LSB) & (pcm <= SILENT_LSB), axis=0)
 
     def numbers(self) -> dict[str, float | None]:
         """Those of `describe`, of everything that was added. Raises ValueError if that is nothing."""
         if not self._frames:
             raise ValueError("the clip has 0 frames; levels need at least 1.")
-        frames, energies = self._frames, self._energies
+        frames, sums, products = self._frames, self._sums.tolist(), self._products.tolist()
+        peaks, clipped, silent = self._peaks.tolist(), self._clipped.tolist(), self._silent.tolist()
         numbers: dict[str, float | None] = {"seconds": frames / self._rate}
         for c, name in enumerate(self._names):
             numbers |= {
-                f"peak_dbfs/{name}": _decibels(self._peaks[c] ** 2, FULL_SCALE**2),
-                f"rms_dbfs/{name}": _decibels(energies[c], frames * FULL_SCALE**2),
-                f"clipped_share/{name}": self._clipped[c] / frames,
-                f"silent_share/{name}": self._silent[c] / frames,
-                f"dc_offset_lsb/{name}": self._sums[c] / frames,
+                f"peak_dbfs/{name}": _decibels(peaks[c] ** 2, FULL_SCALE**2),
+                f"rms_dbfs/{name}": _decibels(products[c][c], frames * FULL_SCALE**2),
+                f"clipped_share/{name}": clipped[c] / frames,
+                f"silent_share/{name}": silent[c] / frames,
+                f"dc_offset_lsb/{name}": sums[c] / frames,
             }
         if len(self._names) == 2:
-            both = energies[0] + energies[1]
+            (left, product), (_, right) = products
             numbers |= {
-                "correlation": _correlation(frames, self._sums, energies, self._product),
-                "side_mid_db": _decibels(both - 2 * self._product, both + 2 * self._product),
-                "level_difference_db": _decibels(energies[0], energies[1]),
+                "correlation": _correlation(frames, sums, [left, right], product),
+                "side_mid_db": _decibels(left + right - 2 * product, left + right + 2 * product),
+                "level_difference_db": _decibels(left, right),
             }
         return numbers
 
 
-def _dot(a: Int16[np.ndarray, " frames"], b: Int16[np.ndarray, " frames"]) -> int:
-    """Exact inner product; 64 bits are enough for 2**33 frames. einsum widens in small buffers, not whole arrays."""
-    return int(np.einsum("f,f->", a, b, dtype=np.int64))
-
-
 def _decibels(energy: int, reference: int) -> float | None:
     """10 log10(energy / reference), None if either is 0."""
-    if energy == 0 or reference == 0:
-        return None
-    return 10 * math.log10(energy / reference)
+    return 10 * math.log10(energy / reference) if energy and reference else None
 
 
 def _correlation(frames: int, sums: list[int], energies: list[int], product: int) -> float | None:

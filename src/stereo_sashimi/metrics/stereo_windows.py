@@ -49,8 +49,7 @@ def windows(
 
     - `loudness_lufs`: gated loudness of the window alone; NaN if all of it is gated (below -70 LUFS), for windows
       shorter than 0.4 s, and below 8000 Hz. Whole tenths of a second count.
-    - `silent_share`: part of the samples of all channels with |x| <= 1 LSB, from 0 to 1.
-    - `clipped_share`: part of the samples of all channels at -32768 or 32767, from 0 to 1.
+    - `silent_share`, `clipped_share`: part of the samples of all channels with |x| <= 1 LSB, or at -32768 or 32767.
 
     Two channels also have, with energies about the mean, so that an offset is no sound:
 
@@ -58,16 +57,16 @@ def windows(
     - `level_difference_db`: energy of left over energy of right, from -100 to 100.
     - `mono_loss_db`: energy of (L + R) / 2 over the mean energy of L and R, from -100 (inverted) to 0 (equal).
     - `correlation/<band>`: from -1 to 1.
-    - `coherence/<band>`: from 0 to 1, whatever the phase. Independent channels do not have 0: what averaging over K
-      independent spectra leaves is about 1 / K, near 0.034 for 1 s. NaN if the window holds a single spectrum.
-    - `phase_difference/<band>`: phase of left minus phase of right in radians, from -pi to pi, where the two are one;
-      positive if right comes later. Any angle may come out where the channels are not coherent.
+    - `coherence/<band>`: from 0 to 1. K independent spectra of independent channels leave about 1 / K, near 0.034 for
+      1 s; NaN if the window holds a single spectrum.
+    - `phase_difference/<band>`: phase of left minus phase of right in radians, from -pi to pi; positive if right comes
+      later. Any angle may come out where the channels are not coherent.
 
-    Bands are "0-125", "125-500", "500-2000", "2000-8000" and "8000-nyquist", those that begin below the Nyquist
-    frequency. A signal is silent if its mean square is at most 1 LSB^2: the first three are NaN if both channels are,
-    a band is NaN if either channel is silent in it.
+    Bands are those of `bands`. A signal is silent if its mean square is at most 1 LSB^2: the first three are NaN if
+    both channels are, a band is NaN if either channel is silent in it.
 
-    Raises ValueError for what `check_pcm` refuses, or unless `window_seconds` is positive and finite.
+    Raises:
+        ValueError: `check_pcm` refuses the clip, or `window_seconds` is not positive and finite.
     """
     check_pcm(pcm, sample_rate)
     meter = pyloudnorm.Meter(sample_rate) if sample_rate >= _LOUDNESS_RATE else None

@@ -7,22 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from stereo_sashimi.metrics.units import LN2, bits_per_byte
 from stereo_sashimi.spec import AudioSpec
 
 RESAMPLES, SEED = 10_000, 0
 # Numbers that one block of resamples draws, 32 MiB of them.
 _BLOCK = 1 << 22
+# On each side of an interval. 0.025 would be another float.
+_TAIL = (1 - 0.95) / 2
 
 
 @dataclass(frozen=True)
 class TrackResult:
     """What one recording costs.
 
-    - `file`: its name. `sha256`: of its PCM. `frames`, `sample_rate`, `n_channels`: what was scored of it.
-    - `contexts`: by name, `carried` or a number of frames, {"channel_nats": [..]}; the main one first.
-    - `independent`: the same of the model with independent channels, in the main context, or None.
-    - `bits_each_second`: (seconds, channels), in the main context.
-    - `lossless`: bits of the whole coded file, by the coder's name.
+    Attributes:
+        file, sha256: Its name, and the hash of its PCM.
+        frames, sample_rate, n_channels: What was scored of it.
+        contexts: By name, `carried` or a number of frames, {"channel_nats": [..]}; the main one first.
+        independent: The same of the model with independent channels, in the main context, or None.
+        bits_each_second: (seconds, channels), in the main context.
+        lossless: Bits of the whole coded file, by the coder's name.
     """
 
     file: str
@@ -42,12 +47,12 @@ class TrackResult:
 
     def bits(self, context: str) -> float:
         """Bits of all channels."""
-        return math.fsum(self.contexts[context]["channel_nats"]) / math.log(2)
+        return math.fsum(self.contexts[context]["channel_nats"]) / LN2
 
     @property
     def independent_bits(self) -> float | None:
         """Bits of all channels under the model with independent ones, if there is one."""
-        return None if self.independent is None else math.fsum(self.independent["channel_nats"]) / math.log(2)
+        return None if self.independent is None else math.fsum(self.independent["channel_nats"]) / LN2
 
 
 def channel_labels(spec: AudioSpec, coupling: str) -> tuple[str, ...]:
@@ -71,14 +76,12 @@ def pooled(tracks: Sequence[TrackResult], spec: AudioSpec, labels: Sequence[str]
     for name in tracks[0].contexts:
         ratio = _ratio([track.bits(name) for track in tracks], samples)
         by_channel = zip(*(track.contexts[name]["channel_nats"] for track in tracks), strict=True)
-        channels = {
-            label: math.fsum(nats) / math.log(2) / frames for label, nats in zip(labels, by_channel, strict=True)
-        }
-        bpb = 8 / spec.bits * ratio["bits_per_sample"]
-        bits_per_sample, low_high = ratio["bits_per_sample"], ratio["interval"]
         contexts[name] = {
-            "bits_per_sample": bits_per_sample, "bpb": bpb, "interval": low_high, "channels": channels
-        }  # fmt: skip
+            "bits_per_sample": ratio["bits_per_sample"],
+            "bpb": bits_per_byte(ratio["bits_per_sample"], spec.bits),
+            "interval": ratio["interval"],
+            "channels": {n: math.fsum(nats) / LN2 / frames for n, nats in zip(labels, by_channel, strict=True)},
+        }
     main = next(iter(contexts))
     gains = [track.independent_bits - track.bits(main) for track in tracks if track.independent_bits is not None]
     coders = [name for name in tracks[0].lossless if all(name in track.lossless for track in tracks)]
@@ -91,26 +94,21 @@ def pooled(tracks: Sequence[TrackResult], spec: AudioSpec, labels: Sequence[str]
     }
 
 
-def interval(
-    bits: Sequence[float], samples: Sequence[int], confidence: float = 0.95, resamples: int = RESAMPLES
-) -> list[float] | None:
-    """Bootstrap interval [low, high] of total bits over total samples, by drawing tracks anew; None for one track.
+def interval(bits: Sequence[float], samples: Sequence[int]) -> list[float] | None:
+    """95 % bootstrap interval [low, high] of total bits over total samples; None for one track.
 
-    Percentiles of `resamples` ratios of sums, each over as many tracks as there are, drawn with replacement from
+    Percentiles of `RESAMPLES` ratios of sums, each over as many tracks as there are, drawn with replacement from
     always the same random numbers.
     """
     if len(bits) < 2:
         return None
     rng, n = np.random.default_rng(SEED), len(bits)
     numerators, denominators = np.asarray(bits, np.float64), np.asarray(samples, np.float64)
-    ratios, todo = [], resamples
-    while todo:
-        count = min(todo, max(1, _BLOCK // n))
-        drawn = rng.integers(n, size=(count, n))
+    ratios, block = [], max(1, _BLOCK // n)
+    for start in range(0, RESAMPLES, block):
+        drawn = rng.integers(n, size=(min(block, RESAMPLES - start), n))
         ratios.append(numerators[drawn].sum(1) / denominators[drawn].sum(1))
-        todo -= count
-    tail = (1 - confidence) / 2
-    low_high: list[float] = np.quantile(np.concatenate(ratios), [tail, 1 - tail]).tolist()
+    low_high: list[float] = np.quantile(np.concatenate(ratios), [_TAIL, 1 - _TAIL]).tolist()
     return low_high
 
 

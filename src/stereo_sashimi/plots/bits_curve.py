@@ -27,13 +27,18 @@ def bits_curve(
 ) -> Figure:
     """Draw bits/sample over time: a step of 1 s for each row, the last one as long as what is left of the track.
 
-    - `bits`: total bits of each second and channel; a last, shorter second is divided by the frames that it has.
-    - `frames`, `sample_rate`: of the track, so there are ceil(frames / sample_rate) rows. `names`: one a channel.
-    - `average`: name and bits/sample of something to compare with, drawn as a horizontal line.
-    - `excerpt`: from and to in seconds, a stretch that is shaded.
+    Args:
+        bits: Total bits of each second and channel; a last, shorter second is divided by the frames that it has.
+        frames, sample_rate: Of the track, so there are ceil(frames / sample_rate) rows.
+        names: One a channel.
+        average: Name and bits/sample of something to compare with, drawn as a horizontal line.
+        excerpt: From and to in seconds, a stretch that is shaded.
 
-    The figure belongs to the caller alone (no pyplot), so it needs no closing.
-    Raises ValueError if the rows do not fit the length, the names do not fit the channels, or there is no frame.
+    Returns:
+        A figure that belongs to the caller alone (no pyplot), so it needs no closing.
+
+    Raises:
+        ValueError: The rows do not fit the length, the names do not fit the channels, or there is no frame.
     """
     per_sample = bits_per_sample_each_second(bits, frames, sample_rate)
     if len(names) != per_sample.shape[1]:
@@ -57,10 +62,7 @@ def bits_curve(
 def bits_per_sample_each_second(
     bits: Float[np.ndarray, "seconds channels"], frames: int, sample_rate: int
 ) -> Float[np.ndarray, "seconds channels"]:
-    """Bits of one sample in each second: total bits over the frames of that second, of which the last may have fewer.
-
-    Raises ValueError as `bits_curve`.
-    """
+    """Bits of one sample in each second. Raises ValueError as `bits_curve`."""
     if frames < 1 or sample_rate < 1:
         raise ValueError(f"a curve needs at least 1 frame and 1 Hz; got {frames} frames at {sample_rate} Hz.")
     seconds = -(-frames // sample_rate)

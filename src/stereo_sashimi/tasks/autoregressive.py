@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stereo_sashimi.data.dataset import Batch
-from stereo_sashimi.metrics import Likelihood
+from stereo_sashimi.metrics.likelihood import Likelihood
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.torch_compile import compile_blocks, one_graph
 from stereo_sashimi.schema import from_plain

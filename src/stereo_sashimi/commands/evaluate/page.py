@@ -21,6 +21,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from stereo_sashimi.audio.io import AudioError, probe, read_pcm, write_whole
+from stereo_sashimi.metrics.units import LN2, bits_per_byte
 from stereo_sashimi.plots.bits_curve import bits_curve
 from stereo_sashimi.plots.sheet import sheet
 
@@ -99,7 +100,12 @@ def pooled_table(evaluation: Plain) -> PageTable:
     rows = []
     for label, entry in entries.items():
         bits = entry["bits_per_sample"]
-        row = [label, three(bits), interval(entry["interval"]), three(entry.get("bpb", bits * 8 / spec["bits"]))]
+        row = [
+            label,
+            three(bits),
+            interval(entry["interval"]),
+            three(bits_per_byte(bits, spec["bits"])),
+        ]
         row += [three(entry.get("channels", {}).get(name)) for name in names]
         rows.append([_bold(cell) for cell in row] if bits == fewest else row)
     return PageTable("", ["", "bits/sample", "95 % interval", "bits/byte", *names], rows)
@@ -112,7 +118,7 @@ def gain_table(evaluation: Plain) -> PageTable | None:
         return None
     coupled = np.array(list(channels.values()))
     nats = np.sum([track["independent"]["channel_nats"] for track in tracks], axis=0)
-    independent = nats / math.log(2) / sum(track["frames"] for track in tracks)
+    independent = nats / LN2 / sum(track["frames"] for track in tracks)
     last = ["gain", f"{gain['bits_per_sample']:+.3f}", interval(gain["interval"], "+.3f")]
     rows = [
         ["channels coupled", three(coupled.mean()), NOTHING, *map(three, coupled)],
@@ -134,7 +140,7 @@ def tracks_table(evaluation: Plain) -> PageTable:
     rows = []
     for number, track in enumerate(tracks, 1):
         name, samples = track["file"], track["frames"] * track["n_channels"]
-        bits = [math.fsum(track["contexts"][context]["channel_nats"]) / math.log(2)]
+        bits = [math.fsum(track["contexts"][context]["channel_nats"]) / LN2]
         bits += [track["lossless"].get(coder) for coder in coders]
         link = Markup('<a href="#track-{}">{}</a>').format(number, name) if number <= MOST_PICTURED else name
         rows.append(row(link, [track], [None if value is None else value / samples for value in bits]))
