@@ -1,7 +1,7 @@
 """Vectors of SIMD_WIDTH numbers inside numba functions (`compiled`): `load`, `store`, `zeros`, and the operators + - *.
 
-LLVM turns each into the vector instructions of the machine at hand (AVX-512, AVX2, NEON). Loops over single numbers would
-have to be found and proven free of overlaps by its vectoriser, which gives up where several arrays are read and written.
+LLVM turns each into the vector instructions of the machine at hand (AVX-512, AVX2, NEON). Loops over numbers would have
+to be found and proven free of overlaps by its vectoriser, which gives up where several arrays are read and written.
 Products and sums may fuse ("contract"); nothing else is reordered, so a result does not depend on the machine's load.
 """
 
