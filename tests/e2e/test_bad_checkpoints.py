@@ -12,10 +12,11 @@ import bad_folders as bad
 import pytest
 import soundfile
 import torch
+from running import last_of
 
 from stereo_sashimi.audio.io import write_pcm
 
-pytestmark = pytest.mark.slow
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 
 Content = dict[str, Any]
 TABLE = "model.embedding.tables.0.weight"
@@ -116,24 +117,22 @@ def generate(tmp_path, refusal) -> Callable[..., str]:
     return go
 
 
-def last(run: Path) -> Path:
-    return run / "checkpoints" / "last.ckpt"
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_files_that_are_no_checkpoints(generate, resume, dml_run, tmp_path, name):
     make, message = FILES[name]
     path = tmp_path / "given.ckpt"
-    path.write_bytes(make(last(dml_run).read_bytes()))
+    path.write_bytes(make(last_of(dml_run).read_bytes()))
     for error in (generate(path), resume(path)):
         assert re.search(rf"CheckpointError: {re.escape(str(path))} {message}", error), error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTENTS)
 def test_checkpoints_that_were_edited(generate, resume, dml_run, tmp_path, name):
     make, message = CONTENTS[name]
     path = tmp_path / "given.ckpt"
-    torch.save(make(copy.deepcopy(torch.load(last(dml_run), weights_only=True))), path)
+    torch.save(make(copy.deepcopy(torch.load(last_of(dml_run), weights_only=True))), path)
     for error in (generate(path), resume(path)):
         assert error.startswith(f"CheckpointError: {path}"), error
         assert re.search(message, error), error
@@ -141,29 +140,11 @@ def test_checkpoints_that_were_edited(generate, resume, dml_run, tmp_path, name)
 
 @pytest.mark.parametrize("part", ["optimizer_states", "lr_schedulers", "loops"])
 def test_weights_alone_cannot_be_resumed(resume, dml_run, tmp_path, part):
-    content = torch.load(last(dml_run), weights_only=True)
+    content = torch.load(last_of(dml_run), weights_only=True)
     del content[part]
     torch.save(content, tmp_path / "given.ckpt")
     error = resume(tmp_path / "given.ckpt")
     assert re.search(rf"given\.ckpt has no {part}: it can be sampled from, but not resumed\. Give a last\.ckpt", error)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("model.d_model=8",), r"was trained with encoder\.d_model=4; this run has 8\. Match `encoder`"),
-        (("dataset.bits=8",), r"was trained with spec\.bits=16; this run has 8\. Match `dataset`"),
-        (("dataset.is_stereo=false",), r"was trained with spec\.n_channels=2; this run has 1\. Match `dataset`"),
-        (
-            ("decoder=categorical", "decoder.coupling=independent", "dataset.bits=16"),
-            r"was trained with decoder\.kind=",
-        ),
-        (("optimizer.lr=0.5",), r"was trained with .*lr=.*; this run has 0\.5\. Match `optimizer`"),
-    ],
-)
-def test_a_checkpoint_of_another_model(resume, dml_run, options, message):
-    error = resume(last(dml_run), *options)
-    assert re.search(message, error), error
 
 
 def prompt(folder: Path, frames: int = 200, channels: int = 2, rate: int = 44100, **options: str) -> Path:
@@ -175,7 +156,8 @@ PROMPTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "missing": (lambda folder: None, (), r"prompt\.wav: there is no such file"),
     "a folder": (lambda folder: (folder / "prompt.wav").mkdir(), (), r"prompt\.wav: cannot read .*Is a directory"),
     "not audio": (lambda folder: (folder / "prompt.wav").write_bytes(b"la la la" * 9), (), r"not an audio file"),
-    "another rate": (lambda folder: prompt(folder, rate=22050), (), r"22050 Hz, the model 44100 Hz\. Resample"),
+    "another rate": (lambda folder: prompt(folder, rate=22050), (),
+                     r"22050 Hz, the model 44100 Hz.*prompt_resample=true"),
     "mono": (lambda folder: prompt(folder, channels=1), (), r"has 1 channels?, the model 2\. Give a file"),
     "mono, another rate": (
         lambda folder: prompt(folder, channels=1, rate=48000), ("prompt_resample=true",),
@@ -185,6 +167,11 @@ PROMPTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "24 bit": (lambda folder: prompt(folder, subtype="PCM_24"), (), r"24-bit samples\. Convert it to 16 bits"),
     "no frames": (lambda folder: prompt(folder, frames=0), (), r"has no frames\. Give a file with audio"),
     "too short": (prompt, ("prompt_seconds=5",), r"prompt_seconds=5 is longer than .*prompt\.wav"),
+    "too short, resampled": (
+        lambda folder: prompt(folder, rate=8000), ("prompt_resample=true", "prompt_seconds=1"),
+        r"prompt_seconds=1 is longer than .*prompt\.wav",
+    ),
+    "none of it": (prompt, ("prompt_seconds=0",), r"prompt_seconds must give at least one frame"),
 }  # fmt: skip
 
 
@@ -192,43 +179,59 @@ PROMPTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
 def test_prompts_that_cannot_be_continued(generate, dml_run, tmp_path, name):
     make, options, message = PROMPTS[name]
     make(tmp_path)
-    error = generate(last(dml_run), f"prompt={tmp_path / 'prompt.wav'}", *options)
+    error = generate(last_of(dml_run), f"prompt={tmp_path / 'prompt.wav'}", *options)
     assert re.search(message, error), error
 
 
 @pytest.mark.parametrize(
-    ("option", "message"),
+    ("options", "message"),
     [
         ("seconds=0", r"seconds must give at least one frame at 44100 Hz; got 0"),
         ("seconds=long", r"seconds must be a number; got 'long'"),
         ("seconds=nan", r"seconds must give at least one frame at 44100 Hz; got nan"),
+        ("seconds=inf", r"seconds must give at least one frame"),
+        ("seconds=null", r"seconds=null goes on until Ctrl-C and needs stream=true"),
+        ("seconds=30000", r"seconds=30000 does not fit into a WAV file, .* 24348 s .*Use format=flac"),
+        ("seconds=30000 stream=true", r"does not fit into a WAV file, .*Use stdout=true"),
         ("n_samples=0", r"n_samples must be an integer of at least 1; got 0"),
         ("n_samples=1.5", r"n_samples must be an integer of at least 1; got 1\.5"),
-        ("temperature=-1", r"temperature must be .*got -1"),
+        ("temperature=-0.1", r"temperature must be at least 0; got -0\.1"),
+        ("temperature=warm", r"temperature must be a number; got 'warm'"),
+        ("mixture_temperature=-1", r"mixture_temperature must be at least 0; got -1"),
+        ("scale_temperature=-1", r"scale_temperature must be at least 0; got -1"),
+        ("scale_temperature=wide", r"scale_temperature must be a number; got 'wide'"),
         ("top_k=0", r"top_k must be an integer of at least 1; got 0"),
         ("top_k=5", r"DML head .*neither top_k nor top_p.*Use top_k=null.*decoder=categorical"),
+        ("top_p=0", r"top_p must lie in \(0, 1\]; got 0"),
         ("top_p=2", r"top_p must lie in \(0, 1\]; got 2"),
+        ("top_p=0.9", r"neither top_k nor top_p.*decoder=categorical"),
         ("seed=-1", r"seed must be an integer of at least 0; got -1"),
+        ("seed=abc", r"seed must be an integer of at least 0; got 'abc'"),
         ("device=tpu", r"device must be auto, cpu or cuda; got 'tpu'"),
         ("name=a/b", r"name must be a file name without folders; got 'a/b'\. Use out="),
         ("prompt_seconds=1", r"prompt_seconds needs a prompt: prompt=file\.wav"),
+        ("prompt_resample=true", r"prompt_resample needs a prompt: prompt=file\.wav"),
+        ("prompt_resample=maybe", r"prompt_resample must be true or false; got 'maybe'"),
         ("backend.name=fast", r"backend must be one of auto, .*got 'fast'"),
         ("engine=fast", r"EngineError: engine must be one of auto, reference.*got 'fast'"),
         ("format=mp3", r"format must be one of wav, flac; got 'mp3'"),
-        ("seconds=null", r"seconds=null goes on until Ctrl-C and needs stream=true"),
+        ("format=flac stream=true", r"stream=true writes WAV files; got format=flac\. Use format=wav"),
+        ("stream=1", r"stream must be true or false; got 1"),
         ("stdout=true", r"stdout=true .*: it needs stream=true"),
-        ("scale_temperature=-1", r"scale_temperature must be at least 0; got -1"),
-        ("prompt_resample=true", r"prompt_resample needs a prompt: prompt=file\.wav"),
+        ("stdout=true stream=true n_samples=2", r"stdout=true is for one sample; got n_samples=2"),
+        ("+temprature=1", r"Unknown key config\.temprature.*Did you mean config\.temperature"),
+        pytest.param("device=cuda", r"device=cuda needs a CUDA device .*device=auto or device=cpu", marks=no_cuda),
+        pytest.param("engine=cudagraph", r"EngineError: .*cudagraph.*CUDA", marks=no_cuda),
     ],
 )
-def test_options_of_sampling(generate, dml_run, option, message):
-    error = generate(last(dml_run), option)
+def test_options_of_sampling(generate, dml_run, options, message):
+    error = generate(last_of(dml_run), *options.split())
     assert re.search(message, error), error
 
 
 def test_an_output_folder_that_cannot_be(generate, dml_run, tmp_path):
     (tmp_path / "file").write_text("mine")
-    error = generate(last(dml_run), f"out={tmp_path / 'file'}")
+    error = generate(last_of(dml_run), f"out={tmp_path / 'file'}")
     assert re.search(r"out=.*file cannot be made: File exists\. Give a folder that can be written: out=", error)
 
 

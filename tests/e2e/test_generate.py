@@ -1,10 +1,14 @@
-"""Sampling from a finished run: files, seeds, prompts, honest numbers, errors. The streams are tested in unit tests."""
+"""Sampling from a finished run: files, seeds, prompts, engines, streams, signals, honest numbers.
+
+What is refused is in `test_bad_checkpoints.py`, the command as a process in `test_stream_command.py`.
+"""
 
 import json
 import math
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,8 @@ import stereo_sashimi
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.audio.quantize import encode
 from stereo_sashimi.commands.generate import generate_command as generate
+from stereo_sashimi.commands.generate.sampling_job import SamplingJob
+from stereo_sashimi.spec import AudioSpec
 
 FRAMES = 40
 SECONDS = FRAMES / 44100
@@ -165,73 +171,78 @@ def test_mono_prompts_and_models(sample, launch, mono_folder, tmp_path):
     assert set(settings_of(wav)["bits_per_sample"]) == {"pooled", "mono"}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("temperature=warm",), r"temperature must be a number; got 'warm'"),
-        (("seconds=inf",), r"seconds must give at least one frame"),
-        (("temperature=-0.1",), r"temperature must be at least 0; got -0\.1"),
-        (("top_p=0",), r"top_p must lie in \(0, 1\]; got 0"),
-        (("top_k=0",), r"top_k must be an integer of at least 1; got 0"),
-        (("top_p=0.9",), r"neither top_k nor top_p.*decoder=categorical"),
-        (("top_k=5",), r"neither top_k nor top_p.*decoder=categorical"),
-        (("seconds=0",), r"seconds must give at least one frame at 44100 Hz; got 0"),
-        (("n_samples=0",), r"n_samples must be an integer of at least 1; got 0"),
-        (("n_samples=1.5",), r"n_samples must be an integer of at least 1; got 1\.5"),
-        (("seed=abc",), r"seed must be an integer of at least 0; got 'abc'"),
-        (("name=a/b",), r"name must be a file name without folders; got 'a/b'"),
-        (("device=gpu",), r"device must be auto, cpu or cuda; got 'gpu'"),
-        (("prompt_seconds=1",), r"prompt_seconds needs a prompt"),
-        (("prompt={prompt}", "prompt_seconds=0.01"), r"prompt_seconds=0\.01 is longer than .*prompt\.wav"),
-        (("prompt={prompt}", "prompt_seconds=0"), r"prompt_seconds must give at least one frame"),
-        (("prompt={mono}",), r"test\.wav has 1 channel, the model 2"),
-        (("prompt={slow}",), r"slow\.wav has 8000 Hz, the model 44100 Hz.*prompt_resample=true"),
-        (("prompt={slow}", "prompt_resample=true", "prompt_seconds=1"), r"prompt_seconds=1 is longer than .*slow\.wav"),
-        (("prompt={mono}", "prompt_resample=true"), r"test\.wav has 1 channel, the model 2\..*ffmpeg"),
-        (("prompt_resample=true",), r"prompt_resample needs a prompt"),
-        (("prompt_resample=maybe",), r"prompt_resample must be true or false; got 'maybe'"),
-        (("mixture_temperature=-1",), r"mixture_temperature must be at least 0; got -1"),
-        (("scale_temperature=wide",), r"scale_temperature must be a number; got 'wide'"),
-        (("engine=fast",), r"engine must be one of auto, reference.*; got 'fast'"),
-        (("format=mp3",), r"format must be one of wav, flac; got 'mp3'"),
-        (
-            ("format=flac", "stream=true"),
-            r"stream=true writes WAV files; got format=flac\. Use format=wav",
-        ),
-        (("stream=1",), r"stream must be true or false; got 1"),
-        (("seconds=null",), r"seconds=null goes on until Ctrl-C and needs stream=true"),
-        (("seconds=30000",), r"seconds=30000 does not fit into a WAV file, .* 24348 s .*Use format=flac"),
-        (("seconds=30000", "stream=true"), r"does not fit into a WAV file, .*Use stdout=true"),
-        (("stdout=true",), r"stdout=true .*needs stream=true"),
-        (("stdout=true", "stream=true", "n_samples=2"), r"stdout=true is for one sample; got n_samples=2"),
-        (("prompt=absent.wav",), r"absent\.wav: there is no such file"),
-        (("checkpoint=absent.ckpt",), r"There is no checkpoint absent\.ckpt.*checkpoint=runs/<run>"),
-        (("checkpoint=null", "paths.runs={empty}"), r"no finished run under .*train\.py.*checkpoint=runs/<run>"),
-        (("checkpoint={empty}",), r"holds no checkpoints/best\.ckpt or checkpoints/last\.ckpt"),
-        (("+temprature=1",), r"Unknown key config\.temprature.*Did you mean config\.temperature"),
-        (("backend.name=fast",), r"backend must be one of auto, .*; got 'fast'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
-def test_errors_name_what_to_change(sample, prompt, mono_folder, tmp_path, options, message):
-    write_pcm(tmp_path / "slow.wav", np.zeros((9, 2), np.int16), 8000)
-    (tmp_path / "empty").mkdir()
-    places = {
-        "prompt": prompt, "mono": mono_folder / "test" / "test.wav", "slow": tmp_path / "slow.wav",
-        "empty": tmp_path / "empty",
-    }  # fmt: skip
-    with pytest.raises(ValueError, match=message):
-        sample(*(option.format(**places) for option in options))
-    assert not (tmp_path / "out").exists()
+def test_the_engine_is_a_choice(sample, capsys):
+    (wav,) = sample("engine=reference")
+    assert settings_of(wav)["engine"] == "reference"
+    assert "  engine reference  device cpu" in capsys.readouterr().out
+
+
+def test_the_temperatures_of_a_mixture(sample):
+    (plain,), (cold,) = sample(), sample("mixture_temperature=0", "scale_temperature=0.5")
+    assert cold.name == "sample-mixture0-scale0.5-seed0.wav"
+    assert (settings_of(cold)["mixture_temperature"], settings_of(cold)["scale_temperature"]) == (0, 0.5)
+    assert not np.array_equal(pcm_of(plain), pcm_of(cold))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_stream_is_the_sample(sample, tmp_path, prompt, suffix, capsys):
+    common = (f"prompt={prompt}", "n_samples=2", "seconds=0.003")
+    whole = sample(*common, f"format={suffix}")
+    streamed = sample(*common, "stream=true", f"out={tmp_path / 'streamed'}")
+    assert [path.name for path in streamed] == [f"prompt-continued-seed{seed}.wav" for seed in (0, 1)]
+    assert f"writing {tmp_path}/streamed/prompt-continued-seed0.part.wav\n" in capsys.readouterr().out
+    for one, other in zip(whole, streamed, strict=True):
+        assert soundfile.info(one).format == suffix.upper()
+        assert np.array_equal(pcm_of(one), pcm_of(other))
+        first, second = settings_of(one) | {"file": other.name}, settings_of(other)
+        for measured in ("frames_per_s", "real_time_factor"):
+            assert first.pop(measured) > 0
+            assert second.pop(measured) > 0
+        assert second == first
+    assert {path.suffix for path in (tmp_path / "streamed").iterdir()} == {".wav", ".json"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("options", [(), ("stream=true",)], ids=["whole", "stream"])
+def test_a_signal_before_the_first_frame_leaves_nothing(sample, tmp_path, monkeypatch, capsys, number, options):
+    def killed(self):
+        os.kill(os.getpid(), number)
+        yield from ()
+
+    monkeypatch.setattr(SamplingJob, "blocks", killed)
+    with pytest.raises(SystemExit) as stopped:
+        sample(*options)
+    assert stopped.value.code == 128 + number
+    assert capsys.readouterr().err == "\nInterrupted.\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_prompt_of_another_rate_is_converted_when_asked(sample, tmp_path, capsys):
+    time = np.arange(960) / 48000
+    pcm = np.rint(9000 * np.sin(2 * np.pi * np.stack([300 * time, 500 * time], axis=1))).astype(np.int16)
+    write_pcm(tmp_path / "fast.wav", pcm, 48000)
+    for limit, frames in (((), 882), (("prompt_seconds=0.01",), 441)):
+        (wav,) = sample(f"prompt={tmp_path / 'fast.wav'}", "prompt_resample=true", *limit)
+        assert f"{tmp_path}/fast.wav resampled from 48000 Hz to 44100 Hz" in capsys.readouterr().out
+        assert settings_of(wav)["prompt_resampled_from"] == 48000
+        assert settings_of(wav)["prompt_frames"] == frames
+        expected = stereo_sashimi.read(tmp_path / "fast.wav", AudioSpec(44100, 2, 16), frames, resample=True)
+        assert np.array_equal(pcm_of(wav)[:frames], expected)
+
+
+def test_a_prompt_of_the_same_rate_is_not_converted(sample, prompt):
+    (wav,) = sample(f"prompt={prompt}", "prompt_resample=true")
+    assert settings_of(wav)["prompt_resampled_from"] is None
+    assert np.array_equal(pcm_of(wav)[:88], pcm_of(prompt))
+
+
+def test_a_terminal_gets_no_samples(sample, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    with pytest.raises(ValueError, match=r"standard output is a terminal\..*\n.*\| aplay -f S16_LE -c 2 -r 44100"):
+        sample("stdout=true", "stream=true")
 
 
 def test_a_categorical_head_has_no_mixture(sample, categorical_run, tmp_path):
     with pytest.raises(ValueError, match="mixture_temperature and scale_temperature are for the DML head"):
         sample("mixture_temperature=0.5", checkpoint=categorical_run)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_cuda_without_a_device(sample):
-    with pytest.raises(ValueError, match=r"device=cuda needs a CUDA device .*device=auto or device=cpu"):
-        sample("device=cuda")
