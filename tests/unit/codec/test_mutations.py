@@ -12,7 +12,7 @@ from codec_models import music, small
 
 from stereo_sashimi.codec import pcm_files as files
 from stereo_sashimi.codec.coding import decode, encode
-from stereo_sashimi.codec.container import CONSTANT, MAX_ENVELOPE, MODEL, RAW, CodecError, Segment, pack, unpack
+from stereo_sashimi.codec.container import CONSTANT, MAX_ENVELOPE, RAW, CodecError, Segment, pack, unpack
 
 FRAMES, SEGMENT = 300, 64
 
@@ -39,41 +39,26 @@ def enveloped(coded) -> bytes:
     return pack(replace(header, envelope=len(content)), segments, content)
 
 
-def flip(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
-    data[at] ^= 1 << int(rng.integers(8))
-
-
-def change(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
-    data[at] = int(rng.integers(256))
-
-
-def insert(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
-    data[at:at] = rng.bytes(size)
-
-
-def delete(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
-    del data[at : at + size]
-
-
-def swap(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
-    other = int(rng.integers(len(data) - size))
-    at = min(at, len(data) - size)
-    data[at : at + size], data[other : other + size] = data[other : other + size], data[at : at + size]
-
-
-def truncate(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
-    del data[at:]
-
-
-def zero(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
-    data[at : at + size] = bytes(len(data[at : at + size]))
-
-
-def repeat(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
-    data[at:at] = data[at : at + size]
-
-
-MUTATIONS = (flip, change, insert, delete, swap, truncate, zero, repeat)
+def mutate(data: bytearray, at: int, size: int, rng: np.random.Generator) -> None:
+    """Change, insert, delete, exchange or repeat some bytes, or cut the file off."""
+    part, other = data[at : at + size], int(rng.integers(len(data)))
+    match int(rng.integers(8)):
+        case 0:
+            data[at] ^= 1 << int(rng.integers(8))
+        case 1:
+            data[at] = int(rng.integers(256))
+        case 2:
+            data[at:at] = rng.bytes(size)
+        case 3:
+            del data[at : at + size]
+        case 4:
+            data[at : at + size], data[other : other + size] = data[other : other + size], part
+        case 5:
+            del data[at:]
+        case 6:
+            data[at : at + size] = bytes(len(part))
+        case 7:
+            data[at:at] = part
 
 
 @pytest.mark.parametrize("which", ["coded", "enveloped"])
@@ -84,7 +69,6 @@ def test_ten_thousand_mutations_are_refused_or_do_no_harm(which, stereo, pcm, re
         data = bytearray(original)
         for _ in range(int(rng.integers(1, 4))):
             if data:
-                mutate = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
                 # Half of them in the header and the table, where a file has its structure.
                 most = len(data) if rng.integers(2) else min(len(data), 550)
                 size = min(int(rng.integers(1, 65)), max(1, len(data) // 2))
@@ -105,6 +89,14 @@ def test_ten_thousand_mutations_are_refused_or_do_no_harm(which, stereo, pcm, re
 
 
 # From here on every checksum of the container is right.
+
+
+def changed(coded: bytes, changes: dict) -> bytes:
+    """The file with another header; fields of its spec too."""
+    header, segments, _ = unpack(coded)
+    of_spec = {key: value for key, value in changes.items() if hasattr(header.spec, key)}
+    others = {key: value for key, value in changes.items() if key not in of_spec}
+    return pack(replace(header, spec=replace(header.spec, **of_spec), **others), segments)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -162,38 +154,20 @@ def test_segments_keep_their_order(stereo, coded):
         ({"segment_frames": SEGMENT + 1}, "does not decode"),
         ({"segment_frames": 1 << 20}, "damaged"),
         ({"envelope": 4}, "damaged"),
-        ({"version": 3}, "has version 3"),
-        ({"version": 1}, "has version 1"),
+        ({"n_channels": 1}, "damaged"),
+        ({"bits": 8}, "damaged"),
+        ({"bits": 8, "n_channels": 1}, "damaged"),
+        ({"quantization": "mu-law"}, r"damaged|is not valid|does not decode"),
     ],
 )
 def test_other_headers_do_not_decode(stereo, coded, changes, message):
-    header, segments, _ = unpack(coded)
     with pytest.raises(CodecError, match=message):
-        decode(stereo, pack(replace(header, **changes), segments))
+        decode(stereo, changed(coded, changes))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"n_channels": 1}, {"bits": 8}, {"bits": 8, "n_channels": 1}, {"quantization": "mu-law"}]
-)
-def test_other_formats_do_not_decode(stereo, coded, changes):
-    header, segments, _ = unpack(coded)
-    with pytest.raises(CodecError, match=r"damaged|is not valid|does not decode"):
-        decode(stereo, pack(replace(header, spec=replace(header.spec, **changes)), segments))
-
-
-@pytest.mark.parametrize("changes", [{"package": "9.9"}, {"spec": {"sample_rate": 8000}}], ids=str)
+@pytest.mark.parametrize("changes", [{"package": "9.9"}, {"sample_rate": 8000}], ids=str)
 def test_what_does_not_touch_the_samples_may_be_another(stereo, pcm, coded, changes):
-    header, segments, _ = unpack(coded)
-    changes = {key: replace(header.spec, **value) if key == "spec" else value for key, value in changes.items()}
-    assert np.array_equal(decode(stereo, pack(replace(header, **changes), segments)), pcm)
-
-
-def test_a_segment_without_code_of_a_huge_length_is_cut_by_the_file(stereo, coded):
-    """A few bytes that claim 2**32 frames are no file, because each segment has an entry."""
-    header, segments, _ = unpack(coded)
-    huge = replace(header, frames=1 << 32, segment_frames=1 << 20)
-    with pytest.raises(CodecError, match="ends early"):
-        decode(stereo, pack(huge, [segments[0]._replace(mode=MODEL)]))
+    assert np.array_equal(decode(stereo, changed(coded, changes)), pcm)
 
 
 HEAD = struct.pack("<I", 44) + bytes(44)

@@ -47,13 +47,10 @@ def test_the_gain_is_what_is_saved():
     assert gain["interval"] == pytest.approx([1.0, 1.5])
 
 
-def test_one_track_has_no_interval():
+def test_one_track_has_no_interval_and_a_coder_that_lacks_a_track_is_left_out():
     found = pooled([track("a", 100, 3.0, 2.0)], SPEC, LABELS)
     assert found["contexts"]["carried"]["interval"] is None
     assert found["lossless"]["flac -8"]["interval"] is None
-
-
-def test_a_coder_that_lacks_a_track_is_left_out():
     other = track("b", 100, 3.0, 2.0)
     other.lossless.clear()
     assert pooled([track("a", 100, 3.0, 2.0), other], SPEC, LABELS)["lossless"] == {}
