@@ -37,7 +37,9 @@ def test_loaded_in_float32_and_made_double(name):
     torch.testing.assert_close(module.double()(tensors["x"].double())[0], tensors["y_f64"], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=["f64", "f32"]
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_step(name, dtype):
     tensors, config = load(name)

@@ -1,5 +1,6 @@
 """Values of a wrong type are refused by the full name of their key; folders that cannot be made by theirs."""
 
+import copy
 import re
 
 import pytest
@@ -9,10 +10,15 @@ from omegaconf import DictConfig, open_dict
 from stereo_sashimi.commands.shared.check_values import check_values, make_folder
 
 
-@pytest.fixture
-def cfg(request) -> DictConfig:
+@pytest.fixture(scope="module")
+def composed(request) -> DictConfig:
     with initialize_config_dir(str(request.config.rootpath / "configs"), version_base="1.3"):
         return compose("train", ["experiment=audio/sashimi-sample", "paths.run=runs/mine"])
+
+
+@pytest.fixture
+def cfg(composed) -> DictConfig:
+    return copy.deepcopy(composed)
 
 
 def test_the_configs_are_right(cfg):

@@ -54,9 +54,18 @@ def losses_and_gradients(model: LanguageModel, steps: int = 2) -> list[Tensor]:
     return [*found, torch.rand(1)]
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("name", BACKBONES)
+# Each pair of backbone, channels and head.
+@pytest.mark.parametrize(
+    ("name", "channels", "head"),
+    [
+        *((name, channels, head) for name in ("plain", "s4d") for channels, head in ((1, "dml"), (2, "categorical"))),
+        *(
+            (name, channels, head)
+            for name in ("unet", "dropout")
+            for channels, head in ((2, "dml"), (1, "categorical"))
+        ),
+    ],
+)
 def test_losses_and_gradients_are_equal_to_the_bit(name, channels, head):
     plain, twice = (build(BACKBONES[name], checkpointing, channels, head) for checkpointing in (False, True))
     expected, found = losses_and_gradients(plain), losses_and_gradients(twice)

@@ -62,8 +62,10 @@ def few_steps(monkeypatch):
 # A forward program has 128 frequencies, a backward program 32 modes and 2 frequencies (4 in the last but one case).
 @pytest.mark.parametrize(
     ("rows", "h", "m", "n_frequencies"),
-    [(1, 1, 1, 1), (1, 3, 5, 7), (2, 1, 2, 9), (3, 2, 3, 8), (4, 2, 3, 17), (4, 1, 32, 1), (4, 1, 33, 3), (6, 2, 2, 5),
-     (1, 1, 2, 128), (4, 1, 1, 129), (1, 1, 65, 2)],
+    [(1, 1, 1, 1), (1, 3, 5, 7), (3, 2, 3, 8), (4, 1, 33, 3)]
+    + [pytest.param(*sizes, marks=pytest.mark.slow)
+       for sizes in ((2, 1, 2, 9), (4, 2, 3, 17), (4, 1, 32, 1), (6, 2, 2, 5), (1, 1, 2, 128), (4, 1, 1, 129),
+                     (1, 1, 65, 2))],
 )  # fmt: skip
 def test_sums_and_gradients_are_those_of_the_reference(rows, h, m, n_frequencies):
     given = draw(rows, h, m, n_frequencies)
@@ -113,7 +115,7 @@ def test_the_operator_keeps_torchs_rules():
     torch.library.opcheck(triton._sum, (v.requires_grad_(), a.requires_grad_(), w))
 
 
-@pytest.mark.parametrize("length", [1, 2, 47])
+@pytest.mark.parametrize("length", [1, 2, pytest.param(47, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", list(CONFIGS))
 def test_kernels_and_gradients_of_all_fields_are_those_of_the_products(kind, length):
     torch.manual_seed(0)

@@ -70,7 +70,12 @@ def expected_draw(params, uniform, n_levels, mixture_temperature, scale_temperat
 @pytest.mark.parametrize("temperatures", [(1.0, 1.0), (0.3, 0.7), (0.0, 0.0), (0.0, 1.3), (2.0, 0.0)], ids=str)
 @pytest.mark.parametrize(
     ("n_mixtures", "n_levels", "dtype"),
-    [(1, 256, torch.float64), (5, 256, torch.float32), (10, 65536, torch.float64), (10, 65536, torch.float32)],
+    [
+        (1, 256, torch.float64),
+        (10, 65536, torch.float32),
+        pytest.param(5, 256, torch.float32, marks=pytest.mark.slow),
+        pytest.param(10, 65536, torch.float64, marks=pytest.mark.slow),
+    ],
 )
 def test_draws_and_their_probabilities_are_those_of_the_distribution(n_mixtures, n_levels, temperatures, dtype):
     g = torch.Generator().manual_seed(n_mixtures)
@@ -97,6 +102,7 @@ def edges(dtype):
     return params.repeat_interleave(len(uniform), 0), uniform.repeat(len(params), 1)
 
 
+@pytest.mark.slow
 def test_the_ends_of_all_ranges_are_drawn_and_scored_alike():
     params, uniform = edges(torch.float64)
     codes, log_prob = drawn(params, uniform, 256, 1.0, 1.0)
