@@ -105,19 +105,13 @@ def test_an_empty_clip_has_no_codes():
     assert encode(np.zeros((0, 2), np.int16), spec(n_channels=2, normalize="minmax")).shape == (0, 2)
 
 
-def test_encode_refuses_other_arrays():
+def test_other_arrays_are_refused():
     with pytest.raises(ValueError, match="int16 PCM; got float32"):
         inspect.unwrap(encode)(np.zeros((4, 1), np.float32), spec())
     with pytest.raises(ValueError, match="n_channels=2"):
         encode(np.zeros((4, 1), np.int16), spec(n_channels=2))
-
-
-@pytest.mark.parametrize("codes", [[[-1]], [[256]]])
-def test_decode_refuses_codes_outside_the_range(codes):
-    with pytest.raises(ValueError, match="8 bits are 0 to 255"):
-        decode(np.array(codes), spec(8))
-
-
-def test_decode_refuses_floats():
+    for code in (-1, 256):
+        with pytest.raises(ValueError, match="8 bits are 0 to 255"):
+            decode(np.array([[code]]), spec(8))
     with pytest.raises(ValueError, match="integer codes"):
         decode(np.zeros((1, 1)), spec(8))

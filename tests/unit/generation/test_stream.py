@@ -114,10 +114,21 @@ def test_a_stream_goes_on_with_its_random_numbers(model):
     first, _ = draw(stream, 9, [4])
     rest = torch.cat([frames.codes for frames in stream.generate(11)], dim=1)
     assert torch.equal(torch.cat([first, rest], dim=1), whole)
+
+
+def test_wrong_numbers_are_refused():
+    model = tiny("stereo")
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, one for each sample; got 0"):
+        Stream(model, 0)
+    with pytest.raises(ValueError, match="one seed a stream: 2; got 3"):
+        next(Stream(model, 2).generate(1, Sampler(), [1, 2, 3]))
     with pytest.raises(ValueError, match="n_frames must be 0 or more"):
-        stream.generate(-1)
+        Stream(model, 1).generate(-1)
     with pytest.raises(ValueError, match="at least one seed"):
         UniformStreams([], 1, 1)
+    for seed in (-1, 2**63, True):
+        with pytest.raises(ValueError, match="seed must be an integer"):
+            UniformStreams([seed], 1, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -165,13 +176,6 @@ def test_the_model_is_read_once(model):
     assert model.training, "the caller's model was put into eval mode"
 
 
-def test_wrong_numbers_of_streams_and_seeds_are_refused(model):
-    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, one for each sample; got 0"):
-        Stream(model, 0)
-    with pytest.raises(ValueError, match="one seed a stream: 2; got 3"):
-        next(Stream(model, 2).generate(1, Sampler(), [1, 2, 3]))
-
-
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
@@ -209,9 +213,3 @@ def test_uniforms_are_uniform():
     expected = (torch.arange(len(numbers), dtype=torch.float64) + 0.5) / len(numbers)
     # The Kolmogorov-Smirnov distance exceeds 2.2 / sqrt(n) once in 10,000 times.
     assert (numbers - expected).abs().max() < 2.2 / len(numbers) ** 0.5
-
-
-def test_seeds_out_of_range_are_refused():
-    for seed in (-1, 2**63, True):
-        with pytest.raises(ValueError, match="seed must be an integer"):
-            UniformStreams([seed], 1, 1)
