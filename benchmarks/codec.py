@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import measure
 from benchmarks.configs import refuse_beside
 from stereo_sashimi.codec import decode, encode, pcm_files
-from stereo_sashimi.codec.coding import DEFAULT_LANES
+from stereo_sashimi.codec.coding import DEFAULT_BATCH
 from stereo_sashimi.commands.shared.runs import find_checkpoint
 from stereo_sashimi.generation.sampling import generate
 from stereo_sashimi.models.checkpoint import load
@@ -35,7 +35,7 @@ class Settings(measure.Settings):
     checkpoint: str = NAME
     audio: str | None = None
     frames: int = 529200
-    segments: int = DEFAULT_LANES
+    segments: int = DEFAULT_BATCH
 
 
 def check(words: Sequence[str], settings: Settings) -> None:

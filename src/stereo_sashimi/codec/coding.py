@@ -23,7 +23,7 @@ from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.version import __version__
 
 # Segments coded at once. A decoder always takes these, if there are so many.
-DEFAULT_LANES, MAX_LANES = 32, 256
+DEFAULT_BATCH, MAX_BATCH = 32, 256
 # Chosen between these, so that short recordings fill a batch and each segment outweighs its cold start.
 SHORTEST, LONGEST = 1 << 14, 1 << 17
 # Frames decoded at once, whatever a file asks for: bounds memory, and changes no bit.
@@ -36,7 +36,7 @@ def encode(
     *,
     sample_rate: int | None = None,
     segment_frames: int | None = None,
-    lanes: int = DEFAULT_LANES,
+    lanes: int = DEFAULT_BATCH,
     verify: bool = True,
     envelope: bytes = b"",
     on_frames: Progress = None,
@@ -62,7 +62,7 @@ def encode(
     """
     check_model(model)
     _check_pcm(pcm, model.spec)
-    _check_count("lanes", lanes, MAX_LANES)
+    _check_count("lanes", lanes, MAX_BATCH)
     if segment_frames is None:
         segment_frames = min(max(-(-len(pcm) // lanes), SHORTEST), LONGEST)
     _check_count("segment_frames", segment_frames, container.MAX_SEGMENT_FRAMES)
@@ -163,7 +163,7 @@ def coder_of_file(model: LanguageModel, header: FileHeader, name: str) -> BatchC
         )
     if (header.spec.n_channels, header.spec.bits) != (model.spec.n_channels, model.spec.bits):
         raise CodecError(f"{name} has a header that is not valid: its channels or bits are not those of its model.")
-    coder = coder_for(model, min(DEFAULT_LANES, max(1, header.n_segments), _AT_ONCE // header.segment_frames))
+    coder = coder_for(model, min(DEFAULT_BATCH, max(1, header.n_segments), _AT_ONCE // header.segment_frames))
     if probe(coder) != header.probe:
         raise CodecError(
             f"{name} cannot be decoded here: this machine, or its versions of stereo-sashimi, torch, numba or "

@@ -23,8 +23,8 @@ from stereo_sashimi.plots.waveform import waveform
 _WIDTH, _DPI = 13.0, 110
 _HEIGHT = 7.6
 _TOP, _BOTTOM, _GAP = 0.6, 0.6, 0.15
-_LANE_LEFT, _LANE_WIDTH = 0.75, 7.9
-# All waveforms together get this part of the height of all lanes.
+_PANEL_LEFT, _PANEL_WIDTH = 0.75, 7.9
+# All waveforms together get this part of the height of all panels.
 _WAVE_SHARE = 0.36
 _BAR_LEFT, _BAR_WIDTH = 8.85, 0.14
 _SIDE_LEFT, _SIDE_WIDTH = 10.15, 2.65
@@ -59,14 +59,14 @@ def sheet(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, title: st
     FigureCanvasAgg(figure)
     # A title is a name, not a formula: "$" stands for itself.
     shown = title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 3] + "..."
-    figure.text(_LANE_LEFT / _WIDTH, 1 - 0.2 / _HEIGHT, shown, fontsize="large", va="top", parse_math=False)
+    figure.text(_PANEL_LEFT / _WIDTH, 1 - 0.2 / _HEIGHT, shown, fontsize="large", va="top", parse_math=False)
     room = (_HEIGHT - _TOP - _BOTTOM - _GAP * (2 * len(names) - 1)) / len(names)
     heights = [room * _WAVE_SHARE] * len(names) + [room * (1 - _WAVE_SHARE)] * len(names)
     tops = [_TOP + sum(heights[:i]) + i * _GAP for i in range(len(heights))]
-    lanes = [_place(figure, _LANE_LEFT, top, _LANE_WIDTH, tall) for top, tall in zip(tops, heights, strict=True)]
-    waves, spectra = lanes[: len(names)], lanes[len(names) :]
+    panels = [_place(figure, _PANEL_LEFT, top, _PANEL_WIDTH, tall) for top, tall in zip(tops, heights, strict=True)]
+    waves, spectra = panels[: len(names)], panels[len(names) :]
     waveform(pcm, sample_rate, waves)
-    # The spectrograms below carry the time axis for all lanes.
+    # The spectrograms below carry the time axis for all panels.
     waves[-1].tick_params(labelbottom=False)
     waves[-1].set_xlabel("")
     images = spectrogram(pcm, sample_rate, spectra)
@@ -74,7 +74,7 @@ def sheet(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, title: st
     bar = _place(figure, _BAR_LEFT, first, _BAR_WIDTH, _HEIGHT - _BOTTOM - first)
     figure.colorbar(images[0], cax=bar)
     bar.set_title("dBFS", fontsize="medium", loc="left")
-    figure.align_ylabels(lanes)
+    figure.align_ylabels(panels)
     goniometer(pcm, _place(figure, _SIDE_LEFT, _TOP, _SIDE_WIDTH, _SIDE_WIDTH))
     text = numbers_table(pcm, sample_rate)
     place = (_TABLE_LEFT / _WIDTH, 1 - _TABLE_TOP / _HEIGHT)

@@ -1,4 +1,4 @@
-"""Spectrograms in dBFS, one lane a channel, over the same time axis as the lanes of `waveform.py`."""
+"""Spectrograms in dBFS, one panel a channel, over the same time axis as the panels of `waveform.py`."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def spectrogram(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axe
     check_axes(axes, len(names))
     factor = time_axis(axes, len(pcm), sample_rate)
     images = []
-    for name, channel, lane in zip(names, pcm.T, axes, strict=True):
+    for name, channel, panel in zip(names, pcm.T, axes, strict=True):
         levels, frames_per_column, hop = spectrum_levels(channel, sample_rate, COLUMNS)
         # Pixels are centred on what they show: half a hop before frame 0, half a bin below 0 Hz.
         start = -hop / 2 / sample_rate * factor
@@ -40,7 +40,7 @@ def spectrogram(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axe
         nyquist = sample_rate / 2000
         half_bin = nyquist / (len(levels) - 1) / 2
         images.append(
-            lane.imshow(
+            panel.imshow(
                 levels,
                 extent=(start, start + width, -half_bin, nyquist + half_bin),
                 origin="lower",
@@ -50,11 +50,11 @@ def spectrogram(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axe
                 vmax=0.0,
             )
         )
-        lane.set_xlim(0, len(pcm) / sample_rate * factor)
-        lane.set_ylim(0, nyquist)
-        # The topmost number would touch the lowest one of the lane above.
-        lane.yaxis.set_major_locator(MaxNLocator(5, prune="upper"))
-        lane.set_ylabel(f"{name} (kHz)")
+        panel.set_xlim(0, len(pcm) / sample_rate * factor)
+        panel.set_ylim(0, nyquist)
+        # The topmost number would touch the lowest one of the panel above.
+        panel.yaxis.set_major_locator(MaxNLocator(5, prune="upper"))
+        panel.set_ylabel(f"{name} (kHz)")
     return images
 
 

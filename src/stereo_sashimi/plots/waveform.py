@@ -1,4 +1,4 @@
-"""Waveforms, one lane a channel, with clipped samples marked; the same lanes by frequency are in `spectrogram.py`."""
+"""Waveforms, one panel a channel, with clipped samples marked; the same panels by frequency are in `spectrogram.py`."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from stereo_sashimi.metrics.stereo import FULL_SCALE, HIGHEST, LOWEST, check_pcm
 
-# More columns than a lane has pixels would cost time and show nothing.
+# More columns than a panel has pixels would cost time and show nothing.
 COLUMNS = 1000
 CHANNEL_COLOURS = {"mono": "#2563a8", "left": "#2563a8", "right": "#0f7b6c"}
 CLIP_COLOUR = "#d0021b"
@@ -19,32 +19,32 @@ _MILLISECONDS_BELOW = 0.1
 def waveform(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axes: Sequence[Axes]) -> None:
     """Draw channel c on `axes[c]`: time in seconds (milliseconds below 0.1 s), amplitude from -1 to 1.
 
-    A file longer than the lane has pixels is drawn as its envelope, the smallest and the largest sample of each
-    column. Samples at -32768 or 32767 are marked in red at the edge of the lane, and counted.
+    A file longer than the panel has pixels is drawn as its envelope, the smallest and the largest sample of each
+    column. Samples at -32768 or 32767 are marked in red at the edge of the panel, and counted.
 
     Raises ValueError for PCM that `metrics.stereo.check_pcm` refuses, or if there is not one axes for each channel.
     """
     names = check_pcm(pcm, sample_rate)
     check_axes(axes, len(names))
     factor = time_axis(axes, len(pcm), sample_rate)
-    for name, channel, lane in zip(names, pcm.T, axes, strict=True):
+    for name, channel, panel in zip(names, pcm.T, axes, strict=True):
         frames, values = envelope(channel, COLUMNS)
         marker = "." if len(channel) <= COLUMNS // 10 else ""
-        lane.plot(frames / sample_rate * factor, values, color=CHANNEL_COLOURS[name], linewidth=0.7, marker=marker)
+        panel.plot(frames / sample_rate * factor, values, color=CHANNEL_COLOURS[name], linewidth=0.7, marker=marker)
         for limit, edge in ((LOWEST, -1.0), (HIGHEST, 1.0)):
             # One mark a column is enough to see, however many samples are clipped in it.
             columns = np.unique(np.flatnonzero(channel == limit) * COLUMNS // len(channel))
             times = columns * (len(channel) / COLUMNS) / sample_rate * factor
-            lane.plot(times, np.full(len(times), edge), "|", color=CLIP_COLOUR, markersize=7, clip_on=False)
+            panel.plot(times, np.full(len(times), edge), "|", color=CLIP_COLOUR, markersize=7, clip_on=False)
         clipped = np.count_nonzero((channel == LOWEST) | (channel == HIGHEST))
         if clipped:
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
             label = f"{clipped:,} clipped"
-            lane.text(0.995, 0.9, label, transform=lane.transAxes, ha="right", va="top", color=CLIP_COLOUR, bbox=box)
-        lane.set_ylim(-1.05, 1.05)
-        lane.set_yticks([-1, 0, 1])
-        lane.set_ylabel(name)
-        lane.axhline(0, color="#808080", linewidth=0.4, zorder=0)
+            panel.text(0.995, 0.9, label, transform=panel.transAxes, ha="right", va="top", color=CLIP_COLOUR, bbox=box)
+        panel.set_ylim(-1.05, 1.05)
+        panel.set_yticks([-1, 0, 1])
+        panel.set_ylabel(name)
+        panel.axhline(0, color="#808080", linewidth=0.4, zorder=0)
 
 
 def envelope(
@@ -62,12 +62,12 @@ def envelope(
 
 
 def time_axis(axes: Sequence[Axes], frames: int, sample_rate: int) -> float:
-    """Let every lane run over the whole clip, label the last one, and give the factor from seconds to its unit."""
+    """Let every panel run over the whole clip, label the last one, and give the factor from seconds to its unit."""
     seconds = frames / sample_rate
     factor, unit = (1000.0, "ms") if seconds < _MILLISECONDS_BELOW else (1.0, "s")
-    for lane in axes:
-        lane.set_xlim(0, seconds * factor)
-        lane.tick_params(labelbottom=lane is axes[-1])
+    for panel in axes:
+        panel.set_xlim(0, seconds * factor)
+        panel.tick_params(labelbottom=panel is axes[-1])
     axes[-1].set_xlabel(f"time ({unit})")
     return factor
 

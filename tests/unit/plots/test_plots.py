@@ -26,7 +26,7 @@ CHANNEL = arrays(np.int16, st.integers(1, 300), elements=VALUES)
 STEREO = arrays(np.int16, st.tuples(st.integers(1, 200), st.just(2)), elements=VALUES)
 
 
-def lanes(n: int) -> list:
+def panels(n: int) -> list:
     figure = Figure()
     return [figure.add_subplot(n, 1, i + 1) for i in range(n)]
 
@@ -66,18 +66,18 @@ def test_the_envelope_keeps_every_extreme(channel, columns):
 def test_one_sample_of_a_long_file_is_seen_at_its_place():
     pcm = np.zeros((200_000, 1), np.int16)
     pcm[150_000] = -20_000
-    (lane,) = lanes(1)
-    waveform(pcm, RATE, [lane])
-    times, values = lane.lines[0].get_data()
+    (panel,) = panels(1)
+    waveform(pcm, RATE, [panel])
+    times, values = panel.lines[0].get_data()
     assert values.min() == -20_000 / 32768
     assert times[values.argmin()] == pytest.approx(150_000 / RATE, abs=200_000 / COLUMNS / RATE)
     assert len(values) <= 2 * COLUMNS
-    assert lane.get_xlim() == (0, 12.5)
+    assert panel.get_xlim() == (0, 12.5)
 
 
 def test_each_channel_has_its_own_lane():
     pcm = np.stack([np.full(50, 8192), np.full(50, -16384)], axis=1).astype(np.int16)
-    left, right = lanes(2)
+    left, right = panels(2)
     waveform(pcm, RATE, [left, right])
     assert set(left.lines[0].get_ydata()) == {0.25}
     assert set(right.lines[0].get_ydata()) == {-0.5}
@@ -89,7 +89,7 @@ def test_clipped_samples_are_marked_where_they_are():
     pcm = np.zeros((40_000, 2), np.int16)
     pcm[10_000, 0], pcm[30_000:30_003, 0] = 32767, -32768
     pcm[20_000, 1] = 32766
-    left, right = lanes(2)
+    left, right = panels(2)
     waveform(pcm, RATE, [left, right])
     marks = [line for line in left.lines if line.get_color() == CLIP_COLOUR and len(line.get_xdata())]
     # In the order lower edge, upper edge.
@@ -143,7 +143,7 @@ def test_levels_are_finite_and_bounded_for_any_clip(channel, rate, columns):
 
 
 def test_each_channel_has_its_own_spectrum_on_one_scale():
-    left, right = lanes(2)
+    left, right = panels(2)
     pcm = np.stack([sine(1000, 8000), np.zeros(8000, np.int16)], axis=1)
     images = spectrogram(pcm, RATE, [left, right])
     assert images[0].get_array().max() > -2
@@ -187,7 +187,7 @@ def test_no_cell_is_favoured():
 
 
 def test_left_is_drawn_towards_the_letter_l():
-    (axes,) = lanes(1)
+    (axes,) = panels(1)
     pcm = np.stack([np.full(100, 20_000), np.zeros(100)], axis=1).astype(np.int16)
     goniometer(pcm, axes)
     image = axes.images[0]
@@ -200,7 +200,7 @@ def test_left_is_drawn_towards_the_letter_l():
 
 @pytest.mark.parametrize(("pcm", "word"), [(noise(9, 1), "mono"), (np.zeros((9, 2), np.int16), "silence")])
 def test_mono_and_silence_are_said(pcm, word):
-    (axes,) = lanes(1)
+    (axes,) = panels(1)
     goniometer(pcm, axes)
     assert axes.texts[-1].get_text() == word
 
@@ -291,4 +291,4 @@ def test_what_cannot_be_drawn_is_refused():
             sheet(np.zeros(shape, np.int16), RATE, "clip")
     for panel in (waveform, spectrogram):
         with pytest.raises(ValueError, match="one axes for each channel is needed: 2; got 1"):
-            panel(noise(100, 2), RATE, lanes(1))
+            panel(noise(100, 2), RATE, panels(1))
