@@ -94,6 +94,6 @@ class Likelihood(Metric):
         bits = nats / count / LN2
         out = {f"loss{suffix}": nats / count, f"bits_per_sample{suffix}": bits}
         if "bpb" in self.metrics:
-            out[f"bpb{suffix}"] = bits * bits_per_byte(1, self.bits)
+            out[f"bpb{suffix}"] = bits * bits_per_byte(1.0, self.bits)
         names = [name for name in self.metrics if name.startswith("accuracy")]
         return out | {f"{name}{suffix}": hit / count for name, hit in zip(names, hits, strict=True)}

@@ -193,11 +193,11 @@ class LanguageModel(nn.Module):
         sequence, channel = divmod(channel, self.head.n_channels)
         return self.head.log_mass(self._by_sequence(hidden)[sequence], codes_before, channel)
 
-    def fold(self, values: Shaped[Tensor, "batch length channels ..."]) -> Shaped[Tensor, "rows length channels ..."]:
+    def fold(self, values: Shaped[Tensor, "batch length channels ..."]) -> Shaped[Tensor, "rows length own ..."]:
         """Codes or uniform numbers of every channel -> those of the rows that the backbone and the head work on."""
         return rearrange(values, "b l (s c) ... -> (b s) l c ...", s=self.n_sequences)
 
-    def unfold(self, values: Shaped[Tensor, "rows length channels"]) -> Shaped[Tensor, "batch length channels"]:
+    def unfold(self, values: Shaped[Tensor, "rows length own"]) -> Shaped[Tensor, "batch length channels"]:
         """The inverse of `fold`."""
         return rearrange(values, "(b s) l c -> b l (s c)", s=self.n_sequences)
 
