@@ -27,19 +27,20 @@ SPLITS = ("train", "val", "test")
 class AutoregressiveTask(pl.LightningModule):
     """Training, validation and test of a language model. All arguments are plain, so checkpoints hold no code.
 
-    - `model`: plain fields of a `LanguageModelConfig`. `optimizer`, `scheduler`: of the configs in `optim.py`;
-      scheduler null for constant rates.
-    - `metrics`: what is logged beside loss and bits per sample, see `Likelihood`.
-    - `context_len`: the loss skips the first n frames of a clip; with `carry_state`, in training, those of a track.
-    - `monitor`, `mode`: what the plateau scheduler watches.
-    - `backend`: kernel backend; `compile`: run the backbone's blocks and the DML head through torch.compile
-      (`models/torch_compile.py`); `activation_checkpointing`: as in `Sashimi`. Ways of running, no part of the model.
-    - `frames_per_batch`: valid frames of a full batch of this process, what a training loss is divided by. Each frame
-      then weighs the same in whatever batch it comes, so that accumulated gradients, or those of several processes,
-      equal the gradient of the larger batch, padded and short batches included. None: divide by the batch's own.
-    - `carry_state`: true: a training batch goes on with the state of the one before, see `tbptt.py`; it needs the
-      loader of `AudioDataModule(carry_state=True)`. Validation and test take every clip from its start as ever, so that
-      their numbers are comparable.
+    Args:
+        model: Plain fields of a `LanguageModelConfig`.
+        optimizer: Plain fields of an `AdamWConfig`.
+        scheduler: Plain fields of a scheduler config of `optim.py`; None: constant rates.
+        metrics: What is logged beside loss and bits per sample, see `Likelihood`.
+        context_len: The loss skips the first n frames of a clip; with `carry_state`, in training, those of a track.
+        monitor, mode: What the plateau scheduler watches, and whether "min" or "max" of it is best.
+        backend, activation_checkpointing: As in `Sashimi`.
+        compile: Run the backbone's blocks and the DML head through torch.compile, see `models/torch_compile.py`.
+        frames_per_batch: Valid frames of a full batch of this process, which training losses are divided by. Each
+            frame then weighs the same in any batch: accumulated gradients, or those of several processes, equal the
+            gradient of the larger batch, padded and short batches included. None: divide by the batch's own frames.
+        carry_state: Start each training batch from the state at the end of the one before (`tbptt.py`); needs the
+            loader of `AudioDataModule(carry_state=True)`. Validation and test take every clip from its start.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class AutoregressiveTask(pl.LightningModule):
             raise ValueError(f"train.mode must be min or max; got {mode!r}.")
         self.monitor, self.mode = monitor, mode
         for split in SPLITS:
-            # Numbers of a training step are this process's own: no waiting for the others.
+            # Numbers of a training step are of this process alone, without synchronisation.
             meter = Likelihood(self.spec.channel_names, self.spec.bits, metrics, sync_on_compute=split != "train")
             self.add_module(f"{split}_likelihood", meter)
         if self.meter("train").needs_rank and not self.model.head.can_rank:
@@ -100,43 +101,34 @@ class AutoregressiveTask(pl.LightningModule):
         return self.model.log_prob(codes)
 
     def _loss(self, batch: Batch, split: str) -> Tensor:
-        hidden = self._hidden(batch, split)
+        """Add a batch to the totals of its split; its mean loss in nats, in training scaled by `frames_per_batch`."""
+        skipped: Tensor | int = self.context_len
+        if self.carry is not None and split == "train":
+            hidden = self.carry.hidden(self.model, batch)
+            skipped = self.carry.skipped(batch, self.context_len)
+        else:
+            hidden = self.model.hidden_for(batch.codes)
         meter = self.meter(split)
         frames = torch.arange(batch.codes.shape[1], device=batch.codes.device)
-        mask = (frames >= self._skipped(batch, split)) & (frames < batch.lengths.unsqueeze(-1))
-        weight = mask.to(next(self.model.head.parameters()).dtype) / (mask.sum() * self.spec.n_channels).clamp_min(1)
+        mask = (frames >= skipped) & (frames < batch.lengths.unsqueeze(-1))
+        n_valid = mask.sum()
+        weight = mask.to(next(self.model.head.parameters()).dtype) / (n_valid * self.spec.n_channels).clamp_min(1)
         loss, score = self._head_loss(hidden, batch.codes, weight, meter.needs_rank)
         meter.update(score.log_prob, mask, score.rank)
+        if split == "train" and self.frames_per_batch is not None:
+            loss = loss * (n_valid / self.frames_per_batch)
         return loss
 
-    def _hidden(self, batch: Batch, split: str) -> Tensor:
-        if self.carry is not None and split == "train":
-            return self.carry.hidden(self.model, batch)
-        return self.model.hidden_for(batch.codes)
-
-    def _skipped(self, batch: Batch, split: str) -> Tensor | int:
-        """Frames at the start of each row that the loss leaves out: a number, or (batch, 1)."""
-        if self.carry is not None and split == "train":
-            return self.carry.skipped(batch, self.context_len)
-        return self.context_len
-
-    def _weight(self, batch: Batch) -> Tensor | float:
-        """Valid frames of a batch over those of a full one: turns its mean loss into its part of the step's loss."""
-        if self.frames_per_batch is None:
-            return 1.0
-        skipped = self._skipped(batch, "train")
-        return (batch.lengths.unsqueeze(-1) - skipped).clamp_min(0).sum() / self.frames_per_batch
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Check that the batches of this step went on with what was carried; the host waits here in any case."""
+        """Check that the batches of this step continue their tracks; the host synchronises here in any case."""
         if self.carry is not None:
             self.carry.check()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, see `frames_per_batch`; the numbers logged under train/ are means over the batch."""
-        loss = self._loss(batch, "train") * self._weight(batch)
+        loss = self._loss(batch, "train")
         meter = self.meter("train")
-        # Asked only where it can be: to know a number of the device, the host waits for it.
+        # Only with a context: reading a device value synchronises the host.
         if self.context_len and not bool(meter.count.any()):
             # Every clip of the batch is shorter than context_len: nothing to learn, nothing to report.
             return loss
