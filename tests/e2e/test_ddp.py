@@ -6,23 +6,18 @@ rate of 4e-3 a step; `TOLERANCE` is far above that, and far below what one step 
 """
 
 import json
-import os
 import socket
-import subprocess
-import sys
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from running import SMALL, TWO, assert_same, ended, finish, last_of, saved, start
 
 from stereo_sashimi.audio.io import write_pcm
 
-# Five runs are made once for all; their time counts for the first test.
-pytestmark = pytest.mark.timeout(900)
-ROOT = Path(__file__).resolve().parents[2]
+# Four runs are made once for all, in one process of pytest; their time counts for the first test.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("ddp")]
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-10}
 # 11 clips of 64 frames and one of 30 in each split; a step of 4 clips is a third of an epoch.
 FRAMES = 734
@@ -43,19 +38,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def content(run: Path) -> dict:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-
-
 def moved(run: Path, other: Path) -> float:
     """The largest difference between the weights of two runs."""
-    a, b = content(run)["state_dict"], content(other)["state_dict"]
+    a, b = saved(run)["state_dict"], saved(other)["state_dict"]
     assert a.keys() == b.keys()
     return max(float((a[name] - b[name]).abs().max()) for name in a if a[name].is_floating_point())
 
 
 def assert_same_training(run: Path, other: Path) -> None:
-    a, b = content(run), content(other)
+    a, b = saved(run), saved(other)
     assert a["global_step"] == b["global_step"]
     torch.testing.assert_close(a["state_dict"], b["state_dict"], **TOLERANCE)
     moments, others = (c["optimizer_states"][0]["state"] for c in (a, b))
@@ -79,45 +70,25 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(train, folder, tmp_
     assert moved(tmp_path / "large", tmp_path / "small") > 1e-4, "the comparison sees a different batch"
 
 
-def start(
-    run: Path, data: Path, *overrides: str, variables: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """`python train.py` into the folder `run`, with further environment variables."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "experiment=audio/sashimi-sample", f"dataset.path={data}",
-         f"hydra.run.dir={run}", *overrides],
-        cwd=run.parent,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"} | dict(variables or {}),
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )  # fmt: skip
-
-
-def launch(run: Path, data: Path, *overrides: str) -> tuple[str, dict]:
-    """What a run that must succeed printed, and its run.json."""
-    done = start(run, data, *overrides)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, json.loads((run / "run.json").read_text())
-
-
-TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "loader.batch_size=2")
+def options(run: Path, data: Path, *more: str) -> tuple[str, ...]:
+    """The command line of two processes."""
+    return (*SMALL, "experiment=audio/sashimi-sample", *OPTIONS, *TWO, "loader.batch_size=2", f"dataset.path={data}",
+            f"hydra.run.dir={run}", *more)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def runs(small, folder, tmp_path_factory) -> dict[str, tuple[Path, str, dict]]:
-    """The same training in one process and in two; in two and in float32, whole and with an interruption."""
+def runs(folder, tmp_path_factory) -> dict[str, tuple[Path, str, dict]]:
+    """The same training in one process, in two, and in two with an interruption: folder, output, run.json."""
     root, made = tmp_path_factory.mktemp("ddp"), {}
 
     def go(name: str, *overrides: str) -> None:
-        made[name] = (root / name, *launch(root / name, folder, *small, *OPTIONS, *overrides))
+        out, _ = finish(*options(root / name, folder, *overrides), cwd=root)
+        made[name] = (root / name, out, json.loads((root / name / "run.json").read_text()))
 
-    single = (*TWO, "trainer.precision=32-true", "train.validate_before=false")
-    go("one")
-    go("two", *TWO)
-    go("whole", *single)
-    go("half", *single, "trainer.max_steps=2")
-    go("rest", *single, f"checkpoint={root / 'half' / 'checkpoints' / 'last.ckpt'}")
+    go("one", "trainer=cpu", "trainer.devices=1", "loader.batch_size=4")
+    go("two")
+    go("half", "trainer.max_steps=2")
+    go("rest", f"checkpoint={last_of(root / 'half')}")
     return made
 
 
@@ -139,11 +110,8 @@ def test_validation_totals_are_those_of_one_process(runs):
 @pytest.mark.slow
 def test_a_run_of_two_processes_resumes_exactly(runs):
     # The same sums in the same order: nothing may differ at all.
-    whole, rest = content(runs["whole"][0]), content(runs["rest"][0])
-    assert whole["global_step"] == rest["global_step"] == 6
-    assert all(torch.equal(whole["state_dict"][name], rest["state_dict"][name]) for name in whole["state_dict"])
-    moments, again = (c["optimizer_states"][0]["state"] for c in (whole, rest))
-    assert all(torch.equal(moments[i]["exp_avg"], again[i]["exp_avg"]) for i in moments)
+    assert_same(runs["two"][0], runs["rest"][0], "state_dict", "optimizer_states")
+    assert saved(runs["rest"][0])["global_step"] == 6
 
 
 @pytest.mark.slow
@@ -168,32 +136,25 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-def test_two_slurm_tasks_are_two_processes(runs, small, folder, tmp_path):
+def test_two_slurm_tasks_are_two_processes(runs, folder, tmp_path):
     """What srun does: the same command line twice, with variables that say which task it is."""
     job = {
         "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "sashimi", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(free_port()),
     }  # fmt: skip
-    with ThreadPoolExecutor(2) as srun:
-        tasks = [
-            srun.submit(
-                start, tmp_path / "run", folder, *small, *OPTIONS, *TWO,
-                variables=job | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank},
-            )
-            for rank in "01"
-        ]  # fmt: skip
-        first, second = (task.result() for task in tasks)
-    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
-    assert "finished after 6 steps" in first.stdout
-    assert second.stdout == ""
-    assert_same_training(runs["two"][0], tmp_path / "run")
+    run = tmp_path / "run"
+    first, second = (
+        start(*options(run, folder), cwd=tmp_path, **job, SLURM_PROCID=rank, SLURM_LOCALID=rank) for rank in "01"
+    )
+    (out, err), (nothing, other) = ended(first), ended(second)
+    assert first.returncode == second.returncode == 0, err + other
+    assert "finished after 6 steps" in out
+    assert nothing == ""
+    assert_same_training(runs["two"][0], run)
 
 
 @pytest.mark.slow
-def test_fewer_validation_clips_than_processes_are_refused(small, folder, tmp_path):
-    done = start(
-        tmp_path / "run", folder, *small, *OPTIONS, *TWO, "train.val_chunk_size=1", "trainer.num_sanity_val_steps=0"
-    )
-    assert done.returncode != 0
-    assert "the valid split gives 1 clips for 2 processes" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_fewer_validation_clips_than_processes_are_refused(folder, tmp_path):
+    few = ("train.val_chunk_size=1", "trainer.num_sanity_val_steps=0")
+    _, err = finish(*options(tmp_path / "run", folder, *few), code=1, cwd=tmp_path)
+    assert "the valid split gives 1 clips for 2 processes" in err

@@ -2,7 +2,7 @@
 
 Orders are pure functions of (seed, epoch), so iterating twice gives the same indices twice and nothing depends on how
 often a loader is restarted, on prefetching workers or on sanity checks. `datamodule.py` keeps the epoch. Training that
-carries its state from clip to clip walks in another order, see `lanes.py`.
+carries its state from clip to clip walks in another order, see `track_sampler.py`.
 """
 
 from abc import ABC, abstractmethod

@@ -39,7 +39,7 @@ class AudioDataModule(pl.LightningDataModule):
     - `batch_size`, `num_workers`, `pin_memory` (only with a CUDA device), `persistent_workers`: as DataLoader's.
     - `train_chunk_size`: clips that one training epoch walks through, over all processes, the next epoch going on
       where it stopped; `val_chunk_size`: clips in a fixed draw. None: all. The test split is always whole.
-    - `carry_state`: true: each row of the training batches plays whole tracks, clip after clip, see `lanes.py`;
+    - `carry_state`: true: each row of the training batches plays whole tracks, clip after clip, see `track_sampler.py`;
       validation and test keep their draws.
     - `seed`: of the order in training and of the draws.
 

@@ -1,6 +1,6 @@
 """Distributions over codes, pure functions shared by the loss, the sampler and the codec: `categorical`, `dml`.
 
-The heads in `nn/heads.py` make their parameters from hidden features.
+The heads in `nn/heads` make their parameters from hidden features.
 """
 
 from stereo_sashimi.distributions import categorical

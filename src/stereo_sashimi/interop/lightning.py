@@ -1,6 +1,6 @@
 """Whole Lightning checkpoints of the original S4 repository -> our mono language models.
 
-`pickled.py` reads the file without running any of it, `reference_versions.py` brings names from before version 4.0 up
+`pickled.py` reads the file without running any of it, `versions.py` brings names from before version 4.0 up
 to date, `describe.py` finds out what the model is, `reference.py` builds and fills it.
 """
 

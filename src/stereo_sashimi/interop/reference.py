@@ -1,7 +1,7 @@
 """Checkpoints of the original S4 repository (state-spaces/s4) -> our modules.
 
 `load_reference` builds the module and fills it; `convert` translates the state dict alone, differentiably, so that
-a test can compare gradients with respect to the original's own parameters. Key names are in `reference_keys.py`.
+a test can compare gradients with respect to the original's own parameters. Key names are in `keys.py`.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     - `state_dict`: the original's tensors, float32 or float64; the module gets the same precision. Where C was stored
       for one length (`l_kernel > 0`), the plain C is recovered in float64, and what float32 cannot hold of it is kept
       beside it, so that `.double()` on the result is exact too.
-      Backbones and language models may have the names of version 4 or of those before (`reference_versions.py`).
+      Backbones and language models may have the names of version 4 or of those before (`versions.py`).
     - `config`: `type` is one of s4block, sashimi_modular, sashimi_standalone, unet_modular, or one of these three after
       "lm_" for a whole language model, with the original's names for the rest: d_model, n_layers, pool, expand, ff,
       unet, d_state, n_ssm, dt_transform, real_transform, mode, init, disc, bits, quantization, sample_rate, pad_len.

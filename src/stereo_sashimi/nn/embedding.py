@@ -1,7 +1,7 @@
 """MultiChannelEmbedding: codes of one or more channels -> features, one table per channel.
 
 A table has a row for every code, or makes them from a few (`waveform_table.py`). The other end of the model, features
--> distributions of codes, is in `heads.py`.
+-> distributions of codes, is in `heads/head.py`.
 """
 
 import math

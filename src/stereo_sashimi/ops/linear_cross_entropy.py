@@ -3,7 +3,7 @@
 With 65,536 codes the logits of one stereo batch take gigabytes. Here a slice of them lives in two buffers that every
 slice uses again, and the gradient is made from the softmax while it is there: three matrix products for a training
 step instead of the four of a recomputation, and nothing of size rows x codes is kept. The price is that the weight of
-each row in the loss must be known beforehand. `nn/categorical_head.py` has the readable `score` that this equals.
+each row in the loss must be known beforehand. `nn/heads/categorical_head.py` has the readable `score` that this equals.
 
 With p = softmax(W h + b) and the loss -sum_r g_r log p_r[true_r]:
   d loss / d logits_r = g_r (p_r - onehot(true_r))

@@ -7,7 +7,7 @@ from stereo_sashimi.pretrained import FOLDER as PRETRAINED_FOLDER
 from stereo_sashimi.pretrained import NAME as PRETRAINED
 
 STATUS_FILE = "run.json"
-# The names of models/export.py, which is not imported here: a report should not wait for torch.
+# The names of models/exported.py, which is not imported here: a report should not wait for torch.
 EXPORTED = ("config.json", "model.safetensors")
 
 

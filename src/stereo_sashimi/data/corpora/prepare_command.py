@@ -1,4 +1,4 @@
-"""The command line of `preprocess/*.py`: options, progress bar, messages, exit codes. The work is in `prepare.py`."""
+"""The command line of `preprocess/*.py`: options, progress bar, messages, exit codes. The work is in `musdb.py`."""
 
 import argparse
 import os

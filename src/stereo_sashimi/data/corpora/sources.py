@@ -1,4 +1,4 @@
-"""The tracks of MUSDB18-HQ, MUSDB18 stems, stempeg's sample and prepared folders; `prepare.py` writes the clips.
+"""The tracks of MUSDB18-HQ, MUSDB18 stems, stempeg's sample and prepared folders; `musdb.py` writes the clips.
 
 Listing tracks decodes nothing. MUSDB18-HQ: `<root>/{train,test}/<track>/<target>.wav`. MUSDB18: `<root>/{train,test}/
 <track>.stem.mp4`, five AAC streams in the order of TARGETS (https://doi.org/10.5281/zenodo.1117372). `musdb` and

@@ -1,4 +1,4 @@
-"""CategoricalHead: a free logit for every code of every channel. The shared walk over channels is in `heads.py`.
+"""CategoricalHead: a free logit for every code of every channel. The shared walk over channels is in `head.py`.
 
 With 65,536 codes the logits of one training batch take gigabytes, so the likelihood walks them in slices. `score`
 computes each slice again in the backward pass; `loss` makes its gradients on the way (`ops/linear_cross_entropy.py`).

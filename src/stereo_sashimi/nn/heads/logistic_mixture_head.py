@@ -1,4 +1,4 @@
-"""DMLHead: a discretised mixture of logistics for every channel. The shared walk over channels is in `heads.py`.
+"""DMLHead: a discretised mixture of logistics for every channel. The shared walk over channels is in `head.py`.
 
 Three numbers for each logistic say what the categorical head needs 65,536 logits for; the mathematics is in
 `distributions/logistic_mixture.py`.

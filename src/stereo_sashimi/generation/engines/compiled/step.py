@@ -110,7 +110,7 @@ def _norm(op, w, rows):
 @compiled
 @no_type_check
 def _advance(op, w, rows):
-    """One step of a state space model, its skip and GELU: y = gelu(2 Re(C x') + D u), see `ops/ssm.py:step`.
+    """One step of a state space model, its skip and GELU: y = gelu(2 Re(C x') + D u), see `ops/s4_response.py:step`.
 
     The weights are D, then for each group of SIMD_WIDTH channels `parts` vectors a mode: the real and imaginary parts
     of delta, B, 2 C and, for DPLR, left and 2 right. The state has for each group s = 2 Re(right x), and the modes of
