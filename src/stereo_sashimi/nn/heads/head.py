@@ -1,8 +1,9 @@
 """Heads: hidden features -> a distribution over the codes of every channel. What they share, and their configs.
 
-The two heads are in `categorical_head.py` and `logistic_mixture_head.py`; the mathematics is in `distributions/`. A frame
-is modelled by the chain rule, p(frame | h) = prod_c p(code_c | h, codes of channels < c): `coupling="autoregressive"`
-uses the earlier channels, `coupling="independent"` (the default) ignores them. Mono is a frame of one factor.
+The two heads are in `categorical_head.py` and `logistic_mixture_head.py`; the mathematics is in `distributions/`. A
+frame is modelled by the chain rule, p(frame | h) = prod_c p(code_c | h, codes of channels < c):
+`coupling="autoregressive"` uses the earlier channels, `coupling="independent"` (the default) ignores them. Mono is a
+frame of one factor.
 """
 
 from abc import ABC, abstractmethod
