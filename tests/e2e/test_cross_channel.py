@@ -32,7 +32,8 @@ MODELS = {
     "coupled": ("concat", "autoregressive"),
 }
 HEADS = {"dml": lambda coupling: DMLHeadConfig(coupling, 2), "categorical": CategoricalHeadConfig}
-every_head = pytest.mark.parametrize("head", HEADS)
+# Both heads where channels are coupled; elsewhere one for CI, the other for `make long`.
+one_head = pytest.mark.parametrize("head", ["categorical", pytest.param("dml", marks=pytest.mark.long)])
 
 
 def stereo(kind: str, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -52,8 +53,8 @@ def stereo(kind: str, shape: tuple[int, int], generator: torch.Generator) -> Ten
 def bits(kind: str, model: str, head: str) -> tuple[float, float]:
     """Bits per sample of (left, right) on fresh audio, after training."""
     merge, coupling = MODELS[model]
-    # A logistic takes longer to become as narrow as one code.
-    steps = 600 if (kind, head) == ("delayed", "dml") else 300
+    # A logistic takes longer to become as narrow as one code: after 600 steps that depends on the machine still.
+    steps = 900 if (kind, head) == ("delayed", "dml") else 300
     torch.manual_seed(0)
     backbone = SashimiConfig(d_model=16, n_layers=1, pool=(), layer=S4DConfig(4, dt_min=0.1, dt_max=1.0))
     encoder = EmbeddingConfig(16, merge, "waveform")
@@ -79,28 +80,29 @@ def frame(kind: str, model: str, head: str) -> float:
     return sum(bits(kind, model, head))
 
 
-@every_head
+@pytest.mark.parametrize("head", HEADS)
 def test_the_same_frame_is_worth_its_mutual_information(head):
     gain = frame("scaled", "joint", head) - frame("scaled", "coupled", head)
     assert gain == pytest.approx(MUTUAL_INFORMATION, rel=0.1)
 
 
-@every_head
+@one_head
 def test_a_delay_is_seen_in_the_past_and_coupling_adds_nothing(head):
     assert abs(frame("delayed", "joint", head) - frame("delayed", "coupled", head)) < 0.1
 
 
-@every_head
+@one_head
 def test_unrelated_channels_gain_nothing(head):
     assert abs(frame("unrelated", "joint", head) - frame("unrelated", "coupled", head)) < 0.05
 
 
-def test_separate_channels_see_neither_past_nor_present_of_each_other():
-    assert frame("delayed", "separate", "dml") - frame("delayed", "joint", "dml") > 5
-    assert abs(frame("unrelated", "separate", "dml") - frame("unrelated", "joint", "dml")) < 0.05
+@one_head
+def test_separate_channels_see_neither_past_nor_present_of_each_other(head):
+    assert frame("delayed", "separate", head) - frame("delayed", "joint", head) > 5
+    assert abs(frame("unrelated", "separate", head) - frame("unrelated", "joint", head)) < 0.05
 
 
-@every_head
+@one_head
 def test_an_identical_channel_is_almost_free(head):
     assert bits("identical", "coupled", head)[1] < 0.3
     assert bits("identical", "joint", head)[1] > 5
