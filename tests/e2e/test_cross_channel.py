@@ -21,7 +21,7 @@ from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.tasks.optim import AdamWConfig
 
 # One process trains each model once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cross-channel")]
+pytestmark = pytest.mark.slow
 
 LEFT_STD, NOISE_STD, GAIN = 16.0, 6.0, 0.75  # in codes of 8 bits
 # I(L; R) of R = a L + n for Gaussians, in bits a frame.

@@ -17,7 +17,7 @@ from running import SMALL, TWO, assert_same, ended, finish, last_of, saved, star
 from stereo_sashimi.audio.io import write_pcm
 
 # Four runs are made once for all, in one process of pytest; their time counts for the first test.
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("ddp")]
+pytestmark = pytest.mark.timeout(900)
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-10}
 # 11 clips of 64 frames and one of 30 in each split; a step of 4 clips is a third of an epoch.
 FRAMES = 734
