@@ -10,8 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from benchmarks.measure import Settings
 from stereo_sashimi.commands.cli import config_folder
-from stereo_sashimi.commands.shared.check_keys import check_keys
-from stereo_sashimi.commands.shared.check_values import check_values
+from stereo_sashimi.commands.shared.checks import check_keys, check_values
 from stereo_sashimi.commands.shared.overrides import check_overrides
 from stereo_sashimi.commands.train.build import build_datamodule, build_model_config
 from stereo_sashimi.data.datamodule import AudioDataModule

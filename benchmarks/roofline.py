@@ -33,7 +33,7 @@ from benchmarks.measure import Settings as Settings
 from benchmarks.measure import Work, fastest
 from benchmarks.train import Step
 from stereo_sashimi.nn import S4
-from stereo_sashimi.nn.feedforward import FeedForward
+from stereo_sashimi.nn.block import FeedForward
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 
 KINDS = (S4, FeedForward, DownPool, UpPool)

@@ -1,11 +1,13 @@
-"""AudioSpec: what one frame of audio means, saved with every model and every coded file.
+"""AudioSpec: what one frame of audio means, saved with every model and every coded file; units of likelihoods.
 
 The conversion between PCM and codes that a spec describes is in `audio/quantize.py`.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+LN2 = math.log(2)  # nats a bit
 QUANTIZATIONS = ("linear", "mu-law")
 NORMALIZATIONS = ("none", "peak", "minmax")
 
@@ -66,3 +68,8 @@ class AudioSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain fields, for checkpoints and JSON."""
         return asdict(self)
+
+
+def bits_per_byte(bits_per_sample: float, bits: int) -> float:
+    """Bits per byte of PCM whose codes have so many `bits`."""
+    return 8 / bits * bits_per_sample

@@ -11,7 +11,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from stereo_sashimi.commands import cli
-from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.shared.checks import check_keys
 from stereo_sashimi.commands.train import build
 from stereo_sashimi.ops.s4_response import KERNELS
 from stereo_sashimi.tasks.autoregressive import AutoregressiveTask

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stereo_sashimi.commands import cli
-from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.shared.checks import check_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 

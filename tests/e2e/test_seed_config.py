@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from stereo_sashimi.commands.cli import main
 from stereo_sashimi.commands.seed_config import SeedConfigError, refuse_files, translate
 from stereo_sashimi.commands.seed_keys import ALWAYS, DEFAULTS, KEPT, MOVED, OPTIONS
-from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.shared.checks import check_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = Path(__file__).parent / "seed"

@@ -6,7 +6,7 @@ from fixtures import load, state_of
 from stereo_sashimi.interop import load_reference
 from stereo_sashimi.models import checkpoint
 from stereo_sashimi.models.exported import save
-from stereo_sashimi.nn.ssm import SSMParameters
+from stereo_sashimi.nn.s4 import SSMParameters
 
 
 @torch.no_grad()

@@ -7,16 +7,16 @@ here, because a decoder asked for integers wraps around where a sample exceeds f
 import io
 import os
 import secrets
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from jaxtyping import Float, Int16
-
-from stereo_sashimi.audio.truncation import missing_bytes
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 # Formats that are written, by suffix.
@@ -43,14 +43,9 @@ class AudioError(ValueError):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What the header of an audio file says.
+    """What the header of an audio file says: frames per second, at least 1 channel, 0 or more frames.
 
-    Attributes:
-        path: The file.
-        sample_rate: Frames per second.
-        n_channels: At least 1.
-        frames: 0 or more.
-        subtype: libsndfile's name of the sample format, such as PCM_16, FLOAT or VORBIS.
+    `subtype` is libsndfile's name of the sample format, such as PCM_16, FLOAT or VORBIS.
     """
 
     path: Path
@@ -165,7 +160,6 @@ def read_pcm(path: PathLike, start: int = 0, frames: int | None = None, *, requa
     clipped to [-32768, 32767].
 
     Args:
-        path: The file.
         start: First frame.
         frames: Number of frames; None reads to the end.
         requantize: Round 24 and 32 bits to 16, and clip; without it they are refused.
@@ -214,7 +208,6 @@ def write_pcm(path: PathLike, pcm: Pcm, sample_rate: int, *, bits: int = 16) -> 
     """Write a `.wav` or `.flac` file (by suffix); it appears under its name only when it is complete.
 
     Args:
-        path: The file.
         pcm: int16 (frames, channels).
         sample_rate: Frames per second.
         bits: 16, or 8, which keeps the upper byte of each sample.
@@ -257,14 +250,51 @@ def write_whole(path: PathLike, content: bytes | memoryview) -> None:
             file.write(content)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise AudioError(f"{path}: cannot write the file ({error.strerror}).") from error
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def _clip(values: np.ndarray) -> tuple[np.ndarray, int]:
     """Whole numbers as int16, and how many of them lay outside."""
     clipped = int(np.count_nonzero((values < _LOW) | (values > _HIGH)))
     return np.clip(values, _LOW, _HIGH).astype(np.int16), clipped
+
+
+def missing_bytes(raw: BufferedReader) -> int:
+    """Bytes that a WAV or Ogg file lacks at its end; 0 for a whole file and for other formats."""
+    size, head = os.fstat(raw.fileno()).st_size, raw.read(12)
+    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:] == b"WAVE":
+        return _missing_wav_bytes(raw, size, ">" if head[:4] == b"RIFX" else "<")
+    if head[:4] == b"OggS":
+        return _missing_ogg_bytes(raw, size)
+    return 0
+
+
+def _missing_wav_bytes(raw: BufferedReader, size: int, order: str) -> int:
+    """EBU Tech 3306: chunks of an id, a 32-bit size and a body; in RF64 the size of `data` is in `ds64`."""
+    long_size = None
+    while len(header := raw.read(8)) == 8:
+        chunk, length = struct.unpack(f"{order}4sI", header)
+        body = raw.tell()
+        if chunk == b"ds64" and length >= 16:
+            long_size = struct.unpack(f"{order}8xQ", raw.read(16))[0]
+        if chunk == b"data":
+            if length == 0xFFFFFFFF:
+                # Without ds64 the writer was a pipe and did not know the length: what is there counts.
+                length = size - body if long_size is None else long_size
+            return max(0, body + length - size)
+        raw.seek(body + length + length % 2)
+    return 0
+
+
+def _missing_ogg_bytes(raw: BufferedReader, size: int) -> int:
+    """RFC 3533: a page is 27 bytes, a table of segment lengths (its size is byte 26) and the segments."""
+    # A page has at most 65,307 bytes, so the last one starts in here.
+    raw.seek(max(0, size - 65307))
+    tail = raw.read()
+    page = tail.rfind(b"OggS\0")
+    if page < 0:
+        return 0
+    table_end = page + 27 + (tail[page + 26] if page + 26 < len(tail) else 0)
+    return max(0, table_end + sum(tail[page + 27 : table_end]) - len(tail))

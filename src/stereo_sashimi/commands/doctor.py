@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from stereo_sashimi.audio.io import read_pcm, write_pcm
 from stereo_sashimi.commands.doctor_data import Findings, check_data
-from stereo_sashimi.nn.ssm import DPLR
+from stereo_sashimi.nn.s4 import DPLR
 from stereo_sashimi.ops.s4_response import KERNELS, BackendError, resolve
 from stereo_sashimi.schema import check_type
 

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 
 from stereo_sashimi.commands.memory_estimate import Estimate, Load, estimate
-from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.shared.checks import check_keys
 from stereo_sashimi.commands.train.build import build_datamodule, build_model_config
 from stereo_sashimi.metrics.likelihood import check_metrics
 from stereo_sashimi.models import SashimiConfig

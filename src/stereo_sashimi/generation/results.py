@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stereo_sashimi.metrics.units import LN2, bits_per_byte
-from stereo_sashimi.spec import AudioSpec
+from stereo_sashimi.spec import LN2, AudioSpec, bits_per_byte
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from stereo_sashimi.generation import stream as stream_module
 from stereo_sashimi.generation.engines.engine import EngineState, NonFiniteOutputError
 from stereo_sashimi.generation.results import TrackScore
 from stereo_sashimi.generation.stream import Stream, StreamState
-from stereo_sashimi.metrics.units import LN2
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
+from stereo_sashimi.spec import LN2
 
 
 def score(model: LanguageModel, pcm: np.ndarray, segment_frames: int | None = None) -> TrackScore:

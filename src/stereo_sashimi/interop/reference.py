@@ -16,8 +16,7 @@ from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig
-from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
-from stereo_sashimi.nn.ssm import SSMParameters
+from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig, SSMParameters
 from stereo_sashimi.ops.discretize import bilinear
 from stereo_sashimi.ops.kernels import krylov
 from stereo_sashimi.spec import AudioSpec

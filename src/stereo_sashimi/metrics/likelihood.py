@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 
-from stereo_sashimi.metrics.units import LN2, bits_per_byte
+from stereo_sashimi.spec import LN2, bits_per_byte
 
 NAMES = ("bpb", "bits_per_sample", "accuracy", "accuracy@k (k = 1, 2, ..)")
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stereo_sashimi.metrics.units import LN2, bits_per_byte
-from stereo_sashimi.spec import AudioSpec
+from stereo_sashimi.spec import LN2, AudioSpec, bits_per_byte
 
 RESAMPLES, SEED = 10_000, 0
 # Numbers that one block of resamples draws, 32 MiB of them.

@@ -21,10 +21,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stereo_sashimi.nn.feedforward import FeedForward
+from stereo_sashimi.nn.block import FeedForward, Residual
 from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.pooling import DownPool, UpPool
-from stereo_sashimi.nn.residual import Residual
 from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
 
 

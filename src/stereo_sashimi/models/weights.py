@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig, current_names
-from stereo_sashimi.nn.ssm import SSMParameters
+from stereo_sashimi.nn.s4 import SSMParameters
 from stereo_sashimi.schema import check_type, refuse_unknown
 
 # Start codes are no weights, so no file bounds them; these are six minutes at 44.1 kHz.
 MAX_PAD_LEN = 1 << 24
 DTYPES = (torch.float32, torch.float64)
-# Digits of C below its precision (`nn/ssm.py`); no parameter, and not always there.
+# Digits of C below its precision (`nn/s4.py`); no parameter, and not always there.
 REMAINDER = "C_remainder"
 
 

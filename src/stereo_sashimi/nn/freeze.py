@@ -5,12 +5,9 @@ import copy
 import torch
 from torch import nn
 
-from stereo_sashimi.nn.embedding import MultiChannelEmbedding
-from stereo_sashimi.nn.pooling import DownPool, UpPool
-from stereo_sashimi.nn.s4 import S4
-from stereo_sashimi.nn.ssm import FrozenSSM
-from stereo_sashimi.nn.waveform_table import WaveformTable
-from stereo_sashimi.nn.weight_norm import WeightNormLinear
+from stereo_sashimi.nn.embedding import MultiChannelEmbedding, WaveformTable
+from stereo_sashimi.nn.pooling import DownPool, UpPool, WeightNormLinear
+from stereo_sashimi.nn.s4 import S4, FrozenSSM
 
 
 def freeze(model: nn.Module) -> nn.Module:

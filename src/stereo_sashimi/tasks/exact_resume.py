@@ -6,7 +6,10 @@ broken off, the counters of an epoch's end) is left out, and done again after re
 """
 
 import copy
+import signal
+import threading
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,13 +21,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.signals import TRAINING_SIGNALS, Deferral
 from stereo_sashimi.tasks import random_state
-from stereo_sashimi.tasks.common_sigterm import CommonSigterm
 from stereo_sashimi.tasks.lightning_internals import (
     accumulating,
     batch_counted,
     count_validation,
     fitting,
     loop_counters,
+    receive_sigterm,
     validation_due,
 )
 from stereo_sashimi.tasks.tbptt import Carried, carry_of
@@ -186,3 +189,27 @@ def _boundary(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Boundary:
 
 def _data_key(trainer: pl.Trainer) -> str:
     return type(trainer.datamodule).__qualname__  # type: ignore[attr-defined]
+
+
+class CommonSigterm:
+    """SIGTERM of a run of several processes, one or all of which may get it.
+
+    Lightning's handler talks to the other processes inside the signal handler, amid whatever these exchange just then,
+    and the run hangs. Here the handler only notes the signal, and the processes agree where all of them stand alike.
+    """
+
+    def __init__(self) -> None:
+        self._noted = False
+
+    def install(self, trainer: pl.Trainer) -> None:
+        """Replace Lightning's handler; it puts back what was there before it when the fit ends."""
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note)
+
+    def agree(self, trainer: pl.Trainer) -> None:
+        """Have every process stop behind this batch if one of them was told to; all must call it alike."""
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._noted, all=False):
+            receive_sigterm(trainer)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._noted = True

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from stereo_sashimi.nn.norm import ScalarNorm
-from stereo_sashimi.nn.ssm import SSMParameters
+from stereo_sashimi.nn.block import ScalarNorm
+from stereo_sashimi.nn.s4 import SSMParameters
 
 GROUPS = ("ssm", "ssm_output", "no_decay", "decay")
 

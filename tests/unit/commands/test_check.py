@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from stereo_sashimi.commands.shared.check_keys import PLAIN, check_keys
+from stereo_sashimi.commands.shared.checks import PLAIN, check_keys
 
 
 def test_known_keys_pass():

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
-from stereo_sashimi.commands.shared.check_values import check_values, make_folder
+from stereo_sashimi.commands.shared.checks import check_values, make_folder
 
 
 @pytest.fixture(scope="module")

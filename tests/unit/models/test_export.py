@@ -26,8 +26,7 @@ from stereo_sashimi.models.weights import MAX_PAD_LEN, CheckpointError
 from stereo_sashimi.nn.embedding import MERGES, EmbeddingConfig
 from stereo_sashimi.nn.freeze import freeze
 from stereo_sashimi.nn.heads.head import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
-from stereo_sashimi.nn.s4 import S4Config, S4DConfig
-from stereo_sashimi.nn.ssm import SSMParameters
+from stereo_sashimi.nn.s4 import S4Config, S4DConfig, SSMParameters
 from stereo_sashimi.spec import AudioSpec
 
 many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

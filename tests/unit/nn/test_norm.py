@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from stereo_sashimi.nn.norm import ScalarNorm, make_norm
+from stereo_sashimi.nn.block import ScalarNorm, make_norm
 
 
 def test_it_is_the_formula_with_population_std():

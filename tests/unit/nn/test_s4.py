@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from stereo_sashimi.nn.freeze import freeze
-from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
-from stereo_sashimi.nn.ssm import FrozenSSM
+from stereo_sashimi.nn.s4 import S4, FrozenSSM, S4Config, S4DConfig
 from stereo_sashimi.ops.s4_response import recurrence
 
 CONFIGS = [

@@ -8,9 +8,9 @@ import torch
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import EmbeddingConfig
+from stereo_sashimi.nn.embedding import WaveformTable, waveform_features
 from stereo_sashimi.nn.freeze import freeze
 from stereo_sashimi.nn.heads.head import DMLHeadConfig
-from stereo_sashimi.nn.waveform_table import WaveformTable, waveform_features
 from stereo_sashimi.spec import AudioSpec
 
 

@@ -12,10 +12,8 @@ from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.models import SashimiConfig
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig
-from stereo_sashimi.nn.feedforward import FeedForward
-from stereo_sashimi.nn.norm import ScalarNorm
+from stereo_sashimi.nn.block import FeedForward, Residual, ScalarNorm
 from stereo_sashimi.nn.pooling import DownPool, UpPool
-from stereo_sashimi.nn.residual import Residual
 from stereo_sashimi.nn.s4 import S4, S4Config
 from stereo_sashimi.ops import s4_response
 from stereo_sashimi.ops.kernels import krylov

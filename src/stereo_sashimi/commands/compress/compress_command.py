@@ -13,7 +13,7 @@ from stereo_sashimi.codec import pcm_files as files
 from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coding import check_model, decode, encode
 from stereo_sashimi.codec.container import MODES, FileHeader, Segment, unpack
-from stereo_sashimi.commands.shared.check_keys import check_keys
+from stereo_sashimi.commands.shared.checks import check_keys
 from stereo_sashimi.commands.shared.loading import load_model
 from stereo_sashimi.commands.shared.progress import Meter
 from stereo_sashimi.commands.shared.runs import relative

@@ -15,8 +15,7 @@ from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.evaluate import evaluate_options as options
 from stereo_sashimi.commands.evaluate.evaluate_options import SECTIONS as SECTIONS
 from stereo_sashimi.commands.evaluate.track_scorer import TrackScorer
-from stereo_sashimi.commands.shared.check_keys import check_keys
-from stereo_sashimi.commands.shared.check_values import make_folder
+from stereo_sashimi.commands.shared.checks import check_keys, make_folder
 from stereo_sashimi.commands.shared.loading import device_of, load_model, model_line
 from stereo_sashimi.commands.shared.progress import Meter
 from stereo_sashimi.commands.shared.runs import name_of, relative

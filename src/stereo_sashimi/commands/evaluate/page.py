@@ -21,9 +21,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from stereo_sashimi.audio.io import AudioError, probe, read_pcm, write_whole
-from stereo_sashimi.metrics.units import LN2, bits_per_byte
 from stereo_sashimi.plots.bits_curve import bits_curve
 from stereo_sashimi.plots.sheet import sheet
+from stereo_sashimi.spec import LN2, bits_per_byte
 
 MOST_PICTURED = 20
 EXCERPT_SECONDS = 10

@@ -14,8 +14,7 @@ from stereo_sashimi.commands.generate.generate_options import SECTIONS as SECTIO
 from stereo_sashimi.commands.generate.generate_options import GenerateOptions
 from stereo_sashimi.commands.generate.live import draw_live
 from stereo_sashimi.commands.generate.sampling_job import SamplingJob
-from stereo_sashimi.commands.shared.check_keys import check_keys
-from stereo_sashimi.commands.shared.check_values import make_folder
+from stereo_sashimi.commands.shared.checks import check_keys, make_folder
 from stereo_sashimi.commands.shared.loading import load_model, model_line
 from stereo_sashimi.commands.shared.progress import DrawMeter
 from stereo_sashimi.commands.shared.runs import name_of, results_folder

@@ -9,8 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from stereo_sashimi.commands.shared.check_keys import check_keys
-from stereo_sashimi.commands.shared.check_values import check_values, make_folder
+from stereo_sashimi.commands.shared.checks import check_keys, check_values, make_folder
 from stereo_sashimi.commands.shared.recover import offering
 from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
 from stereo_sashimi.commands.train.allocator import keep_freed_memory

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.nn.block import Residual
 from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
 from stereo_sashimi.nn.module import StatefulModule
-from stereo_sashimi.nn.residual import Residual
 from stereo_sashimi.nn.s4 import S4
 from stereo_sashimi.ops.kernels import triton_step
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from stereo_sashimi.distributions import categorical
 from stereo_sashimi.distributions import logistic_mixture as dml
-from stereo_sashimi.distributions import logistic_mixture_gradient as dml_gradient
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.nn.heads.head import Head, Score, by_rows, full_precision
 
@@ -91,7 +90,7 @@ class DMLHead(Head):
     def _score_channel(self, hidden: Tensor, codes: Tensor, channel: int, with_rank: bool) -> Score:
         params = self.channel_parameters(hidden, codes[..., :channel], channel)
         true = codes[..., channel]
-        log_prob = dml_gradient.log_prob(params, true, self.n_levels)
+        log_prob = dml.lean_log_prob(params, true, self.n_levels)
         return Score(log_prob, self._rank(params, true) if with_rank else None)
 
     @torch.no_grad()

@@ -4,6 +4,10 @@ A step costs about 10 multiply-adds a mode, so up to some ten thousand frames th
 matrix powers of a convolution kernel; `ops/s4_response.py:recurrence` is the same thing to read.
 """
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -13,7 +17,6 @@ from torch import Tensor
 
 from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.cpu.constants import SEGMENT, SIMD_WIDTH
-from stereo_sashimi.ops.cpu.threads import for_each
 from stereo_sashimi.ops.discretize import Discrete
 
 
@@ -155,3 +158,19 @@ _forward.register_autograd(_gradients, setup_context=_save)
 def _from(frames: Any, group: int) -> Any:
     """Frames (length, width) as a flat array that begins with the first channel of a group."""
     return frames.reshape(-1)[group * SIMD_WIDTH :]
+
+
+def for_each(run: Callable[..., None], tasks: Sequence[tuple[Any, ...]]) -> None:
+    """`run(*task)` once for every task, on as many threads as torch uses."""
+    threads = min(torch.get_num_threads(), len(tasks))
+    if threads == 1:
+        for task in tasks:
+            run(*task)
+    else:
+        list(_pool(os.getpid(), threads).map(lambda task: run(*task), tasks))
+
+
+@lru_cache(maxsize=4)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    # A forked child has none of its parent's threads, so each process has its own.
+    return ThreadPoolExecutor(threads, thread_name_prefix="loops")

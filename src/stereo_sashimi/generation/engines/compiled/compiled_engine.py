@@ -22,7 +22,7 @@ from stereo_sashimi.generation.engines.compiled.step import make_ready
 from stereo_sashimi.generation.engines.engine import Engine, EngineError, EngineState, Frames, NonFiniteOutputError
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
-from stereo_sashimi.ops.cpu.threads import for_each
+from stereo_sashimi.ops.cpu.scan import for_each
 from stereo_sashimi.ops.cpu.vector import is_kept
 
 

@@ -15,13 +15,11 @@ from stereo_sashimi.generation.engines.compiled.packed_weights import Weights
 from stereo_sashimi.generation.engines.compiled.program import OPERATION, Head, Operation, Program, padded
 from stereo_sashimi.generation.engines.compiled.row_state import Slot
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.nn.feedforward import FeedForward
+from stereo_sashimi.nn.block import EPSILON, FeedForward, Residual
 from stereo_sashimi.nn.heads.categorical_head import CategoricalHead, FrameMixer
 from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
 from stereo_sashimi.nn.module import StatefulModule
-from stereo_sashimi.nn.norm import EPSILON
 from stereo_sashimi.nn.pooling import DownPool, UpPool
-from stereo_sashimi.nn.residual import Residual
 from stereo_sashimi.nn.s4 import S4
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 

@@ -1,4 +1,4 @@
-"""ScalarNorm, the two-number layer norm of the original paper's configurations; torch's LayerNorm is the default."""
+"""What surrounds a layer in SaShiMi: the pre-norm residual, its norms, and the feed-forward layer beside S4."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from stereo_sashimi.nn.module import StatefulModule
 
 # The original has no epsilon and gives NaN on a channel-constant vector. This one only moves results when the
 # variance over channels is below about 1e-8, where nothing was defined before.
@@ -63,3 +65,54 @@ def make_norm(kind: str, d_model: int) -> nn.Module:
     if kind == "scalar":
         return ScalarNorm()
     raise ValueError(f"norm must be 'layer' or 'scalar'; got {kind!r}.")
+
+
+class Residual(StatefulModule):
+    """x + dropout(layer(norm(x))), with the layer's state passed through.
+
+    - `layer`: a module called as `y, state = layer(x, state)`.
+    - `norm`: "layer" or "scalar". `dropout`: on the branch (`dropres` of the original), in [0, 1).
+    """
+
+    def __init__(self, layer: StatefulModule, d_model: int, norm: str = "layer", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm = make_norm(norm, d_model)
+        self.layer = layer
+        self.dropout = nn.Dropout(dropout)
+
+    def initial_state(self, batch_size: int) -> Tensor | None:
+        """The wrapped layer's initial state."""
+        return self.layer.initial_state(batch_size)
+
+    def forward(
+        self, x: Float[Tensor, "batch length d_model"], state: Tensor | None = None
+    ) -> tuple[Float[Tensor, "batch length d_model"], Tensor | None]:
+        """Add the layer's output to its input. No frames in, no frames out, and the state stays as it is."""
+        if x.shape[1] == 0:
+            return x, state
+        y, state = self.layer(self.norm(x), state)
+        return x + self.dropout(y), state
+
+
+class FeedForward(StatefulModule):
+    """Linear (width -> expand * width), GELU, dropout, linear back. It has no state.
+
+    - `d_model`: width. `expand`: at least 1. `dropout`: probability in [0, 1).
+    """
+
+    def __init__(self, d_model: int, expand: int = 2, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.input = nn.Linear(d_model, expand * d_model)
+        self.activation = nn.GELU()
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(expand * d_model, d_model)
+
+    def initial_state(self, batch_size: int) -> None:
+        """Nothing to carry."""
+        return None
+
+    def forward(
+        self, x: Float[Tensor, "batch length d_model"], state: None = None
+    ) -> tuple[Float[Tensor, "batch length d_model"], None]:
+        """Apply to every frame on its own."""
+        return self.output(self.dropout(self.activation(self.input(x)))), None
