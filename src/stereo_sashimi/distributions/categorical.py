@@ -1,4 +1,4 @@
-"""Categorical distribution: logits over the codes -> log_prob, log_mass, cdf, entropy, rank, sample.
+"""Categorical distribution: logits over the codes -> log_prob, log_mass, entropy, rank, sample.
 
 Its neighbour `logistic_mixture.py` has the same functions for the discretised mixture of logistics.
 """
@@ -27,14 +27,6 @@ def rank(logits: Float[Tensor, "*batch n_levels"], codes: Int[Tensor, "*batch"])
     """Number of codes that are strictly more likely than `codes` (int64): a hit of accuracy@k has rank < k."""
     true = logits.gather(-1, codes.long().unsqueeze(-1))
     return (logits > true).sum(-1)
-
-
-def cdf(logits: Float[Tensor, "*batch n_levels"], codes: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """P(code <= codes), in float64; 0 for codes below 0 and 1 from n_levels - 1 on."""
-    n_levels = logits.shape[-1]
-    cumulative = _cumulative(torch.softmax(logits.double(), dim=-1))
-    inside = cumulative.gather(-1, codes.long().clamp(0, n_levels - 1).unsqueeze(-1)).squeeze(-1)
-    return torch.where(codes < 0, 0.0, inside)
 
 
 def entropy(logits: Float[Tensor, "*batch n_levels"]) -> Float[Tensor, "*batch"]:

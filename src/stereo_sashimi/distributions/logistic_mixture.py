@@ -1,4 +1,4 @@
-"""Discretised mixture of logistics (DML): parameters -> log_prob, log_mass, cdf, sample.
+"""Discretised mixture of logistics (DML): parameters -> log_prob, log_mass, sample.
 
 Its neighbour `categorical.py` has the same functions for free logits, and draws the mixture component here.
 
@@ -66,15 +66,12 @@ def shift_means(
 def components(
     params: Float[Tensor, "*batch parameters"],
     n_levels: int,
-    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
 ) -> Components:
-    """The mixture in LSB units, centred at code n_levels/2; `offset` is added to the means (waveform units).
+    """The mixture in LSB units, centred at code n_levels/2.
 
     Raises ValueError if the last axis is not a multiple of 3.
     """
     params = at_least_float32(params)
-    if offset is not None:
-        params = shift_means(params, offset)
     logits, means, log_scales = _chunks(params)
     return Components(
         torch.log_softmax(logits, dim=-1),
@@ -87,34 +84,19 @@ def log_prob(
     params: Float[Tensor, "*batch parameters"],
     codes: Int[Tensor, "*batch"],
     n_levels: int,
-    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Log mass of `codes` (0 to n_levels - 1), in nats, finite with finite gradients for all finite parameters."""
-    return _mixed(components(params, n_levels, offset), codes, n_levels)
+    return _mixed(components(params, n_levels), codes, n_levels)
 
 
 def log_mass(
     params: Float[Tensor, "*batch parameters"],
     n_levels: int,
-    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
 ) -> Float[Tensor, "*batch n_levels"]:
     """Log masses of all codes, in nats; takes batch * n_levels * n_mixtures numbers of memory, a few times."""
-    parts = components(params, n_levels, offset)
+    parts = components(params, n_levels)
     codes = torch.arange(n_levels, device=params.device)
     return _mixed(Components(*(part.unsqueeze(-2) for part in parts)), codes, n_levels)
-
-
-def cdf(
-    params: Float[Tensor, "*batch parameters"],
-    codes: Int[Tensor, "*batch"],
-    n_levels: int,
-    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
-) -> Float[Tensor, "*batch"]:
-    """P(code <= codes), in float64; 0 for codes below 0 and 1 from n_levels - 1 on."""
-    log_weight, mean, log_scale = components(params.double(), n_levels, None if offset is None else offset.double())
-    edge = codes.unsqueeze(-1).double() - n_levels / 2 + 0.5
-    inside = (log_weight.exp() * torch.sigmoid((edge - mean) * torch.exp(-log_scale))).sum(-1)
-    return torch.where(codes < 0, 0.0, torch.where(codes >= n_levels - 1, 1.0, inside))
 
 
 def sample(
@@ -124,7 +106,6 @@ def sample(
     uniform: Float[Tensor, "*batch 2"],
     temperature: float = 1.0,
     mixture_temperature: float | None = None,
-    offset: Float[Tensor, "*batch n_mixtures"] | None = None,
 ) -> Int[Tensor, "*batch"]:
     """Draw one code for each mixture by inverse CDF in float64; returns int64 codes.
 
@@ -136,7 +117,7 @@ def sample(
     Raises ValueError for a negative or infinite temperature.
     """
     categorical.check_temperature(temperature)
-    parts = components(params.double(), n_levels, None if offset is None else offset.double())
+    parts = components(params.double(), n_levels)
     chosen = categorical.sample(
         parts.log_weight,
         uniform=uniform[..., 0],
