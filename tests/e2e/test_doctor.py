@@ -12,7 +12,7 @@ import torch
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands import doctor
 from stereo_sashimi.commands.cli import main
-from stereo_sashimi.commands.doctor_data import Findings, check_data
+from stereo_sashimi.commands.doctor import Findings, check_data
 from stereo_sashimi.commands.train import build
 
 FRAMES = 600

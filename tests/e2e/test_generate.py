@@ -20,7 +20,7 @@ import stereo_sashimi
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.audio.quantize import encode
 from stereo_sashimi.commands.generate import generate_command as generate
-from stereo_sashimi.commands.generate.sampling_job import SamplingJob
+from stereo_sashimi.commands.generate.generate_options import SamplingJob
 from stereo_sashimi.spec import AudioSpec
 
 FRAMES = 40

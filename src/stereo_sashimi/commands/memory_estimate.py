@@ -34,14 +34,11 @@ class Load:
     """What a training step is made of. `compile` has no part in it: fused blocks take as much as others, or less.
 
     Args:
-        batch_size: clips in this process.
-        frames: of each clip.
+        batch_size, frames: clips in this process, and the length of each.
         precision: of Lightning, one of PRECISIONS.
-        backend: of the S4 layers.
         ranks: whether accuracies are computed.
         copies: further sets of weights: gradient buckets of several processes, averaged weights.
         cuda: count as PyTorch's CUDA allocator and fused optimizers do.
-        activation_checkpointing: as in `Sashimi`.
     """
 
     batch_size: int

@@ -32,18 +32,14 @@ def report(folder: Path) -> str:
     ]
     before, after = result.get("validation_before"), result.get("validation_after")
     if before is not None:
-        lines += ["", "| validation | bits/sample |", "|---|---|"]
-    lines += [
-        f"| {when} training | {_bits(v)} |" for when, v in (("before", before), ("after", after)) if v is not None
-    ]
+        lines += ["", "| validation | bits/sample |", "|---|---|", f"| before training | {_bits(before)} |"]
+    if after is not None:
+        lines.append(f"| after training | {_bits(after)} |")
     if before is not None and after is not None:
         lines.append(f"| gain | {before[BITS] - after[BITS]:.3f} |")
     if samples := sorted(folder.glob("samples/*.json")):
-        lines += [
-            "",
-            "| sample | seconds | bits/sample | peak dBFS | silent | clipped | correlation |",
-            "|" + "---|" * 7,
-        ]
+        head = "| sample | seconds | bits/sample | peak dBFS | silent | clipped | correlation |"
+        lines += ["", head, "|" + "---|" * 7]
     return "\n".join([*lines, *map(_row, samples)]) + "\n"
 
 

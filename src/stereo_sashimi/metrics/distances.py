@@ -60,10 +60,6 @@ def compare(generated: Sequence[Path], reference: Sequence[Path], window_seconds
     }
 
 
-def _wasserstein(a: Values, b: Values) -> float:
-    return float(stats.wasserstein_distance(a, b))
-
-
 def circular_wasserstein(a: Values, b: Values) -> float:
     """1-Wasserstein distance of two sets of angles in radians along the circle, 0 to pi; each set has 1 or more."""
     turns_a, turns_b = _turns(a), _turns(b)
@@ -98,12 +94,11 @@ def kuiper(a: Values, b: Values) -> float:
 
 def _check(sides: dict[str, list[Path]]) -> AudioInfo:
     """The first file; raises ValueError unless all of them can be compared with it."""
-    for side, paths in sides.items():
-        if not paths:
-            raise ValueError(
-                f"there are no {side} files to compare; one or more are needed.\n"
-                "  Name a folder that holds .wav, .flac or .ogg files."
-            )
+    if empty := [side for side, paths in sides.items() if not paths]:
+        raise ValueError(
+            f"there are no {empty[0]} files to compare; one or more are needed.\n"
+            "  Name a folder that holds .wav, .flac or .ogg files."
+        )
     infos = [probe(path) for paths in sides.values() for path in paths]
     first = infos[0]
     for info in infos:
@@ -145,11 +140,12 @@ def _compare(name: str, generated: list[Values], reference: list[Values]) -> dic
     several = len(reference) > 1
     halves = [_defined(reference[half::2] if several else [reference[0][half::2]]) for half in (0, 1)]
     a, b = _defined(generated), _defined(reference)
-    distance, statistic = (circular_wasserstein, kuiper) if circular else (_wasserstein, kolmogorov_smirnov)
+    distance = circular_wasserstein if circular else stats.wasserstein_distance
+    statistic = kuiper if circular else kolmogorov_smirnov
     return {
-        "distance": distance(a, b) if len(a) and len(b) else None,
+        "distance": float(distance(a, b)) if len(a) and len(b) else None,
         "ks": statistic(a, b) if len(a) and len(b) else None,
-        "floor": distance(*halves) if all(map(len, halves)) else None,
+        "floor": float(distance(*halves)) if all(map(len, halves)) else None,
         "unit": UNITS[name.split("/")[0]],
         "generated": _summary(a, circular),
         "reference": _summary(b, circular),

@@ -12,14 +12,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-FLAC, FLAC_APART = "flac -8", "flac -8, no mid/side"
-FLAC_BINARY, FLAC_BINARY_APART = "flac binary -8", "flac binary -8, no mid/side"
-WAVPACK = "wavpack -hhx6"
-
-
-class LosslessError(ValueError):
-    """A coder failed; the message says which and what it wrote."""
-
 
 def coded_bits(pcm: np.ndarray, sample_rate: int, bits: int = 16) -> dict[str, int]:
     """Bits of the coded file by each coder that is here, by its name.
@@ -32,15 +24,15 @@ def coded_bits(pcm: np.ndarray, sample_rate: int, bits: int = 16) -> dict[str, i
         bits: 16, or 8 for the top byte of each sample alone.
 
     Raises:
-        ValueError: Other `bits`, or a program that fails (LosslessError).
+        ValueError: Other `bits`, or a coder that fails.
     """
     if bits not in (8, 16):
         raise ValueError(f"bits must be 8 or 16; got {bits}.")
     stereo = pcm.shape[1] == 2
-    found = {FLAC: _flac(pcm, sample_rate, bits)}
+    found = {"flac -8": _flac(pcm, sample_rate, bits)}
     if stereo:
         # As two files, of which one header is too many by some 50 bytes.
-        found[FLAC_APART] = sum(_flac(pcm[:, c : c + 1], sample_rate, bits) for c in range(2))
+        found["flac -8, no mid/side"] = sum(_flac(pcm[:, c : c + 1], sample_rate, bits) for c in range(2))
     flac, wavpack = shutil.which("flac"), shutil.which("wavpack")
     if flac is None and wavpack is None:
         return found
@@ -50,11 +42,11 @@ def coded_bits(pcm: np.ndarray, sample_rate: int, bits: int = 16) -> dict[str, i
         if flac is not None:
             # Room for tags and an index for players are no audio; --lax takes sample rates outside of its subset.
             command = [flac, "-8", "--silent", "--force", "--lax", "--no-padding", "--no-seektable"]
-            found[FLAC_BINARY] = _size(command, source, "-o", "out.flac")
+            found["flac binary -8"] = _size(command, source, "-o", "out.flac")
             if stereo:
-                found[FLAC_BINARY_APART] = _size([*command, "--no-mid-side"], source, "-o", "apart.flac")
+                found["flac binary -8, no mid/side"] = _size([*command, "--no-mid-side"], source, "-o", "apart.flac")
         if wavpack is not None:
-            found[WAVPACK] = _size([wavpack, "-hhx6", "-q", "-y"], source, "-o", "out.wv")
+            found["wavpack -hhx6"] = _size([wavpack, "-hhx6", "-q", "-y"], source, "-o", "out.wv")
     return found
 
 
@@ -65,7 +57,7 @@ def _flac(pcm: np.ndarray, sample_rate: int, bits: int) -> int:
     try:
         soundfile.write(encoded, pcm, sample_rate, format="FLAC", subtype=subtype, compression_level=1.0)
     except (soundfile.SoundFileError, ValueError) as error:
-        raise LosslessError(
+        raise ValueError(
             f"FLAC cannot code {pcm.shape[1]} channels at {sample_rate} Hz ({error}). Set baselines=false."
         ) from error
     return 8 * len(encoded.getbuffer())
@@ -75,7 +67,7 @@ def _size(command: list[str], source: Path, option: str, name: str) -> int:
     target = source.with_name(name)
     done = subprocess.run([*command, str(source), option, str(target)], capture_output=True, text=True, check=False)
     if done.returncode or not target.is_file():
-        raise LosslessError(
+        raise ValueError(
             f"{' '.join(command)} failed with exit code {done.returncode}: {done.stderr.strip() or 'no message'}. "
             "Set baselines=false to go without."
         )

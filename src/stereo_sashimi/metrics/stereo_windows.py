@@ -33,8 +33,7 @@ UNITS = {
     "silent_share": "share",
     "clipped_share": "share",
 }
-# Ratios of energies stay within this many dB, a little more than 16 bits have. A ratio with a zero in it is then a
-# number, so that windows that collapsed to mono are compared instead of being left out.
+# Ratios of energies stay within this many dB, a little more than 16 bits have: windows that collapsed to mono have one.
 LIMIT_DB = 100.0
 # 1 / this is the least length of a spectrum in seconds: bins of 16 Hz, eight of them in the lowest band.
 _SPECTRA_PER_SECOND = 16
@@ -168,9 +167,9 @@ def _band(power: Complex128[np.ndarray, "2 2 bins"], averaged: bool) -> dict[str
         return dict.fromkeys(("correlation", "coherence", "phase_difference"), math.nan)
     total, weights = cross.sum(), np.sqrt(left * right)
     used: Bool[np.ndarray, " bins"] = weights > 0
-    coherence = (
-        np.sum(np.abs(cross[used]) ** 2 / weights[used]) / weights.sum() if averaged and used.any() else math.nan
-    )
+    coherence = math.nan
+    if averaged and used.any():
+        coherence = np.sum(np.abs(cross[used]) ** 2 / weights[used]) / weights.sum()
     return {
         # Rounding may leave the ranges, the inequality of Cauchy and Schwarz does not.
         "correlation": float(np.clip(total.real / math.sqrt(left.sum() * right.sum()), -1, 1)),

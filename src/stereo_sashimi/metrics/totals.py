@@ -9,7 +9,7 @@ import numpy as np
 
 from stereo_sashimi.spec import LN2, AudioSpec, bits_per_byte
 
-RESAMPLES, SEED = 10_000, 0
+RESAMPLES = 10_000
 # Numbers that one block of resamples draws, 32 MiB of them.
 _BLOCK = 1 << 22
 # On each side of an interval. 0.025 would be another float.
@@ -46,12 +46,7 @@ class TrackResult:
 
     def bits(self, context: str) -> float:
         """Bits of all channels."""
-        return math.fsum(self.contexts[context]["channel_nats"]) / LN2
-
-    @property
-    def independent_bits(self) -> float | None:
-        """Bits of all channels under the model with independent ones, if there is one."""
-        return None if self.independent is None else math.fsum(self.independent["channel_nats"]) / LN2
+        return _bits(self.contexts[context])
 
 
 def channel_labels(spec: AudioSpec, coupling: str) -> tuple[str, ...]:
@@ -82,7 +77,7 @@ def pooled(tracks: Sequence[TrackResult], spec: AudioSpec, labels: Sequence[str]
             "channels": {n: math.fsum(nats) / LN2 / frames for n, nats in zip(labels, by_channel, strict=True)},
         }
     main = next(iter(contexts))
-    gains = [track.independent_bits - track.bits(main) for track in tracks if track.independent_bits is not None]
+    gains = [_bits(track.independent) - track.bits(main) for track in tracks if track.independent is not None]
     coders = [name for name in tracks[0].lossless if all(name in track.lossless for track in tracks)]
     return {
         "tracks": len(tracks),
@@ -101,14 +96,17 @@ def interval(bits: Sequence[float], samples: Sequence[int]) -> list[float] | Non
     """
     if len(bits) < 2:
         return None
-    rng, n = np.random.default_rng(SEED), len(bits)
+    rng, n = np.random.default_rng(0), len(bits)
     numerators, denominators = np.asarray(bits, np.float64), np.asarray(samples, np.float64)
     ratios, block = [], max(1, _BLOCK // n)
     for start in range(0, RESAMPLES, block):
         drawn = rng.integers(n, size=(min(block, RESAMPLES - start), n))
         ratios.append(numerators[drawn].sum(1) / denominators[drawn].sum(1))
-    low_high: list[float] = np.quantile(np.concatenate(ratios), [_TAIL, 1 - _TAIL]).tolist()
-    return low_high
+    return [float(end) for end in np.quantile(np.concatenate(ratios), [_TAIL, 1 - _TAIL])]
+
+
+def _bits(score: dict[str, list[float]]) -> float:
+    return math.fsum(score["channel_nats"]) / LN2
 
 
 def _ratio(bits: Sequence[float], samples: Sequence[int]) -> dict[str, Any]:

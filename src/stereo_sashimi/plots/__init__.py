@@ -1,1 +1,1 @@
-"""Pictures of 16-bit PCM: `waveform`, `spectrogram`, `goniometer` draw on axes, `sheet` puts them on one page."""
+"""Pictures of 16-bit PCM: the panels draw on axes, `sheet` puts them on one page."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -28,14 +27,11 @@ def bits_curve(
     """Draw bits/sample over time: a step of 1 s for each row, the last one as long as what is left of the track.
 
     Args:
-        bits: Total bits of each second and channel; a last, shorter second is divided by the frames that it has.
-        frames, sample_rate: Of the track, so there are ceil(frames / sample_rate) rows.
+        bits: Total bits of each second and channel, ceil(frames / sample_rate) rows.
+        frames, sample_rate: Of the track.
         names: One a channel.
         average: Name and bits/sample of something to compare with, drawn as a horizontal line.
         excerpt: From and to in seconds, a stretch that is shaded.
-
-    Returns:
-        A figure that belongs to the caller alone (no pyplot), so it needs no closing.
 
     Raises:
         ValueError: The rows do not fit the length, the names do not fit the channels, or there is no frame.
@@ -55,7 +51,16 @@ def bits_curve(
         axes.axhline(average[1], label=f"{average[0]}, average", color=_AVERAGE_COLOUR, linewidth=1.2, linestyle="--")
     if excerpt is not None:
         axes.axvspan(*excerpt, label="excerpt below", color=_EXCERPT_COLOUR, alpha=0.18, linewidth=0)
-    _finish(axes, edges[-1], float(max(per_sample.max(), average[1] if average else 0)))
+    # Both axes from 0: the height of a line is then its share of the bits, and silence is seen as such.
+    highest = float(max(per_sample.max(), average[1] if average else 0))
+    axes.set(xlim=(0, edges[-1]), ylim=(0, highest * 1.1 or 1), xlabel="time (s)", ylabel="bits/sample")
+    axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    # Above the axes it hides no line, and is seen where only the left half of the picture is. "$" stands for itself.
+    legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=4, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -73,15 +78,3 @@ def bits_per_sample_each_second(
     lengths = np.full((seconds, 1), sample_rate, dtype=np.float64)
     lengths[-1] = frames - (seconds - 1) * sample_rate
     return np.asarray(bits, dtype=np.float64) / lengths
-
-
-def _finish(axes: Axes, seconds: float, highest: float) -> None:
-    """Both axes from 0: the height of a line is then its share of the bits, and silence is seen as such."""
-    axes.set(xlim=(0, seconds), ylim=(0, highest * 1.1 or 1), xlabel="time (s)", ylabel="bits/sample")
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    # Above the axes it hides no line, and is seen where only the left half of the picture is. "$" stands for itself.
-    legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=4, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)

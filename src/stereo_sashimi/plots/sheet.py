@@ -1,7 +1,4 @@
-"""The sheet: waveforms, spectrograms, stereo image and numbers of one clip on a page, and how it is saved.
-
-The panels are in `waveform.py`, `spectrogram.py` and `goniometer.py`, the numbers in `metrics/stereo.py`.
-"""
+"""The sheet: waveforms, spectrograms, stereo image and numbers of one clip on a page, and how it is saved."""
 
 import io
 import os
@@ -15,14 +12,11 @@ from matplotlib.figure import Figure
 
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.metrics.stereo import check_pcm, describe
-from stereo_sashimi.plots.goniometer import goniometer
-from stereo_sashimi.plots.spectrogram import spectrogram
-from stereo_sashimi.plots.waveform import waveform
+from stereo_sashimi.plots.panels import goniometer, spectrogram, waveform
 
 # The page in inches, from its upper left corner; a fixed plan keeps panels in place whatever is drawn in them.
 _WIDTH, _DPI = 13.0, 110
-_HEIGHT = 7.6
-_TOP, _BOTTOM, _GAP = 0.6, 0.6, 0.15
+_HEIGHT, _TOP, _BOTTOM, _GAP = 7.6, 0.6, 0.6, 0.15
 _PANEL_LEFT, _PANEL_WIDTH = 0.75, 7.9
 # All waveforms together get this part of the height of all panels.
 _WAVE_SHARE = 0.36
@@ -49,9 +43,7 @@ _STEREO = (
 def sheet(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, title: str) -> Figure:
     """One page about a clip of 1 or 2 channels: waveforms, spectrograms, stereo image, numbers.
 
-    A title of more than 100 characters is cut. The figure belongs to the caller alone (no pyplot), so it needs no
-    closing; save it with `save_png`.
-
+    A title of more than 100 characters is cut. The figure needs no closing (no pyplot).
     Raises ValueError for PCM that `metrics.stereo.check_pcm` refuses.
     """
     names = check_pcm(pcm, sample_rate)
@@ -109,10 +101,7 @@ def numbers_table(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -
 
 
 def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write the figure as a `.png` file; it appears under its name only when it is complete.
-
-    Raises ValueError for another suffix, AudioError if the file cannot be written; no partial file is left behind.
-    """
+    """Write a whole `.png` file or none. Raises ValueError for another suffix, AudioError if it cannot be written."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: pictures are written as .png; got suffix {path.suffix!r}.")

@@ -13,6 +13,8 @@ import soundfile
 
 from stereo_sashimi.audio.io import read_pcm, write_pcm
 from stereo_sashimi.commands.evaluate.page import generated_tables, write_page
+from stereo_sashimi.metrics.totals import TrackResult, channel_labels, pooled
+from stereo_sashimi.spec import AudioSpec
 
 RATE = 8000
 NAMES = ("long.wav", "short.flac")
@@ -61,53 +63,34 @@ def read_page(path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
-def bits_of(tracks, channel_bits) -> np.ndarray:
-    """Bits/sample of each channel, total over total."""
-    return np.sum(channel_bits, axis=0) / sum(track["frames"] for track in tracks)
-
-
 def evaluation_of(files, channels=2, scored=None) -> dict:
-    """An evaluation of some files, its pooled numbers from the nats of its tracks."""
-    generator = np.random.default_rng(0)
-    tracks = []
+    """An evaluation of some files, with bits that are made up."""
+    generator, tracks = np.random.default_rng(0), []
     for name, file in files.items():
         pcm, _ = read_pcm(file, 0, scored)
-        frames, rate = len(pcm), RATE
-        lengths = np.diff(np.append(np.arange(0, frames, rate), frames))
+        lengths = np.diff(np.append(np.arange(0, len(pcm), RATE), len(pcm)))
         bits = lengths[:, None] * generator.uniform(3, 6, (len(lengths), channels))
         nats = bits.sum(axis=0) * math.log(2)
-        tracks.append({
-            "file": name, "sha256": hashlib.sha256(pcm.data).hexdigest(),
-            "frames": frames, "sample_rate": rate, "n_channels": channels,
-            "contexts": {"carried": {"channel_nats": list(nats)}, "4000": {"channel_nats": list(nats * 1.25)}},
-            "independent": {"channel_nats": list(nats * [1.0, 1.5][:channels])},
-            "bits_each_second": bits.tolist(),
-            "lossless": {coder: round(float(bits.sum()) * f) for coder, f in zip(CODERS, (1.3, 0.9), strict=True)},
-        })  # fmt: skip
-    names = ("left", "right | left") if channels == 2 else ("mono",)
-    contexts = {}
-    for context in ("carried", "4000"):
-        each = bits_of(tracks, [np.divide(t["contexts"][context]["channel_nats"], math.log(2)) for t in tracks])
-        contexts[context] = {
-            "bits_per_sample": each.mean(), "bpb": each.mean() / 2, "interval": [each.mean() - 0.5, each.mean() + 0.25],
-            "channels": dict(zip(names, each, strict=True)),
-        }  # fmt: skip
-    samples = sum(track["frames"] * channels for track in tracks)
-    lossless = {
-        coder: {"bits_per_sample": sum(t["lossless"][coder] for t in tracks) / samples, "interval": None}
-        for coder in CODERS
-    }
-    alone = bits_of(tracks, [np.divide(t["independent"]["channel_nats"], math.log(2)) for t in tracks])
-    gain = {"bits_per_sample": alone.mean() - contexts["carried"]["bits_per_sample"], "interval": [0.125, 2.0]}
+        contexts = {"carried": {"channel_nats": list(nats)}, "4000": {"channel_nats": list(nats * 1.25)}}
+        independent = {"channel_nats": list(nats * [1.0, 1.5])} if channels == 2 else None
+        lossless = {coder: round(float(bits.sum()) * f) for coder, f in zip(CODERS, (1.3, 0.9), strict=True)}
+        digest = hashlib.sha256(pcm.data).hexdigest()
+        tracks.append(
+            TrackResult(name, digest, len(pcm), RATE, channels, contexts, independent, bits.tolist(), lossless)
+        )
+    spec = AudioSpec(RATE, channels, 16)
+    totals = pooled(tracks, spec, channel_labels(spec, "autoregressive"))
+    for context in totals["contexts"].values():
+        context["interval"] = [context["bits_per_sample"] - 0.5, context["bits_per_sample"] + 0.25]
+    for coder in totals["lossless"].values():
+        coder["interval"] = None
+    if channels == 2:
+        totals["cross_channel_gain"]["interval"] = [0.125, 2.0]
     return {
         "format": "stereo-sashimi evaluation", "version": 1, "package_version": "1.2.3",
         "checkpoint": "runs/a/best.ckpt", "checkpoint_independent": "runs/b/best.ckpt", "model_sha256": "ab" * 32,
-        "spec": {"sample_rate": RATE, "n_channels": channels, "bits": 16, "quantization": "linear",
-                 "normalize": "none"},
-        "model": {"d_model": 64, "pool": [4, 4], "decoder": {"kind": "dml", "coupling": "autoregressive"}},
-        "contexts": ["carried", "4000"], "tracks": tracks,
-        "pooled": {"tracks": len(tracks), "frames": samples // channels, "contexts": contexts,
-                   "cross_channel_gain": gain if channels == 2 else None, "lossless": lossless},
+        "spec": spec.to_dict(), "model": {"d_model": 64, "pool": [4, 4], "decoder": {"coupling": "autoregressive"}},
+        "contexts": ["carried", "4000"], "tracks": [vars(track) for track in tracks], "pooled": totals,
         "generated": None,
     }  # fmt: skip
 
@@ -139,19 +122,10 @@ def made(tmp_path_factory):
     return evaluation, files, pcm, folder / "page.html"
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Pages of tables only, which are made at once."""
-    monkeypatch.setattr("stereo_sashimi.commands.evaluate.page.MOST_PICTURED", 0)
-
-
 def test_nothing_is_fetched_and_nothing_runs(made):
     text = made[3].read_text(encoding="utf-8")
     page = Page(text)
-    assert "http://" not in text
-    assert "https://" not in text
-    assert "url(" not in text
-    assert "@import" not in text
+    assert not re.search(r"https?://|url\(|@import", text)
     assert not {"script", "iframe", "object", "embed", "base", "source"} & {name for name, _ in page.tags}
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     for name, attributes in page.tags:
@@ -189,35 +163,32 @@ def test_players_hold_the_pcm_of_the_middle(made):
     assert "Excerpt, 16-bit FLAC: the whole track, 2.00 s." in page.text
 
 
-def test_the_tables_have_the_numbers_of_the_nats(made):
+def test_the_tables_have_the_numbers_of_the_evaluation(made):
     evaluation, _, _, path = made
-    pooled, gain, contexts, per_track = read_page(path).tables
-    tracks = evaluation["tracks"]
-    frames = sum(track["frames"] for track in tracks)
+    page = read_page(path)
+    pooled_rows, gain, contexts, per_track = page.tables
+    tracks, totals, dash = evaluation["tracks"], evaluation["pooled"], "\N{EN DASH}"
+    carried, longer = (totals["contexts"][name] for name in evaluation["contexts"])
+    flac, wavpack = (totals["lossless"][coder] for coder in CODERS)
 
-    def channels(key, chosen=tracks):
-        scores = [t["independent"] if key == "independent" else t["contexts"][key] for t in chosen]
-        total = sum(np.array(score["channel_nats"]) for score in scores) / math.log(2)
-        return total / sum(t["frames"] for t in chosen)
+    def row(label, entry, columns):
+        bits, span = entry["bits_per_sample"], entry["interval"]
+        around = f"{span[0]:.3f} to {span[1]:.3f}" if span else dash
+        return [label, f"{bits:.3f}", around, f"{bits / 2:.3f}", *columns]
 
-    def coded(coder, chosen=tracks):
-        return sum(t["lossless"][coder] for t in chosen) / sum(2 * t["frames"] for t in chosen)
+    def channels(entry):
+        return [f"{bits:.3f}" for bits in entry["channels"].values()]
 
-    def row(label, each):
-        value = each.mean()
-        span = f"{value - 0.5:.3f} to {value + 0.25:.3f}"
-        return [label, f"{value:.3f}", span, f"{value / 2:.3f}", *(f"{channel:.3f}" for channel in each)]
-
-    dash = "\N{EN DASH}"
-    best = coded(CODERS[1])
-    assert pooled == [
+    assert pooled_rows == [
         ["", "bits/sample", "95 % interval", "bits/byte", "left", "right | left"],
-        row("model, state carried", channels("carried")),
-        row("model, segments of 4,000 frames (0.5 s)", channels("4000")),
-        [CODERS[0], f"{coded(CODERS[0]):.3f}", dash, f"{coded(CODERS[0]) / 2:.3f}", dash, dash],
-        [f"*{cell}*" for cell in (CODERS[1], f"{best:.3f}", dash, f"{best / 2:.3f}", dash, dash)],
+        row("model, state carried", carried, channels(carried)),
+        row("model, segments of 4,000 frames (0.5 s)", longer, channels(longer)),
+        row(CODERS[0], flac, [dash, dash]),
+        [f"*{cell}*" for cell in row(CODERS[1], wavpack, [dash, dash])],
     ]
-    together, alone = channels("carried"), channels("independent")
+    together = np.array(list(carried["channels"].values()))
+    # As `evaluation_of` made them.
+    alone = together * [1.0, 1.5]
     saved = alone - together
     assert gain == [
         ["", "bits/sample", "95 % interval", "left", "right"],
@@ -225,31 +196,24 @@ def test_the_tables_have_the_numbers_of_the_nats(made):
         ["channels independent", f"{alone.mean():.3f}", dash, *(f"{x:.3f}" for x in alone)],
         [f"*{c}*" for c in ("gain", f"{saved.mean():+.3f}", "+0.125 to +2.000", *(f"{x:+.3f}" for x in saved))],
     ]
-    longer = channels("4000").mean()
     assert contexts[1:] == [
         ["state carried", f"{together.mean():.3f}", dash],
-        ["segments of 4,000 frames (0.5 s)", f"{longer:.3f}", f"{longer - together.mean():+.3f}"],
+        ["segments of 4,000 frames (0.5 s)", f"{1.25 * together.mean():.3f}", f"{together.mean() / 4:+.3f}"],
     ]
     assert per_track[0] == ["track", "seconds", "model", *CODERS]
-    for cells, name, seconds, chosen in zip(
-        per_track[1:], (*NAMES, "all tracks"), (12.25, 2, 14.25), (tracks[:1], tracks[1:], tracks), strict=True
-    ):
-        model, flac, wavpack = channels("carried", chosen).mean(), *(coded(coder, chosen) for coder in CODERS)
-        assert cells == [name, f"{seconds:.2f}", f"{model:.3f}", f"{flac:.3f}", f"*{wavpack:.3f}*"]
-    assert f"2 tracks, 14.25 s, {frames:,} frames" in read_page(path).text
+    for cells, seconds, track in zip(per_track[1:3], ("12.25", "2.00"), tracks, strict=True):
+        bits = [sum(track["contexts"]["carried"]["channel_nats"]) / math.log(2), *track["lossless"].values()]
+        model, first, second = (f"{value / 2 / track['frames']:.3f}" for value in bits)
+        assert cells == [track["file"], seconds, model, first, f"*{second}*"]
+    model, first, second = (f"{entry['bits_per_sample']:.3f}" for entry in (carried, flac, wavpack))
+    assert per_track[3:] == [["all tracks", "14.25", model, first, f"*{second}*"]]
+    assert "2 tracks, 14.25 s, 114,000 frames" in page.text
 
 
 def test_facts_and_size(made):
     page = read_page(made[3])
-    for words in (
-        "Evaluation of runs/a/best.ckpt",
-        "ab" * 32,
-        "runs/b/best.ckpt",
-        "8,000 Hz, stereo, 16 bit linear, normalize none",
-        "version 1.2.3",
-        "decoder.coupling",
-        "4, 4",
-    ):
+    format_ = "8,000 Hz, stereo, 16 bit linear, normalize none"
+    for words in ("runs/a/best.ckpt", "runs/b/best.ckpt", "ab" * 32, format_, "1.2.3", "decoder.coupling", "4, 4"):
         assert words in page.text
     assert made[3].stat().st_size - sum(len(player["src"]) for player in page.of("audio")) < 2 * 350_000
 
@@ -262,8 +226,8 @@ def test_facts_and_size(made):
         ({}, "16 bit linear"),
     ],
 )
-@pytest.mark.usefixtures("no_pictures")
-def test_whose_bits_they_are(made, tmp_path, spec, words):
+def test_whose_bits_they_are(made, tmp_path, spec, words, monkeypatch):
+    monkeypatch.setattr("stereo_sashimi.commands.evaluate.page.MOST_PICTURED", 0)
     write_page(made[0] | {"spec": made[0]["spec"] | spec}, {}, tmp_path / "page.html")
     text = read_page(tmp_path / "page.html").text
     assert words in text
@@ -286,15 +250,13 @@ def test_names_are_text_and_not_markup(tmp_path):
     assert "Evaluation of <script>a & b</script>" in page.text
 
 
+CHANGED = "has changed since it was evaluated"
 HARMS = {
     "not given": (lambda files, name: files.pop(name), "The audio file was not given."),
     "gone": (lambda files, name: files[name].unlink(), "gone.wav: there is no such file."),
-    "changed": (lambda files, name: noise(files[name], 9001), "has changed since it was evaluated"),
-    "shorter": (lambda files, name: noise(files[name], 8999), "has changed since it was evaluated"),
-    "mono": (
-        lambda files, name: write_pcm(files[name], read_pcm(files[name])[0].reshape(-1, 1), RATE),
-        "has changed since it was evaluated",
-    ),
+    "changed": (lambda files, name: noise(files[name], 9001), CHANGED),
+    "shorter": (lambda files, name: noise(files[name], 8999), CHANGED),
+    "mono": (lambda files, name: write_pcm(files[name], read_pcm(files[name])[0].reshape(-1, 1), RATE), CHANGED),
     "damaged": (lambda files, name: files[name].write_bytes(b"no audio"), "not an audio file"),
     "whole": (lambda files, name: None, "the whole track"),
 }
@@ -347,25 +309,18 @@ def test_mono_without_the_rest(tmp_path):
     assert not re.search("dashed|gain|without coupling", page.text)
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_a_coder_that_lacks_a_track_has_no_total(made, tmp_path):
+def test_more_tracks_than_pictures_and_a_coder_that_lacks_one(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("stereo_sashimi.commands.evaluate.page.MOST_PICTURED", 1)
     evaluation, files, _, _ = made
     first, second = evaluation["tracks"]
     # As `metrics.totals.pooled` leaves it out.
-    pooled = evaluation["pooled"] | {"lossless": {CODERS[0]: evaluation["pooled"]["lossless"][CODERS[0]]}}
-    lacking = evaluation | {"tracks": [first, second | {"lossless": {CODERS[0]: 5}}], "pooled": pooled}
+    totals = evaluation["pooled"] | {"lossless": {CODERS[0]: evaluation["pooled"]["lossless"][CODERS[0]]}}
+    lacking = evaluation | {"tracks": [first, second | {"lossless": {CODERS[0]: 5}}], "pooled": totals}
     write_page(lacking, files, tmp_path / "page.html")
-    rows = read_page(tmp_path / "page.html").tables[-1]
-    assert [row[-1] == "\N{EN DASH}" for row in rows] == [False, False, True, True]
-
-
-def test_many_tracks(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("stereo_sashimi.commands.evaluate.page.MOST_PICTURED", 1)
-    write_page(made[0], made[1], tmp_path / "page.html")
     page = read_page(tmp_path / "page.html")
+    assert [row[-1] == "\N{EN DASH}" for row in page.tables[-1]] == [False, False, True, True]
     assert (len(page.of("article")), len(page.of("audio")), len(page.of("a"))) == (1, 1, 1)
     assert "for the first 1 of 2 tracks" in page.text
-    assert len(page.tables[-1]) == 4
 
 
 def test_generated_numbers_whatever_they_are():

@@ -16,9 +16,8 @@ import torch
 from stereo_sashimi.audio import writers as files
 from stereo_sashimi.audio.io import AudioError, read_pcm
 from stereo_sashimi.audio.writers import PcmPipe
-from stereo_sashimi.commands.generate.generate_options import GenerateOptions
+from stereo_sashimi.commands.generate.generate_options import GenerateOptions, SamplingJob
 from stereo_sashimi.commands.generate.live import draw_live
-from stereo_sashimi.commands.generate.sampling_job import SamplingJob
 from stereo_sashimi.commands.shared.progress import DrawMeter
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.results import Block

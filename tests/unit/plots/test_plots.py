@@ -15,10 +15,18 @@ from matplotlib.transforms import Bbox
 
 from stereo_sashimi.audio.io import AudioError
 from stereo_sashimi.metrics.stereo import describe
-from stereo_sashimi.plots.goniometer import density, goniometer
+from stereo_sashimi.plots.panels import (
+    CLIP_COLOUR,
+    COLUMNS,
+    FLOOR_DBFS,
+    density,
+    envelope,
+    goniometer,
+    spectrogram,
+    spectrum_levels,
+    waveform,
+)
 from stereo_sashimi.plots.sheet import numbers_table, save_png, sheet
-from stereo_sashimi.plots.spectrogram import FLOOR_DBFS, spectrogram, spectrum_levels
-from stereo_sashimi.plots.waveform import CLIP_COLOUR, COLUMNS, envelope, waveform
 
 RATE = 16000
 VALUES = st.one_of(st.sampled_from([-32768, 0, 32767]), st.integers(-32768, 32767))
@@ -125,7 +133,7 @@ def test_a_late_burst_is_late_and_columns_are_bounded():
 def test_blocks_do_not_show(monkeypatch):
     channel = noise(30_000, 1)[:, 0]
     whole, _, _ = spectrum_levels(channel, RATE, 40)
-    monkeypatch.setattr("stereo_sashimi.plots.spectrogram._BLOCK_SLICES", 7)
+    monkeypatch.setattr("stereo_sashimi.plots.panels._BLOCK_SLICES", 7)
     parts, _, _ = spectrum_levels(channel, RATE, 40)
     np.testing.assert_allclose(parts, whole, atol=1e-9)
 

@@ -13,6 +13,7 @@ from stereo_sashimi.codec import pcm_files as files
 from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coding import check_model, decode, encode
 from stereo_sashimi.codec.container import MODES, FileHeader, Segment, unpack
+from stereo_sashimi.commands.cli import keys
 from stereo_sashimi.commands.shared.checks import check_keys
 from stereo_sashimi.commands.shared.loading import load_model
 from stereo_sashimi.commands.shared.progress import Meter
@@ -24,10 +25,6 @@ from stereo_sashimi.signals import Stopped, listening
 
 ACTIONS = ("encode", "decode", "verify", "info")
 SUFFIX = ".ssc"
-SECTIONS = (
-    *("paths", "action", "input", "output", "checkpoint", "verify", "segment_frames", "lanes", "segment_cost"),
-    "overwrite",
-)
 # Of a recording, for what segments cost.
 COST_SECONDS = 4.0
 # Short segments take as long as long ones.
@@ -36,7 +33,7 @@ COST_SEGMENTS = 64
 
 def run(cfg: DictConfig) -> Path | None:
     """Do what `cfg` says; the file that was written. Ctrl-C and SIGTERM raise SystemExit and leave nothing behind."""
-    check_keys(cfg, SECTIONS)
+    check_keys(cfg, keys("compress"))
     for key in ("verify", "segment_cost", "overwrite"):
         check_type(cfg[key], bool, key)
     if cfg.action not in ACTIONS:
@@ -46,9 +43,7 @@ def run(cfg: DictConfig) -> Path | None:
         raise ValueError(f"There is no file {source}. Give one: input=<file>.")
     try:
         with listening():
-            if cfg.action == "encode":
-                return _encode(cfg, source)
-            return _decode(cfg, source)
+            return _encode(cfg, source) if cfg.action == "encode" else _decode(cfg, source)
     except Stopped as stopped:
         print("\nInterrupted; nothing was written.", file=sys.stderr, flush=True)
         raise SystemExit(stopped.code) from None
@@ -64,16 +59,8 @@ def _encode(cfg: DictConfig, source: Path) -> Path:
         print(f"{source} has {spec.sample_rate} Hz, the model {model.spec.sample_rate}: coded as it is, only worse.")
     started = time.perf_counter()
     with Meter("encoding", spec.sample_rate, len(pcm)) as meter:
-        data = encode(
-            model,
-            pcm,
-            sample_rate=spec.sample_rate,
-            segment_frames=cfg.segment_frames,
-            lanes=cfg.lanes,
-            verify=cfg.verify,
-            envelope=envelope,
-            on_frames=meter.add,
-        )
+        given: dict[str, Any] = {key: cfg[key] for key in ("segment_frames", "lanes", "verify")}
+        data = encode(model, pcm, sample_rate=spec.sample_rate, envelope=envelope, on_frames=meter.add, **given)
     seconds = time.perf_counter() - started
     write_whole(output, data)
     header, segments, _ = unpack(data)

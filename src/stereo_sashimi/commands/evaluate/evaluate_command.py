@@ -1,6 +1,7 @@
 """`evaluate.py`: bits that a model needs for recordings; writes evaluation.json, .csv, .html and a file per track."""
 
 import csv
+import functools
 import io
 import json
 import sys
@@ -12,17 +13,17 @@ import torch
 from omegaconf import DictConfig
 
 from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.commands.cli import keys
 from stereo_sashimi.commands.evaluate import evaluate_options as options
-from stereo_sashimi.commands.evaluate.evaluate_options import SECTIONS as SECTIONS
 from stereo_sashimi.commands.evaluate.track_scorer import TrackScorer
 from stereo_sashimi.commands.shared.checks import check_keys, make_folder
 from stereo_sashimi.commands.shared.loading import device_of, load_model, model_line
 from stereo_sashimi.commands.shared.progress import Meter
 from stereo_sashimi.commands.shared.runs import name_of, relative
 from stereo_sashimi.metrics.totals import TrackResult, channel_labels, pooled
+from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.ops import s4_response
 from stereo_sashimi.signals import Stopped, listening
-from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.version import __version__
 
 
@@ -31,7 +32,7 @@ def run(cfg: DictConfig) -> Path | None:
 
     Ctrl-C and SIGTERM raise SystemExit with 128 and the signal's number; what was reached is saved.
     """
-    check_keys(cfg, SECTIONS)
+    check_keys(cfg, keys("evaluate"))
     options.check(cfg)
     try:
         with listening():
@@ -89,9 +90,8 @@ def _run(cfg: DictConfig) -> Path | None:
             torch.set_num_threads(threads)
     results = [result for track in tracks if (result := scorer.finished(track)) is not None]
     if len(results) < len(tracks):
-        print(
-            f"{len(tracks) - len(results)} of {len(tracks)} tracks are missing; the call that ends last writes totals"
-        )
+        missing = f"{len(tracks) - len(results)} of {len(tracks)} tracks are missing"
+        print(f"{missing}; the call that ends last writes totals")
         return None
     facts = names | {
         "model_sha256": scorer.model_sha256,
@@ -99,20 +99,21 @@ def _run(cfg: DictConfig) -> Path | None:
         "model": model.config.to_plain(),
         "contexts": list(contexts),
     }
-    labels = channel_labels(spec, model.config.decoder.coupling)
-    return _write(cfg, facts, spec, labels, results, files, out)
+    return _write(cfg, facts, model, results, files, out)
 
 
 def _write(
     cfg: DictConfig,
     facts: dict[str, Any],
-    spec: AudioSpec,
-    labels: Sequence[str],
+    model: LanguageModel,
     results: list[TrackResult],
     files: dict[str, Path],
     out: Path,
 ) -> Path:
     """Write and print the totals."""
+    totals = functools.partial(
+        pooled, spec=model.spec, labels=channel_labels(model.spec, model.config.decoder.coupling)
+    )
     generated = None
     if cfg.generated is not None:
         # Imported here: only this needs it.
@@ -125,12 +126,15 @@ def _write(
         "package_version": __version__,
         **facts,
         "tracks": [vars(result) for result in results],
-        "pooled": pooled(results, spec, labels),
+        "pooled": totals(results),
         "generated": generated,
     }
     path = out / "evaluation.json"
     write_whole(path, (json.dumps(evaluation, indent=1, allow_nan=False) + "\n").encode())
-    write_whole(out / "evaluation.csv", _csv(evaluation["pooled"], results, spec, labels).encode())
+    write_whole(
+        out / "evaluation.csv",
+        _csv(evaluation["pooled"], {result.file: totals([result]) for result in results}).encode(),
+    )
     print("\n".join(_table(evaluation["pooled"])))
     written = [path, out / "evaluation.csv"]
     if cfg.report:
@@ -171,13 +175,13 @@ def _table(pooled: dict[str, Any]) -> list[str]:
     ]
 
 
-def _csv(totals: dict[str, Any], results: Sequence[TrackResult], spec: AudioSpec, labels: Sequence[str]) -> str:
-    """A row a track and one of totals; bits per sample."""
+def _csv(totals: dict[str, Any], tracks: dict[str, dict[str, Any]]) -> str:
+    """A row a track, which is the total over itself, and one of totals; bits per sample."""
     contexts, lossless = list(totals["contexts"]), list(totals["lossless"])
+    labels = list(totals["contexts"][contexts[0]]["channels"])
     independent = ["cross-channel gain"] if totals["cross_channel_gain"] is not None else []
     rows: list[list[Any]] = [["file", "frames", *contexts, *labels, *independent, *lossless]]
-    # A track is the total over itself.
-    for file, one in [*((result.file, pooled([result], spec, labels)) for result in results), ("pooled", totals)]:
+    for file, one in [*tracks.items(), ("pooled", totals)]:
         row = [file, one["frames"], *(one["contexts"][name]["bits_per_sample"] for name in contexts)]
         row += [one["contexts"][contexts[0]]["channels"][label] for label in labels]
         row += [one["cross_channel_gain"]["bits_per_sample"] for _ in independent]

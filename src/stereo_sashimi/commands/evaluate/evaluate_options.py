@@ -17,10 +17,6 @@ from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.schema import check_type
 from stereo_sashimi.spec import AudioSpec
 
-SECTIONS = (
-    *("paths", "backend", "checkpoint", "checkpoint_independent", "data", "segment_frames", "max_seconds"),
-    *("baselines", "shard", "out", "device", "report", "generated", "overwrite"),
-)
 CARRIED = "carried"
 # Bad files that one message lists.
 MOST_LISTED = 8
@@ -108,11 +104,9 @@ def tracks(found: dict[str, Path], spec: AudioSpec, max_seconds: float | None) -
                     f"`ffmpeg -i in.wav -ar {spec.sample_rate} out.wav`."
                 )
             frames = info.frames if limit is None else min(info.frames, limit)
-            pcm = read(path, spec, frames)
+            done.append(Track(name, path, frames, hashlib.sha256(read(path, spec, frames).data).hexdigest()))
         except ValueError as error:
             bad.append(str(error))
-            continue
-        done.append(Track(name, path, frames, hashlib.sha256(pcm.data).hexdigest()))
     if len(bad) == 1:
         raise ValueError(bad[0])
     if bad:

@@ -38,13 +38,7 @@ Plain = dict[str, Any]
 
 
 class PageTable(NamedTuple):
-    """A table of the page.
-
-    Args:
-        title: may be empty.
-        head: cells above the columns.
-        rows: of cells, the first of which names the row.
-    """
+    """A table of the page; the first cell of a row is its name, title and head may be empty."""
 
     title: str
     head: list[str]
@@ -60,7 +54,7 @@ def write_page(evaluation: Plain, files: Mapping[str, Path], path: Path) -> None
     Args:
         evaluation: the content of evaluation.json.
         files: the audio file of each track, by its "file".
-        path: the page; it appears under its name only when it is complete.
+        path: where the page appears when it is complete.
 
     Raises:
         AudioError: if the page cannot be written.
@@ -69,13 +63,13 @@ def write_page(evaluation: Plain, files: Mapping[str, Path], path: Path) -> None
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": plain, "count": count, "three": three}
+    environment.filters |= {"plain": plain, "count": count}
     pictured = evaluation["tracks"][:MOST_PICTURED]
     page = environment.get_template("page.html.jinja").render(
         evaluation,
         config=list(_leaves(evaluation["model"], ".")),
         seconds=_seconds(evaluation["tracks"]),
-        labels={name: context_label(name, evaluation["spec"]["sample_rate"]) for name in evaluation["contexts"]},
+        contexts_table=contexts_table(evaluation),
         pooled_table=pooled_table(evaluation),
         gain=gain_table(evaluation),
         generated_tables=generated_tables(evaluation["generated"]),
@@ -100,15 +94,20 @@ def pooled_table(evaluation: Plain) -> PageTable:
     rows = []
     for label, entry in entries.items():
         bits = entry["bits_per_sample"]
-        row = [
-            label,
-            three(bits),
-            interval(entry["interval"]),
-            three(bits_per_byte(bits, spec["bits"])),
-        ]
+        row = [label, three(bits), interval(entry["interval"]), three(bits_per_byte(bits, spec["bits"]))]
         row += [three(entry.get("channels", {}).get(name)) for name in names]
         rows.append([_bold(cell) for cell in row] if bits == fewest else row)
     return PageTable("", ["", "bits/sample", "95 % interval", "bits/byte", *names], rows)
+
+
+def contexts_table(evaluation: Plain) -> PageTable | None:
+    """What a longer context saves, against the main one; None for one context."""
+    contexts, pooled = evaluation["contexts"], evaluation["pooled"]["contexts"]
+    labels = [context_label(name, evaluation["spec"]["sample_rate"]) for name in contexts]
+    bits = [pooled[name]["bits_per_sample"] for name in contexts]
+    against = [NOTHING, *(f"{value - bits[0]:+.3f}" for value in bits[1:])]
+    rows = [list(row) for row in zip(labels, map(three, bits), against, strict=True)]
+    return PageTable("", ["context", "bits/sample", f"against {labels[0]}"], rows) if len(rows) > 1 else None
 
 
 def gain_table(evaluation: Plain) -> PageTable | None:

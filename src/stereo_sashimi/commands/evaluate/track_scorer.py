@@ -33,14 +33,7 @@ INDEPENDENT = "independent"
 
 @dataclass(frozen=True)
 class Track:
-    """A recording to be scored.
-
-    Args:
-        file: its name in the results.
-        path: where it is.
-        frames: how many are scored, from the first on.
-        sha256: of these frames as PCM.
-    """
+    """A recording to be scored: its name in the results, how many frames of it, and the hash of these as PCM."""
 
     file: str
     path: Path
@@ -49,11 +42,9 @@ class Track:
 
 
 class TrackScorer:
-    """Scores tracks under a model.
+    """Scores tracks under a model, and under one without coupling of the channels if there is one.
 
     Args:
-        model: on the device that computes.
-        independent: a model without coupling of the channels, or None.
         contexts: segment length in frames by name, None for whole tracks; the main context first.
         baselines: whether lossless coders run on the same samples.
         folder: for the results; must exist.
@@ -98,8 +89,7 @@ class TrackScorer:
         Raises:
             ValueError: naming the file, if its samples have changed or the model computes NaN or infinity.
         """
-        _, model, _ = self.passes[0]
-        spec = model.spec
+        spec = self.passes[0][1].spec
         pcm = read(track.path, spec, track.frames)
         if hashlib.sha256(pcm.data).hexdigest() != track.sha256:
             raise ValueError(f"{track.path} has changed since the evaluation began. Run the command again.")

@@ -1,6 +1,8 @@
-"""The keys of `generate.py` as `GenerateOptions`; each error names the key and what it takes."""
+"""The keys of `generate.py` as `GenerateOptions`, and with a model `SamplingJob`, which also writes the JSON files."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +12,25 @@ from omegaconf import DictConfig
 
 from stereo_sashimi.audio import io
 from stereo_sashimi.audio.files import read
+from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.audio.resample import resampled_length
 from stereo_sashimi.audio.writers import most_frames
 from stereo_sashimi.commands.shared.loading import device_of
+from stereo_sashimi.commands.shared.progress import speed
+from stereo_sashimi.commands.shared.runs import relative
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.sampling import frames_in
+from stereo_sashimi.generation.results import Block, SamplingTotals, TrackScore
+from stereo_sashimi.generation.sampling import blocks, frames_in
+from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.schema import check_type
 from stereo_sashimi.spec import AudioSpec
-
-SECTIONS = (
-    *("paths", "backend", "engine", "checkpoint", "seconds", "n_samples", "prompt", "prompt_seconds"),
-    *("prompt_resample", "temperature", "top_k", "top_p", "mixture_temperature", "scale_temperature", "seed"),
-    *("device", "out", "name", "format", "stream", "stdout"),
-)
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """What is asked for, checked as far as that can be done without the model.
+    """What is asked for, checked as far as that can be done without the model: configs/generate.yaml says what it is.
 
-    Attributes:
-        device: Where the model runs.
-        sampler: None of its fields is checked against a head yet.
-        seeds: One a sample.
-        seconds: None until Ctrl-C.
-        prompt, prompt_seconds, prompt_resample: The file to continue, how much of it, and whether its rate may differ.
-        out, name, format: Folder, stem and suffix of the files; None for the usual ones.
-        stream, stdout: Whether samples are written, and handed out, while they are drawn.
+    There is one of `seeds` a sample; `seconds` are None until Ctrl-C.
     """
 
     device: torch.device
@@ -81,6 +75,10 @@ class GenerateOptions:
         for key, unset in (("prompt_seconds", None), ("prompt_resample", False)):
             if cfg.prompt is None and cfg[key] != unset:
                 raise ValueError(f"{key} needs a prompt: prompt=file.wav.")
+
+        def optional(key: str) -> float | None:
+            return None if cfg[key] is None else _number(cfg, key)
+
         prompt, out, name = (None if cfg[key] is None else str(cfg[key]) for key in ("prompt", "out", "name"))
         return cls(
             device=device_of(cfg.device),
@@ -88,13 +86,13 @@ class GenerateOptions:
                 _number(cfg, "temperature"),
                 None if cfg.top_k is None else _integer(cfg.top_k, "top_k", 1),
                 _number(cfg, "top_p"),
-                _number_or_none(cfg, "mixture_temperature"),
-                _number_or_none(cfg, "scale_temperature"),
+                optional("mixture_temperature"),
+                optional("scale_temperature"),
             ),
             seeds=tuple(range(seed, seed + n_samples)),
-            seconds=_number_or_none(cfg, "seconds"),
+            seconds=optional("seconds"),
             prompt=prompt,
-            prompt_seconds=_number_or_none(cfg, "prompt_seconds"),
+            prompt_seconds=optional("prompt_seconds"),
             prompt_resample=cfg.prompt_resample,
             out=out,
             name=name,
@@ -160,10 +158,6 @@ def _integer(value: Any, key: str, least: int) -> int:
     return value
 
 
-def _number_or_none(cfg: DictConfig, key: str) -> float | None:
-    return None if cfg[key] is None else _number(cfg, key)
-
-
 def _number(cfg: DictConfig, key: str) -> float:
     try:
         if isinstance(cfg[key], bool):
@@ -171,3 +165,66 @@ def _number(cfg: DictConfig, key: str) -> float:
         return float(cfg[key])
     except (TypeError, ValueError):
         raise ValueError(f"{key} must be a number; got {cfg[key]!r}.") from None
+
+
+@dataclass(frozen=True)
+class SamplingJob:
+    """Options and the model that they are for.
+
+    `resampled` is the rate that the prompt was converted from; there is one file a seed, or none with stdout alone.
+    """
+
+    options: GenerateOptions
+    model: LanguageModel
+    checkpoint: Path
+    engine: str
+    n_frames: int | None
+    prompt: np.ndarray | None = None
+    resampled: int | None = None
+    files: list[Path] = field(default_factory=list)
+
+    def blocks(self) -> Iterator[Block]:
+        """Begin to draw."""
+        return blocks(self.model, self.n_frames, self.options.seeds, self.prompt, self.options.sampler, self.engine)
+
+    def save_json(
+        self, i: int, totals: SamplingTotals, audio: dict[str, float | None], stopped: str | None = None
+    ) -> None:
+        """Write <name>.json beside sample `i` with the levels `audio` and what `stopped` it, and print its line."""
+        file, spec, sampler = self.files[i], self.model.spec, self.options.sampler
+        score, prompt_scores = totals.scores()[i], totals.prompt_scores()
+        settings = {
+            "file": file.name,
+            "checkpoint": str(self.checkpoint),
+            "seed": self.options.seeds[i],
+            "seconds": score.frames / spec.sample_rate,
+            "frames": score.frames,
+            "stopped": stopped,
+            "engine": self.engine,
+            "n_samples": len(self.options.seeds),
+            "frames_per_s": totals.frames_per_s,
+            "real_time_factor": totals.frames_per_s / spec.sample_rate,
+            "temperature": sampler.temperature,
+            "top_k": sampler.top_k,
+            "top_p": sampler.top_p,
+            "mixture_temperature": sampler.mixture_temperature,
+            "scale_temperature": sampler.scale_temperature,
+            "prompt": self.options.prompt,
+            "prompt_frames": totals.prompt_frames,
+            "prompt_resampled_from": self.resampled,
+            "spec": spec.to_dict(),
+            "model": self.model.config.to_plain(),
+            "bits_per_sample": _bits(score),
+            "prompt_bits_per_sample": _bits(prompt_scores[i]) if prompt_scores else None,
+            "audio": audio,
+        }
+        text = json.dumps(settings, indent=2, allow_nan=False) + "\n"
+        write_whole(file.with_name(f"{file.stem}.json"), text.encode())
+        length = (score.frames + totals.prompt_frames) / spec.sample_rate
+        rate = speed(totals.frames_per_s, spec.sample_rate)
+        print(f"{relative(file)}  {length:.2f} s  {score.bits_per_sample:.3f} bits/sample  {rate}", flush=True)
+
+
+def _bits(score: TrackScore) -> dict[str, float]:
+    """Negative log-probability in bits per sample: pooled, and for each channel."""
+    return {"pooled": score.bits_per_sample} | score.channel_bits_per_sample

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stereo_sashimi.audio.io import AudioError
 from stereo_sashimi.audio.writers import PcmPipe, WavStream
-from stereo_sashimi.commands.generate.sampling_job import SamplingJob
+from stereo_sashimi.commands.generate.generate_options import SamplingJob
 from stereo_sashimi.commands.shared.progress import DrawMeter, speed
 from stereo_sashimi.commands.shared.runs import relative
 from stereo_sashimi.generation.results import Block, SamplingTotals
@@ -111,9 +111,8 @@ class _Sink:
         # A filter is silent when its reader leaves.
         if not self._files and why != "SIGPIPE":
             rate = job.model.spec.sample_rate
-            print(
-                f"{totals.frames / rate:.2f} s drawn  {speed(totals.frames_per_s, rate)}", file=sys.stderr, flush=True
-            )
+            line = f"{totals.frames / rate:.2f} s drawn  {speed(totals.frames_per_s, rate)}"
+            print(line, file=sys.stderr, flush=True)
         if self._full:
             print("Stopped: a WAV file holds no more than 4 GiB. stdout=true has no such limit.", flush=True)
         if self.stopped is not None:
