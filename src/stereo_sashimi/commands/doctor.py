@@ -32,6 +32,23 @@ USEFUL = ("torchaudio", "pykeops", "triton", "numba", "musdb", "wandb", "hydra-o
 KERNEL_TOLERANCE = 1e-9
 # Of a coded sine with a peak of 8000.
 VORBIS_TOLERANCE = 2000
+FRAMES_AT_ONCE = 2**20
+# Of all values of a file: below, full scale is a stray peak.
+CLIPPED_SHARE = 1e-3
+TRAIN_PERCENTAGE = 0.88
+LISTED = 10
+
+
+@dataclass
+class Findings:
+    """Lines to print, and the problems that keep training from running, each with what to do."""
+
+    lines: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def say(self, name: str, text: str) -> None:
+        """One fact."""
+        self.lines.append(f"{name:<22}{text}")
 
 
 def run(cfg: DictConfig) -> None:
@@ -159,25 +176,6 @@ def check_audio(found: Findings) -> None:
         found.say(f"audio {suffix}", "written and read" + (", to the bit" if off == 0 else ""))
         if off > tolerance:
             found.problems.append(f"{suffix} files come back changed: pip install -U soundfile.")
-
-
-FRAMES_AT_ONCE = 2**20
-# Of all values of a file: below, full scale is a stray peak.
-CLIPPED_SHARE = 1e-3
-TRAIN_PERCENTAGE = 0.88
-LISTED = 10
-
-
-@dataclass
-class Findings:
-    """Lines to print, and the problems that keep training from running, each with what to do."""
-
-    lines: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def say(self, name: str, text: str) -> None:
-        """One fact."""
-        self.lines.append(f"{name:<22}{text}")
 
 
 def check_data(found: Findings, folder: Path, quick: bool) -> None:

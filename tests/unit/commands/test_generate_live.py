@@ -101,13 +101,11 @@ def test_every_sample_gets_its_file_and_its_numbers(job, tmp_path, capsys):
         pcm = read_pcm(path)[0]
         assert np.array_equal(pcm, expected(10, row))
         settings = json.loads(path.with_suffix(".json").read_text())
-        assert (settings["file"], settings["seed"], settings["stopped"]) == (path.name, row, None)
-        assert (settings["frames"], settings["prompt_frames"]) == (640, PROMPT)
-        assert settings["audio"] == describe(pcm, 8000)
-        assert settings["bits_per_sample"]["pooled"] == pytest.approx(0.5 / np.log(2))
-        assert settings["prompt_bits_per_sample"]["pooled"] == pytest.approx(0.5 / np.log(2))
-        assert settings["frames_per_s"] == pytest.approx(64_000)
-        assert settings["real_time_factor"] == pytest.approx(8)
+        expected_of = {"file": path.name, "seed": row, "stopped": None, "frames": 640, "prompt_frames": PROMPT}
+        assert settings.items() >= (expected_of | {"audio": describe(pcm, 8000)}).items()
+        bits = [settings[key]["pooled"] for key in ("bits_per_sample", "prompt_bits_per_sample")]
+        assert bits == pytest.approx([0.5 / np.log(2)] * 2)
+        assert (settings["frames_per_s"], settings["real_time_factor"]) == pytest.approx((64_000, 8))
     out = capsys.readouterr().out
     assert f"writing {tmp_path / 'a.part.wav'}\n" in out
     assert f"{tmp_path / 'a.wav'}  0.09 s  0.721 bits/sample  64,000 frames/s, 8 x real time\n" in out
@@ -185,11 +183,8 @@ def test_a_second_file_that_cannot_be_made_leaves_nothing(job, tmp_path):
 
 
 def test_an_error_of_the_model_keeps_the_files(job, tmp_path, capsys):
-    def fail():
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        live(job(at=3, happening=fail))
+    with pytest.raises(ZeroDivisionError):
+        live(job(at=3, happening=lambda: 1 // 0))
     assert np.array_equal(read_pcm(tmp_path / "a.wav")[0], expected(2))
     assert "What was drawn until then is in" in capsys.readouterr().err
 
@@ -237,21 +232,14 @@ def test_a_listener_who_pauses_keeps_no_signal_away(job, tmp_path):
 
 def test_memory_does_not_grow(job):
     """0.15 MB of samples go through; a list of them, or of their blocks, would be seen."""
-    sizes = {}
-
-    def measure(i: int):
-        def note() -> None:
-            sizes[i] = tracemalloc.get_traced_memory()[0]
-
-        return note
-
+    sizes = []
     tracemalloc.start()
     try:
         for at in (100, 700):
-            live(job(at * DRAWN, at=at, happening=measure(at), names=("a",)))
+            live(job(at * DRAWN, at, lambda: sizes.append(tracemalloc.get_traced_memory()[0]), ("a",)))
     finally:
         tracemalloc.stop()
-    assert sizes[700] - sizes[100] < 50_000
+    assert sizes[1] - sizes[0] < 50_000
 
 
 def test_lines_where_there_is_no_terminal(monkeypatch, capsys):

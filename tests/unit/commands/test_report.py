@@ -50,16 +50,11 @@ def test_a_run_without_validation_or_samples(run):
     assert "|" not in report(run)
 
 
-def test_a_sample_of_another_format(run):
-    (run / "samples" / "sample-seed0.json").write_text(json.dumps(SAMPLE | {"file": "sample-seed0.flac"}))
-    assert f"| {run / 'samples' / 'sample-seed0.flac'} | 1.00 |" in report(run)
-
-
-def test_mono(run):
-    (run / "samples" / "sample-seed0.json").write_text(
-        json.dumps(SAMPLE | {"audio": {"peak_dbfs/mono": -3.0, "silent_share/mono": 0.0, "clipped_share/mono": 0.0}})
-    )
-    assert "| -3.0 | 0.0% | 0.0% | none |" in report(run)
+def test_a_mono_sample_of_another_format(run):
+    audio = {"peak_dbfs/mono": -3.0, "silent_share/mono": 0.0, "clipped_share/mono": 0.0}
+    sample = SAMPLE | {"file": "sample-seed0.flac", "audio": audio}
+    (run / "samples" / "sample-seed0.json").write_text(json.dumps(sample))
+    assert f"| {run / 'samples' / 'sample-seed0.flac'} | 1.00 | 9.500 | -3.0 | 0.0% | 0.0% | none |" in report(run)
 
 
 def test_the_command_writes_and_prints(run, capsys):

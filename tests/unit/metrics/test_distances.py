@@ -47,16 +47,13 @@ def test_a_set_has_distance_zero_to_itself(write):
 
 def test_a_gain_in_one_channel_is_the_distance_of_the_level_difference(write):
     loud = 2 * clip(0)
-    quiet = loud.copy()
-    quiet[:, 1] //= 2
-    metrics = compare([write("loud.wav", loud)], [write("quiet.wav", quiet)])["metrics"]
+    metrics = compare([write("loud.wav", loud)], [write("quiet.wav", loud // np.array([1, 2], np.int16))])["metrics"]
     difference = metrics["level_difference_db"]
-    assert difference["distance"] == pytest.approx(6.0206, abs=1e-3)
-    assert difference["ks"] == 1
-    assert difference["unit"] == "dB"
-    assert difference["reference"]["median"] - difference["generated"]["median"] == pytest.approx(6.0206, abs=1e-3)
+    loud_median, median = (difference[side]["median"] for side in ("generated", "reference"))
     lower, upper = difference["reference"]["quartiles"]
-    assert lower <= difference["reference"]["median"] <= upper
+    assert (difference["ks"], difference["unit"]) == (1, "dB")
+    assert (difference["distance"], median - loud_median) == pytest.approx((6.0206, 6.0206), abs=1e-3)
+    assert lower <= median <= upper
     # A gain changes no correlation, in no band.
     assert metrics["correlation/125-500"]["distance"] == pytest.approx(0, abs=1e-6)
 
@@ -163,8 +160,8 @@ def test_files_that_do_not_fit_are_named(write, tmp_path):
         ([stereo], [stereo, mono], r"stereo\.wav has 2 channels, .*mono\.wav has 1; .*\n  Compare stereo"),
         (
             [stereo],
-            [write("other.wav", clip(0), 16000)],
-            r"stereo\.wav has 8000 Hz, .*other\.wav has 16000 Hz; .*\n  Resample",
+            [write("fast.wav", clip(0), 16000)],
+            r"o\.wav has 8000 Hz, .*t\.wav has 16000 Hz; .*\n  Resample",
         ),
         ([stereo], [write("empty.wav", clip(0)[:0])], r"empty\.wav: the file has 0 frames"),
         ([write("wide.wav", np.tile(clip(0), 2))], [stereo], r"wide\.wav: 4 channels; 1 or 2"),

@@ -2,13 +2,11 @@
 
 import io
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from stereo_sashimi.metrics import lossless
 from stereo_sashimi.metrics.lossless import coded_bits
 
 PROGRAMS = {"flac": ("flac binary -8", "flac binary -8, no mid/side"), "wavpack": ("wavpack -hhx6",)}
@@ -34,31 +32,26 @@ def test_names_are_of_what_is_here():
 def test_mid_side_pays_where_channels_are_alike(no_programs):
     found = coded_bits(music(2), 44100)
     assert found["flac -8"] < 0.8 * found["flac -8, no mid/side"] < 0.8 * 16 * 40000
-    single = coded_bits(music(2)[:, :1], 44100)
-    assert set(single) == {"flac -8"}
-    assert all(bits % 8 == 0 for bits in found.values())
+    assert set(coded_bits(music(2)[:, :1], 44100)) == {"flac -8"}
+    single_frame = coded_bits(np.zeros((1, 2), np.int16), 44100)
+    assert all(bits > 0 and bits % 8 == 0 for bits in [*found.values(), *single_frame.values()])
 
 
-@pytest.mark.parametrize(("bits", "subtype", "form"), [(8, "PCM_S8", "FLAC"), (8, "PCM_U8", "WAV")])
-def test_eight_bits_are_the_top_byte(bits, subtype, form):
+@pytest.mark.parametrize(("subtype", "form"), [("PCM_S8", "FLAC"), ("PCM_U8", "WAV")])
+def test_eight_bits_are_the_top_byte(subtype, form):
     """Of every value, negative ones too: what the coders get is what the model sees."""
     pcm = np.arange(-32768, 32768, 7).astype(np.int16)[:, None]
     file = io.BytesIO()
     soundfile.write(file, pcm, 44100, format=form, subtype=subtype)
     file.seek(0)
-    assert np.array_equal(soundfile.read(file, dtype="int16", always_2d=True)[0], pcm >> bits << bits)
+    assert np.array_equal(soundfile.read(file, dtype="int16", always_2d=True)[0], pcm >> 8 << 8)
 
 
 def test_eight_bits_cost_less():
     full, top = coded_bits(music(2), 44100), coded_bits(music(2), 44100, 8)
-    assert set(full) == set(top)
-    assert all(top[name] < full[name] for name in full)
+    assert all(top[name] < full[name] for name in full | top)
     with pytest.raises(ValueError, match="bits must be 8 or 16; got 12"):
         coded_bits(music(2), 44100, 12)
-
-
-def test_a_single_frame_can_be_coded():
-    assert all(bits > 0 for bits in coded_bits(np.zeros((1, 2), np.int16), 44100).values())
 
 
 def test_a_program_that_fails_is_named(monkeypatch, tmp_path):
@@ -72,5 +65,4 @@ def test_a_program_that_fails_is_named(monkeypatch, tmp_path):
 
 def test_rates_that_flac_lacks_are_refused(no_programs):
     with pytest.raises(ValueError, match=r"FLAC cannot code 2 channels at 2000000 Hz.*baselines=false"):
-        lossless.coded_bits(music(2), 2_000_000)
-    assert Path(lossless.__file__).is_file()
+        coded_bits(music(2), 2_000_000)

@@ -13,7 +13,6 @@ from stereo_sashimi.metrics.stereo_windows import LIMIT_DB, UNITS, bands, cuts, 
 
 RATE = 32000
 NAMES = ("0-125", "125-500", "500-2000", "2000-8000", "8000-nyquist")
-IMAGE = ("side_mid_db", "level_difference_db", "mono_loss_db")
 BANDED = ("correlation", "coherence", "phase_difference")
 
 
@@ -175,10 +174,8 @@ def test_a_window_is_measured_as_a_clip_of_its_own():
 
 
 def test_bands_end_at_the_nyquist_frequency():
-    assert bands(44100) == dict(
-        zip(NAMES, [(0, 125), (125, 500), (500, 2000), (2000, 8000), (8000, math.inf)], strict=True)
-    )
-    assert bands(16000) == dict(zip(NAMES[:4], [(0, 125), (125, 500), (500, 2000), (2000, math.inf)], strict=True))
+    for rate, edges in ((44100, (0, 125, 500, 2000, 8000, math.inf)), (16000, (0, 125, 500, 2000, math.inf))):
+        assert bands(rate) == dict(zip(NAMES, itertools.pairwise(edges), strict=False))
     assert bands(200) == {"0-125": (0, math.inf)}
 
 
@@ -186,7 +183,6 @@ def test_what_cannot_be_measured_is_refused():
     for seconds in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="window_seconds must be a positive number"):
             windows(pcm(noise(0)), RATE, seconds)
-    with pytest.raises(ValueError, match=r"1 or 2 channels; got int16 \(4, 3\)"):
-        windows(np.zeros((4, 3), np.int16), RATE)
-    with pytest.raises(ValueError, match="0 frames"):
-        windows(np.zeros((0, 2), np.int16), RATE)
+    for shape, message in (((4, 3), r"1 or 2 channels; got int16 \(4, 3\)"), ((0, 2), "0 frames")):
+        with pytest.raises(ValueError, match=message):
+            windows(np.zeros(shape, np.int16), RATE)
