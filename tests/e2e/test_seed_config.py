@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from stereo_sashimi.commands.cli import main
-from stereo_sashimi.commands.seed_config import SeedConfigError, refuse_files, translate
-from stereo_sashimi.commands.seed_keys import ALWAYS, DEFAULTS, KEPT, MOVED, OPTIONS
 from stereo_sashimi.commands.shared.checks import check_keys
+from stereo_sashimi.commands.translate import refuse_files, translate_yaml
+from stereo_sashimi.interop.s4_config import ALWAYS, DEFAULTS, KEPT, MOVED, OPTIONS, SeedConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = Path(__file__).parent / "seed"
@@ -38,14 +38,14 @@ def resolved(cfg):
 
 def test_the_translated_experiment_is_ours(composed, with_files):
     ours = resolved(composed("train", "experiment=audio/sashimi-musdb18stereo"))
-    mine = with_files({"experiment/mine": translate(EXPERIMENT)}, "experiment=mine")
+    mine = with_files({"experiment/mine": translate_yaml(EXPERIMENT)}, "experiment=mine")
     check_keys(mine)
     assert resolved(mine) == ours
 
 
 def test_the_translated_data_set_is_ours(composed, with_files):
     ours = resolved(composed("train", "experiment=audio/sashimi-musdb18stereo"))
-    files = {"dataset/mine": translate(DATASET), "experiment/mine": translate(EXPERIMENT)}
+    files = {"dataset/mine": translate_yaml(DATASET), "experiment/mine": translate_yaml(EXPERIMENT)}
     mine = with_files(files, "experiment=mine", "dataset=mine")
     check_keys(mine)
     assert resolved(mine) == ours
@@ -74,10 +74,10 @@ def test_the_originals_own_experiments_become_ours(composed, with_files, name):
     old = old.replace("optimizer:\n  lr: 0.004\n", f"optimizer:\n  {optimizer}\n" if optimizer else "")
     old += "\nscheduler:\n  patience: 20\n"
     ours = resolved(composed("train", f"experiment=audio/sashimi-{name}"))
-    files = {"experiment/mine": translate(old)}
+    files = {"experiment/mine": translate_yaml(old)}
     if data is not None:
         rest = "train_percentage: 0.88\ndrop_last: true\ncontext_len: null\npad_len: null\n__l_max: ${.sample_len}\n"
-        files["dataset/mine"] = translate(f"_name_: qautoaudio\n{data}{rest}")
+        files["dataset/mine"] = translate_yaml(f"_name_: qautoaudio\n{data}{rest}")
     mine = resolved(with_files(files, "experiment=mine", *(["dataset=mine"] if data else [])))
     if data is not None:
         # Our file knows the rate of its data set, the original's does not.
@@ -105,29 +105,29 @@ optimizer: {weight_decay: 0.1, lr: 0.001}
 scheduler: {num_warmup_steps: 1000, num_training_steps: 200000}
 trainer: {max_epochs: 100}
 """
-    mine = with_files({"experiment/mine": translate(old)}, "experiment=mine")
+    mine = with_files({"experiment/mine": translate_yaml(old)}, "experiment=mine")
     assert resolved(mine) == resolved(composed("train", "experiment=audio/sashimi-sc09-unet"))
 
 
 def test_what_the_originals_groups_said_is_written_down(with_files):
     silent = "defaults: [{/optimizer: adamw}, {/loader: default}, {/trainer: default}, {/scheduler: cosine_warmup}]"
-    mine = with_files({"experiment/mine": translate(silent)}, "experiment=mine")
+    mine = with_files({"experiment/mine": translate_yaml(silent)}, "experiment=mine")
     assert (mine.optimizer.lr, mine.loader.batch_size, mine.trainer.max_epochs) == (0.001, 50, 200)
     assert (mine.scheduler.warmup_steps, mine.scheduler.total_steps) == (1000, 40000)
 
 
 def test_a_decoder_of_mixtures(with_files):
     old = EXPERIMENT.replace("_name_: sequence\n  mode: full", "_name_: dml\n  n_mixtures: 6")
-    mine = with_files({"experiment/mine": translate(old)}, "experiment=mine")
+    mine = with_files({"experiment/mine": translate_yaml(old)}, "experiment=mine")
     check_keys(mine)
     assert mine.decoder.n_mixtures == 6
     assert mine.decoder._target_.endswith("DMLHeadConfig")
 
 
 def test_what_was_left_out_is_said():
-    text = translate(DATASET + "interleaving_strategy: temporal\n".replace("__l_max", ""))
+    text = translate_yaml(DATASET + "interleaving_strategy: temporal\n".replace("__l_max", ""))
     assert "# Left out: dataset.interleaving_strategy=temporal (channels are an axis of one model" in text
-    assert "# python train.py experiment=audio/mine\n" in translate(EXPERIMENT)
+    assert "# python train.py experiment=audio/mine\n" in translate_yaml(EXPERIMENT)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_was_left_out_is_said():
 )  # fmt: skip
 def test_a_key_without_a_counterpart_is_named_with_what_to_use(old, messages):
     with pytest.raises(SeedConfigError) as caught:
-        translate(old)
+        translate_yaml(old)
     for message in messages:
         caught.match(message)
 
@@ -233,7 +233,7 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     assert error.startswith("SeedConfigError: ")
     assert "python -m stereo_sashimi translate input=OLD.yaml > configs/experiment/audio/mine.yaml" in error
     main("translate", [f"input={SEED / 'sashimi-musdb18stereo.yaml'}"])
-    assert capsys.readouterr().out == translate(EXPERIMENT, "sashimi-musdb18stereo")
+    assert capsys.readouterr().out == translate_yaml(EXPERIMENT, "sashimi-musdb18stereo")
     (tmp_path / "bad.yaml").write_text(EXPERIMENT + "nonsense: 3\n")
     with pytest.raises(SystemExit):
         main("translate", [f"input={tmp_path / 'bad.yaml'}"])

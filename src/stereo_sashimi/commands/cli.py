@@ -81,7 +81,7 @@ def launch(command: str, words: Sequence[str]) -> None:
         return
     check_overrides(words, keys(command))
     if command in ("train", "memory"):
-        from stereo_sashimi.commands.seed_config import refuse_files
+        from stereo_sashimi.commands.translate import refuse_files
 
         refuse_files(configs, words)
     given = sys.argv

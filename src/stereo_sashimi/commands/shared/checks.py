@@ -11,7 +11,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from stereo_sashimi.commands.seed_config import refuse_names
+from stereo_sashimi.interop.s4_config import refuse_names
 from stereo_sashimi.schema import check_type, refuse_unknown
 
 # Sections without a `_target_`, and the keys that the app reads from them.
