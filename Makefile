@@ -5,6 +5,7 @@ RUN := $(VENV)/bin/python
 # SIZE=smallest: a demo of a few steps, to see that everything runs.
 SIZE ?= full
 DEMO_RUNS ?= runs/demo
+SHAPES ?= tests/unit tests/property
 
 ifeq ($(SIZE),smallest)
 DEMO_TRAIN := scheduler.total_steps=6 scheduler.warmup_steps=2 train.val_chunk_size=4 trainer.log_every_n_steps=2
@@ -46,7 +47,7 @@ test: lint ## lint, then the test suite (under 3 minutes on 2 cores)
 
 .PHONY: shapes
 shapes: install ## unit and property tests with the shapes of all annotated arguments checked
-	$(RUN) -m pytest --shapes tests/unit tests/property
+	$(RUN) -m pytest --shapes $(SHAPES)
 
 .PHONY: slow
 slow: install ## the slow tests that CI runs as well

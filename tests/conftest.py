@@ -1,5 +1,5 @@
-"""`pytest --shapes`: beartype enforces jaxtyping's annotations in the whole package. CI runs unit and property tests
-so.
+"""`pytest --shapes`: beartype enforces jaxtyping's annotations in the whole package. CI runs the property tests so, and
+the unit tests of layers, ops and distributions.
 
 Without it the package runs as its users run it: a check of every call takes longer than most steps of a recurrence.
 """

@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 from composing import compose_cached
 from omegaconf import DictConfig
-from running import SMALL, TINY
+from running import SMALL, TINY, keep_seeds
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands.compress import compress_command as app_compress
@@ -89,9 +89,7 @@ def start(
             return trainer
 
         patch.setattr(app_train, "build_trainer", build_watched)
-        # seed_everything leaves its seed in the environment of later tests.
-        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-            patch.setenv(name, "0")
+        keep_seeds(patch)
         return app_train.train(cfg)
 
 
@@ -146,9 +144,7 @@ def refusal(
     changed, and that nothing half-written is left.
     """
     monkeypatch.delenv("STEREO_SASHIMI_TRACEBACK", raising=False)
-    # seed_everything leaves its seed in the environment of later tests.
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
+    keep_seeds(monkeypatch)
 
     def go(command: str, *overrides: str) -> str:
         cfg = composed(command, *overrides)

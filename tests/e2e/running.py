@@ -39,6 +39,12 @@ class Clips(Callback):
         self.validations.append((trainer.global_step, float(trainer.callback_metrics["val/loss"])))
 
 
+def keep_seeds(patch: pytest.MonkeyPatch) -> None:
+    """What seed_everything writes into the environment does not reach later tests."""
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        patch.setenv(name, "0")
+
+
 def last_of(run: Path, name: str = "last") -> Path:
     return run / "checkpoints" / f"{name}.ckpt"
 
@@ -69,13 +75,16 @@ def assert_same(run: Path, other: Path, *parts: str) -> None:
     assert differences({part: a[part] for part in parts}, {part: b[part] for part in parts}) == []
 
 
-def start(*words: str, script: str = "train.py", cwd: Path, **variables: str) -> subprocess.Popen[str]:
-    """`python train.py` as the leader of a process group of its own."""
+def start(
+    *words: str, script: str = "train.py", cwd: Path, text: bool = True, **variables: str
+) -> subprocess.Popen[Any]:
+    """`python train.py` as the leader of a process group of its own, which Ctrl-C reaches."""
     fixed = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *words],
-        cwd=cwd, env=os.environ | fixed | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        cwd=cwd, env=os.environ | fixed | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=text,
+        # A shell has its jobs in the background ignore Ctrl-C, and with them all that they start.
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 

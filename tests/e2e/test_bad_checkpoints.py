@@ -5,6 +5,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +26,23 @@ TABLE = "model.embedding.tables.0.weight"
 def damaged(**entries: bytes) -> Callable[[bytes], bytes]:
     """A zip archive with these entries instead of a checkpoint."""
 
-    def make(whole: bytes) -> bytes:
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, content in entries.items():
-                archive.writestr(name, content)
-        return file.getvalue()
-
-    return make
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return lambda whole: file.getvalue()
 
 
-def described(change: Callable[[Content], object]) -> Callable[[Content], object]:
-    """A checkpoint whose model description was edited."""
-
+def edited(place: str, change: Callable[[Content], object]) -> Callable[[Content], object]:
     def make(content: Content) -> Content:
-        change(content["hyper_parameters"]["model"])
+        change(content["hyper_parameters"]["model"] if place == "model" else content[place])
         return content
 
     return make
 
 
-def weighed(change: Callable[[Content], object]) -> Callable[[Content], object]:
-    """A checkpoint whose weights were edited."""
-
-    def make(content: Content) -> Content:
-        change(content["state_dict"])
-        return content
-
-    return make
+# A checkpoint whose model description, or whose weights, were edited.
+described, weighed = partial(edited, "model"), partial(edited, "state_dict")
 
 
 def of_the_original(content: Content) -> Content:
@@ -77,10 +67,7 @@ CONTENTS: dict[str, tuple[Callable[[Content], object], str]] = {
     "of the original": (of_the_original, r"not a stereo-sashimi checkpoint.*load_lightning reads its Lightning"),
     "extra field": (described(lambda m: m["model"].update(n_layer=3)), r"Unknown key model\.n_layer\. Did you mean"),
     "names code": (described(lambda m: m.update(_target_="os.system")), r"not valid: Unknown key model\._target_"),
-    "wrong type": (
-        described(lambda m: m["model"].update(n_layers="1")),
-        r"model\.n_layers must be an integer; got '1'",
-    ),
+    "wrong type": (described(lambda m: m["model"].update(n_layers="1")), r"n_layers must be an integer; got '1'"),
     "missing field": (described(lambda m: m["spec"].pop("bits")), r"spec lacks the field 'bits'"),
     "other bits": (described(lambda m: m["spec"].update(bits=12)), r"bits must be 8 or 16; got 12"),
     "other shape": (weighed(lambda w: w.update({TABLE: torch.zeros(3)})), r"tables\.0\.weight has shape \(3,\)"),

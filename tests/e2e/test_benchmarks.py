@@ -104,18 +104,18 @@ def test_operations_of_an_s4_layer():
 
 @pytest.mark.slow
 def test_variants_are_measured_in_turns_and_one_that_cannot_be_does_not_stop_the_others(tiny, capfd):
-    assert run("train", *tiny, *QUICK, "bench.json=true", "backend=krylov,auto", "trainer.accelerator=cpu,tpu") == 1
+    # The last one needs a package that is no dependency.
+    variants = "trainer.precision=32-true,64-true,transformer-engine"
+    assert run("train", *tiny, *QUICK, "bench.json=true", variants) == 1
     out, err = capfd.readouterr()
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [row["variant"] for row in rows] == [
-        f"backend={name} trainer.accelerator=cpu" for name in ("krylov", "auto")
-    ]
+    assert [row["variant"] for row in rows] == ["trainer.precision=32-true", "trainer.precision=64-true"]
     for row in rows:
         assert row["samples/s"] == pytest.approx(4 * 64 * 2 / row["seconds"])
         assert row["ratio"] == pytest.approx(rows[0]["seconds"] / row["seconds"])
         assert 0.05 < row["peak_gib"] < 8
         assert 0 < row["fastest"] <= row["seconds"]
-    assert err.count("trainer.accelerator=tpu: not measured: ") == 2
+    assert err.count("transformer-engine: not measured: ") == 1
     assert "Traceback" not in err
 
 
@@ -164,7 +164,7 @@ def test_mistakes_are_refused_before_anything_runs(capsys, words, message):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for child processes in /proc")
-@pytest.mark.parametrize("wait", [0.0, 10.0], ids=["starting", "measuring"])
+@pytest.mark.parametrize("wait", [0.0, 7.0], ids=["starting", "measuring"])
 def test_ctrl_c_ends_all_processes_without_a_traceback(tiny, wait):
     command = subprocess.Popen(
         [sys.executable, "-m", "benchmarks", "train", *tiny, "bench.seconds=100000"], cwd=ROOT, text=True,

@@ -17,11 +17,6 @@ OPTIONS = (
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "AudioDataModule", "resume", "loops")
 
 
-@pytest.fixture
-def folder(tracks_folder) -> Path:
-    return tracks_folder
-
-
 class Rows(Callback):
     """What each batch had, and what was carried to the next."""
 
@@ -30,6 +25,9 @@ class Rows(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.seen.append((batch.clips.tolist(), batch.first.tolist(), pl_module.carry.value.clips.tolist()))
+
+
+FOLDED = ("encoder.merge=none", "decoder.coupling=independent", "model.unet=true")
 
 
 # An epoch is six steps; whole tracks end in any of them.
@@ -43,22 +41,16 @@ class Rows(Callback):
         pytest.param(2, 6, ("trainer.accumulate_grad_batches=2",), id="accumulated", marks=pytest.mark.slow),
         pytest.param(3, 8, ("loader.num_workers=2",), id="workers", marks=pytest.mark.slow),
         pytest.param(5, 9, ("trainer.limit_train_batches=4",), id="limited", marks=pytest.mark.slow),
-        pytest.param(
-            3,
-            8,
-            ("encoder.merge=none", "decoder.coupling=independent", "model.unet=true"),
-            id="folded",
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(3, 8, FOLDED, id="folded", marks=pytest.mark.slow),
     ],
 )
-def test_two_halves_are_the_whole(train, folder, tmp_path, cut, end, options):
+def test_two_halves_are_the_whole(train, tracks_folder, tmp_path, cut, end, options):
     straight, resumed = Rows(), Rows()
     options = (*OPTIONS, *options)
-    train(*options, f"trainer.max_steps={end}", run=tmp_path / "a", data=folder, watchers=[straight])
-    train(*options, f"trainer.max_steps={cut}", run=tmp_path / "b", data=folder, watchers=[resumed])
+    train(*options, f"trainer.max_steps={end}", run=tmp_path / "a", data=tracks_folder, watchers=[straight])
+    train(*options, f"trainer.max_steps={cut}", run=tmp_path / "b", data=tracks_folder, watchers=[resumed])
     last = last_of(tmp_path / "b")
-    train(*options, f"trainer.max_steps={end}", f"checkpoint={last}", run=tmp_path / "c", data=folder,
+    train(*options, f"trainer.max_steps={end}", f"checkpoint={last}", run=tmp_path / "c", data=tracks_folder,
           watchers=[resumed])  # fmt: skip
     assert resumed.seen == straight.seen
     assert_same(tmp_path / "a", tmp_path / "c", *PARTS)
@@ -70,9 +62,9 @@ def test_two_halves_are_the_whole(train, folder, tmp_path, cut, end, options):
 
 
 @pytest.mark.slow
-def test_a_run_without_the_carried_state_is_another(train, folder, tmp_path):
+def test_a_run_without_the_carried_state_is_another(train, tracks_folder, tmp_path):
     # The comparison above can fail: the same run, resumed with the carried state of a track's start.
-    train(*OPTIONS, "trainer.max_steps=3", run=tmp_path / "a", data=folder)
+    train(*OPTIONS, "trainer.max_steps=3", run=tmp_path / "a", data=tracks_folder)
     content = saved(tmp_path / "a")
     for layer in content["resume"]["carried"][0]["layers"]:
         if layer is not None:
@@ -80,7 +72,9 @@ def test_a_run_without_the_carried_state_is_another(train, folder, tmp_path):
     (tmp_path / "reset").mkdir()
     torch.save(content, tmp_path / "reset" / "last.ckpt")
     for name, path in (("b", tmp_path / "a" / "checkpoints"), ("c", tmp_path / "reset")):
-        train(*OPTIONS, "trainer.max_steps=5", f"checkpoint={path / 'last.ckpt'}", run=tmp_path / name, data=folder)
+        train(
+            *OPTIONS, "trainer.max_steps=5", f"checkpoint={path / 'last.ckpt'}", run=tmp_path / name, data=tracks_folder
+        )
     b, c = saved(tmp_path / "b"), saved(tmp_path / "c")
     assert differences(b["AudioDataModule"], c["AudioDataModule"]) == []
     assert differences(b["state_dict"], c["state_dict"])
@@ -89,9 +83,9 @@ def test_a_run_without_the_carried_state_is_another(train, folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [(), ("trainer.limit_train_batches=4",), ("trainer.limit_train_batches=0.5",)],
                          ids=["whole", "batches", "share"])  # fmt: skip
-def test_epochs_walk_on_through_the_tracks(train, folder, limit):
+def test_epochs_walk_on_through_the_tracks(train, tracks_folder, limit):
     rows = Rows()
-    train(*OPTIONS, *limit, "trainer.max_steps=20", data=folder, watchers=[rows])
+    train(*OPTIONS, *limit, "trainer.max_steps=20", data=tracks_folder, watchers=[rows])
     assert len(rows.seen) == 20
     starts = {0, 5, 7, 15, 18}
     begun = []
@@ -115,11 +109,11 @@ class Spoil(Callback):
             pl_module.carry.value = pl_module.carry.value._replace(state=state)
 
 
-def test_a_skipped_step_does_not_spoil_what_follows(train, folder, tmp_path):
+def test_a_skipped_step_does_not_spoil_what_follows(train, tracks_folder, tmp_path):
     # With this seed the spoiled row is in the middle of a track.
     options = (*OPTIONS, "train.seed=1", "train.on_nan=skip", "trainer.max_steps=6")
     rows = Rows()
-    result = train(*options, data=folder, watchers=[rows, Spoil()])
+    result = train(*options, data=tracks_folder, watchers=[rows, Spoil()])
     assert not rows.seen[2][1][0], "the row goes on with what was spoiled"
     assert (result["steps"], result["skipped_steps"]) == (6, 1)
     content = saved(tmp_path / "run")
@@ -145,24 +139,24 @@ def trained(launch, tracks_folder, tmp_path_factory) -> Path:
     ],
     ids=["carry", "batch", "chunk", "limit"],
 )
-def test_what_shapes_the_walk_must_be_as_it_was(train, folder, trained, options, message):
+def test_what_shapes_the_walk_must_be_as_it_was(train, tracks_folder, trained, options, message):
     with pytest.raises(ValueError, match=message):
-        train(*OPTIONS, f"checkpoint={trained}", "trainer.max_steps=4", *options, data=folder)
+        train(*OPTIONS, f"checkpoint={trained}", "trainer.max_steps=4", *options, data=tracks_folder)
 
 
-def test_a_checkpoint_that_carries_nothing_is_refused(train, folder, tmp_path):
-    train(*OPTIONS, "train.carry_state=false", "trainer.max_steps=1", run=tmp_path / "a", data=folder)
+def test_a_checkpoint_that_carries_nothing_is_refused(train, tracks_folder, tmp_path):
+    train(*OPTIONS, "train.carry_state=false", "trainer.max_steps=1", run=tmp_path / "a", data=tracks_folder)
     last = last_of(tmp_path / "a")
     with pytest.raises(ValueError, match=r"carry_state=False; this run has True\. Match `train\.carry_state`"):
-        train(*OPTIONS, f"checkpoint={last}", data=folder)
+        train(*OPTIONS, f"checkpoint={last}", data=tracks_folder)
     # As one that was written before there was such a key, which resumes without it.
     content = saved(tmp_path / "a")
     del content["hyper_parameters"]["carry_state"]
     torch.save(content, last)
     with pytest.raises(ValueError, match="carry_state=False; this run has True"):
-        train(*OPTIONS, f"checkpoint={last}", data=folder)
+        train(*OPTIONS, f"checkpoint={last}", data=tracks_folder)
     options = (*OPTIONS, "train.carry_state=false", "trainer.max_steps=2")
-    assert train(*options, f"checkpoint={last}", data=folder)["steps"] == 2
+    assert train(*options, f"checkpoint={last}", data=tracks_folder)["steps"] == 2
 
 
 @pytest.mark.parametrize(
@@ -170,34 +164,28 @@ def test_a_checkpoint_that_carries_nothing_is_refused(train, folder, tmp_path):
     [
         (("train.carry_state=3",), r"train\.carry_state must be true or false; got 3"),
         (("dataset.pad_len=4",), r"dataset\.pad_len=4 .*train\.carry_state=true.*Set dataset\.pad_len=null"),
-        (("dataset.sample_len=70",), r"multiple of 16, the product of model\.pool; got 70\. .*sample_len=64 or 80"),
         (("loader.batch_size=6",), r"5 tracks for training and 6 rows .*\n  Set loader\.batch_size=5 or less"),
         (("trainer.overfit_batches=1",), r"trainer\.overfit_batches=1 puts other batches there.*overfit_batches=0"),
         (("trainer.use_distributed_sampler=true",), r"trainer\.use_distributed_sampler=True .*=false"),
     ],
-    ids=["type", "pad", "pool", "lanes", "overfit", "sampler"],
+    ids=["type", "pad", "lanes", "overfit", "sampler"],
 )
-def test_bad_values(refusal, small, folder, tmp_path, options, message):
+def test_bad_values(refusal, small, tracks_folder, tmp_path, options, message):
     base = ("experiment=audio/sashimi-sample", *small, *OPTIONS, f"paths.run={tmp_path / 'run'}")
-    assert re.search(message, refusal("train", *base, f"dataset.path={folder}", *options))
-
-
-def test_a_misspelt_key(refusal, small, folder, tmp_path):
-    base = ("experiment=audio/sashimi-sample", *small, f"paths.run={tmp_path / 'run'}", f"dataset.path={folder}")
-    assert "train.carry_sate. Did you mean train.carry_state?" in refusal("train", *base, "+train.carry_sate=true")
+    assert re.search(message, refusal("train", *base, f"dataset.path={tracks_folder}", *options))
 
 
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_processes_have_the_rows_of_one(train, folder, tmp_path):
+def test_two_processes_have_the_rows_of_one(train, tracks_folder, tmp_path):
     def run(name: str, *overrides: str, code: int = 0) -> tuple[str, str]:
-        return finish(*TINY, *OPTIONS, f"dataset.path={folder}", f"paths.run={tmp_path / name}",
+        return finish(*TINY, *OPTIONS, f"dataset.path={tracks_folder}", f"paths.run={tmp_path / name}",
                       f"hydra.run.dir={tmp_path}/hydra", *overrides, code=code, cwd=tmp_path)  # fmt: skip
 
     # As in test_ddp.py: in float64, as sums are taken in another order.
     double = ("model.dropout=0", "trainer.precision=64-true", "trainer.max_steps=6")
-    train(*OPTIONS, *double, "loader.batch_size=4", run=tmp_path / "one", data=folder)
+    train(*OPTIONS, *double, "loader.batch_size=4", run=tmp_path / "one", data=tracks_folder)
     run("two", *TWO, *double)
     one, pair = saved(tmp_path / "one"), saved(tmp_path / "two")
     torch.testing.assert_close(one["state_dict"], pair["state_dict"], rtol=1e-9, atol=1e-10)

@@ -18,40 +18,7 @@ CASES = [
     (SashimiConfig(n_layers=2, layer=S4Config()), DMLHeadConfig("autoregressive"), 16),
     (SashimiConfig(n_layers=2, layer=S4DConfig(), unet=True), CategoricalHeadConfig("autoregressive"), 8),
 ]
-
-
-@pytest.mark.parametrize(("backbone", "head", "bits"), CASES, ids=["dml", "categorical"])
-def test_forward_agrees_with_the_cpu(backbone, head, bits):
-    torch.manual_seed(0)
-    model = LanguageModelConfig(AudioSpec(44100, 2, bits), model=backbone, decoder=head).build().eval()
-    codes = torch.randint(0, 2**bits, (2, 4096, 2))
-    with torch.no_grad():
-        hidden, log_prob = model.hidden_for(codes), model.log_prob(codes)
-        on_gpu = copy.deepcopy(model).cuda()
-        torch.testing.assert_close(on_gpu.hidden_for(codes.cuda()).cpu(), hidden, rtol=0, atol=1e-4)
-        torch.testing.assert_close(on_gpu.log_prob(codes.cuda()).cpu(), log_prob, rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize(("backbone", "head", "bits"), CASES, ids=["dml", "categorical"])
-def test_training_falls_and_sampling_agrees_with_one_pass(backbone, head, bits):
-    torch.manual_seed(0)
-    model = LanguageModelConfig(AudioSpec(44100, 2, bits), model=backbone, decoder=head).build().cuda()
-    time = torch.arange(4096, device="cuda") / 44100
-    wave = torch.stack([torch.sin(2 * torch.pi * 220 * time), torch.sin(2 * torch.pi * 330 * time)], dim=-1)
-    codes = ((wave * 0.5 + 1) * 2 ** (bits - 1)).long().unsqueeze(0)
-    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=4e-3), []
-    for _ in range(20):
-        loss = -model.log_prob(codes).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.5
-    stream = Stream(model.eval(), batch_size=2)
-    frames = list(stream.generate(200, Sampler(), seeds=[0, 1]))
-    drawn, log_prob = (torch.cat([frame[i] for frame in frames], dim=1) for i in (0, 1))
-    with torch.no_grad():
-        torch.testing.assert_close(model.log_prob(drawn), log_prob, rtol=1e-3, atol=1e-3)
+each_model = pytest.mark.parametrize(("backbone", "head", "bits"), CASES, ids=["dml", "categorical"])
 
 
 def build(backbone, head, bits):
@@ -64,8 +31,38 @@ def drawn(stream, n_frames, seeds, sampler=None, frames_at_once=1024):
     return torch.cat([frame.codes for frame in frames], 1), torch.cat([frame.log_prob for frame in frames], 1)
 
 
+@each_model
+def test_forward_agrees_with_the_cpu(backbone, head, bits):
+    model = build(backbone, head, bits)
+    codes = torch.randint(0, 2**bits, (2, 4096, 2))
+    with torch.no_grad():
+        hidden, log_prob = model.hidden_for(codes), model.log_prob(codes)
+        on_gpu = copy.deepcopy(model).cuda()
+        torch.testing.assert_close(on_gpu.hidden_for(codes.cuda()).cpu(), hidden, rtol=0, atol=1e-4)
+        torch.testing.assert_close(on_gpu.log_prob(codes.cuda()).cpu(), log_prob, rtol=1e-4, atol=1e-3)
+
+
+@each_model
+def test_training_falls_and_sampling_agrees_with_one_pass(backbone, head, bits):
+    model = build(backbone, head, bits).train().cuda()
+    time = torch.arange(4096, device="cuda") / 44100
+    wave = torch.stack([torch.sin(2 * torch.pi * 220 * time), torch.sin(2 * torch.pi * 330 * time)], dim=-1)
+    codes = ((wave * 0.5 + 1) * 2 ** (bits - 1)).long().unsqueeze(0)
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=4e-3), []
+    for _ in range(20):
+        loss = -model.log_prob(codes).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.5
+    codes, log_prob = drawn(Stream(model.eval(), batch_size=2), 200, [0, 1], Sampler())
+    with torch.no_grad():
+        torch.testing.assert_close(model.log_prob(codes), log_prob, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("backbone", "head", "bits"), CASES, ids=["dml", "categorical"])
+@each_model
 def test_graphs_give_the_parameters_of_the_reference(backbone, head, bits, fused):
     """2,000 teacher-forced frames, against the reference on the GPU and on the CPU."""
     model = build(backbone, head, bits)
@@ -91,7 +88,7 @@ def test_graphs_give_the_parameters_of_the_reference(backbone, head, bits, fused
 
 
 @pytest.mark.parametrize("frames_at_once", [1, 1000, 44100])
-@pytest.mark.parametrize(("backbone", "head", "bits"), CASES, ids=["dml", "categorical"])
+@each_model
 def test_a_second_of_stereo_is_the_same_bits_again(backbone, head, bits, frames_at_once):
     model = build(backbone, head, bits).cuda()
     stream = Stream(model, 2, engine="cudagraph")
@@ -105,7 +102,7 @@ def test_a_second_of_stereo_is_the_same_bits_again(backbone, head, bits, frames_
         torch.testing.assert_close(expected, log_prob[:, :4096], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("backbone", "head", "bits"), CASES, ids=["dml", "categorical"])
+@each_model
 def test_streams_go_on_from_each_others_states(backbone, head, bits):
     """Graphs, reference, graphs, with another sampler each time, in the middle of periods."""
     model = build(backbone, head, bits).cuda().double()

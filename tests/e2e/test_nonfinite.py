@@ -152,8 +152,3 @@ def test_a_finite_run_is_as_it_was(train, tmp_path, monkeypatch):
         monkeypatch.setattr(nonfinite.NonFiniteGuard, hook, lambda *_: None)
     train(*OPTIONS, run=tmp_path / "b", watchers=[without])
     assert equal(with_guard.weights[-1].values(), without.weights[-1].values())
-
-
-def test_a_bad_choice(train):
-    with pytest.raises(ValueError, match=r"train\.on_nan must be one of stop, skip; got 'ignore'"):
-        train(*OPTIONS, "train.on_nan=ignore")

@@ -1,7 +1,6 @@
 """Checkpoints: a run cut in two is the run in one piece, what does not fit is refused, what is kept is plain."""
 
 import json
-import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,7 @@ from running import CATEGORICAL, DROPOUT, SIX_STEPS, Clips, assert_same, differe
 
 import stereo_sashimi
 from stereo_sashimi.commands.train import build
-from stereo_sashimi.models.checkpoint import CheckpointError
 from stereo_sashimi.tasks import AutoregressiveTask
-from stereo_sashimi.tasks.checkpoints import AtomicCheckpointIO
 
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers")
 PLATEAU = ("dataset=sample", *CATEGORICAL, "loader.batch_size=2", "train.validate_before=false", "scheduler=plateau",
@@ -134,27 +131,6 @@ def test_the_optimizer_is_part_of_it(trained):
     assert all(float(state["step"]) == 1 for state in moments.values())
     assert any(bool(state["exp_avg"].any()) for state in moments.values())
     assert differences(moments, {**moments, 0: {**moments[0], "step": torch.tensor(2.0)}}) == [".0.step"]
-
-
-def test_a_truncated_checkpoint_is_named(train, tmp_path, trained):
-    cut = tmp_path / "cut.ckpt"
-    cut.write_bytes(trained.read_bytes()[:-2000])
-    with pytest.raises(CheckpointError, match=r"cut\.ckpt is truncated or not a checkpoint"):
-        train(*SIX_STEPS, f"checkpoint={cut}")
-
-
-def test_a_failed_save_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
-    path, writer = tmp_path / "last.ckpt", AtomicCheckpointIO()
-    writer.save_checkpoint({"step": 1}, path)
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        writer.save_checkpoint({"step": 2}, path)
-    assert torch.load(path, weights_only=True) == {"step": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 class Interrupt(Callback):

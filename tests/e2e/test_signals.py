@@ -148,7 +148,7 @@ def test_a_resumed_run_that_added_nothing_names_where_it_came_from(train, tmp_pa
     ("options", "number", "to_all"),
     [
         ((), signal.SIGINT, False),
-        ((), signal.SIGTERM, False),
+        pytest.param((), signal.SIGTERM, False, marks=pytest.mark.long),
         # SLURM sends it to every process of a job, the loader's workers among them; docker to the first.
         (("loader.num_workers=2",), signal.SIGTERM, True),
         (TWO, signal.SIGTERM, True),

@@ -1,35 +1,22 @@
 """`python generate.py stream=true` as a person runs it: Ctrl-C, SIGTERM, a player behind a pipe, real processes."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import soundfile
+from running import start
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def attentive() -> None:
-    """A shell has its jobs in the background ignore Ctrl-C, and with them all that they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def begin(run: Path, folder: Path, *options: str, out: bool = True) -> subprocess.Popen[bytes]:
     place = (f"out={folder / 'out'}",) if out else ()
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "generate.py"), f"checkpoint={run}", "stream=true", "seconds=null", "device=cpu",
-         *place, *options],
-        cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        preexec_fn=attentive,
-    )  # fmt: skip
+    fixed = (f"checkpoint={run}", "stream=true", "seconds=null", "device=cpu", *place)
+    return start(*fixed, *options, script="generate.py", cwd=folder, text=False, CUDA_VISIBLE_DEVICES="")
 
 
 def wait_for(process: subprocess.Popen[bytes], path: Path, size: int) -> None:

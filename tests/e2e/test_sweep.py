@@ -1,9 +1,6 @@
 """Sweeps: several runs from one command, in folders of their own; what they hand back, with and without Optuna."""
 
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,13 +10,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from running import ROOT, finish
 
 from stereo_sashimi.commands.shared import errors
 from stereo_sashimi.commands.train import sweep
 from stereo_sashimi.commands.train.train_command import best_score
 from stereo_sashimi.tasks.checkpoints import BestCheckpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 OPTUNA = find_spec("hydra_plugins") is not None and find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
 OVERRIDES = (
     *("experiment=audio/sashimi-sample", "scheduler.total_steps=3", "scheduler.warmup_steps=1"),
@@ -27,17 +24,10 @@ OVERRIDES = (
 )
 
 
-def launch(runs: Path, data: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """`python train.py -m`, with the results under `runs`."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "-m", *OVERRIDES, f"dataset.path={data}", f"paths.runs={runs}",
-         *overrides],
-        cwd=runs.parent,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )  # fmt: skip
+def launch(runs: Path, data: Path, *overrides: str, code: int = 0) -> str:
+    """`python train.py -m`, with the results under `runs`; what it said of errors."""
+    fixed = (*OVERRIDES, f"dataset.path={data}", f"paths.runs={runs}")
+    return finish("-m", *fixed, *overrides, code=code, cwd=runs.parent)[1]
 
 
 def results(runs: Path) -> dict[str, dict]:
@@ -47,7 +37,7 @@ def results(runs: Path) -> dict[str, dict]:
 
 @pytest.mark.slow
 def test_jobs_have_their_own_folders_and_one_bad_job_stops_no_other(small, stereo_folder, tmp_path):
-    done = launch(tmp_path / "runs", stereo_folder, *small, "optimizer.lr=0.001,-1,0.002")
+    err = launch(tmp_path / "runs", stereo_folder, *small, "optimizer.lr=0.001,-1,0.002", code=1)
     made = results(tmp_path / "runs")
     assert sorted(made) == ["0", "2"]
     assert {result["status"] for result in made.values()} == {"finished"}
@@ -58,8 +48,7 @@ def test_jobs_have_their_own_folders_and_one_bad_job_stops_no_other(small, stere
         monitored = next(v for k, v in best["callbacks"].items() if "BestCheckpoint" in k)
         assert result["best_score"] == float(monitored["best_model_score"])
     # The command as a whole has failed, and says why in one line.
-    assert done.returncode != 0
-    assert "ValueError: optimizer.lr and optimizer.ssm_lr must be positive; got -1" in done.stderr
+    assert "ValueError: optimizer.lr and optimizer.ssm_lr must be positive; got -1" in err
 
 
 @pytest.mark.slow
@@ -68,8 +57,7 @@ def test_optuna_finds_the_best_of_its_trials(small, stereo_folder, tmp_path):
     storage = f"sqlite:///{tmp_path / 'sweep.db'}"
     search = ("sweep=optuna", "hydra.sweeper.n_trials=2", f"hydra.sweeper.storage={storage}",
               "hydra.sweeper.study_name=s", "optimizer.weight_decay=choice(0.0, 0.1)")  # fmt: skip
-    done = launch(tmp_path / "runs", stereo_folder, *small, *search)
-    assert done.returncode == 0, done.stdout + done.stderr
+    launch(tmp_path / "runs", stereo_folder, *small, *search)
     made = results(tmp_path / "runs")
     assert sorted(made) == ["0", "1"]
     found = OmegaConf.load(next((tmp_path / "runs").glob("sweeps/*/optimization_results.yaml")))
@@ -95,31 +83,24 @@ def in_a_sweep(monkeypatch):
     monkeypatch.setattr(sweep, "sweeping", lambda: True)
 
 
-def test_a_run_by_itself_is_no_sweep():
+def test_outside_a_sweep_nothing_is_asked_of_a_run():
     assert not errors.sweeping()
     assert sweep.objective({"best_score": None, "run": "runs/a"}) is None
+    sweep.check_sweep(quiet_trainer(devices=2, strategy="ddp"))
 
 
 @pytest.mark.usefixtures("in_a_sweep")
-def test_a_job_that_validated_nothing_has_no_objective():
+def test_a_job_has_an_objective_and_starts_no_processes():
     assert sweep.objective({"best_score": 1.5, "run": "runs/a"}) == 1.5
     with pytest.raises(ValueError, match=r"runs/a has no finite validation number.*trainer\.max_steps"):
         sweep.objective({"best_score": None, "run": "runs/a"})
-
-
-def quiet_trainer(**options) -> pl.Trainer:
-    return pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **options)
-
-
-@pytest.mark.usefixtures("in_a_sweep")
-def test_a_job_starts_no_processes_of_its_own():
     sweep.check_sweep(quiet_trainer(devices=1))
     with pytest.raises(ValueError, match=r"asks for 2.*trainer\.devices=1"):
         sweep.check_sweep(quiet_trainer(devices=2, strategy="ddp"))
 
 
-def test_outside_a_sweep_processes_may_be_started():
-    sweep.check_sweep(quiet_trainer(devices=2, strategy="ddp"))
+def quiet_trainer(**options) -> pl.Trainer:
+    return pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **options)
 
 
 @pytest.mark.parametrize("score", [None, float("nan"), float("inf")])
@@ -129,7 +110,4 @@ def test_a_number_that_is_not_finite_is_no_score(score, tmp_path):
     assert best_score(keeper) is None
     keeper.best_model_score = torch.tensor(2.5)
     assert best_score(keeper) == 2.5
-
-
-def test_a_trainer_without_a_best_checkpoint_has_no_score():
     assert best_score(None) is None
