@@ -175,33 +175,32 @@ def test_a_misspelt_key_is_refused(capsys):
     assert "data" in capsys.readouterr().err
 
 
-def test_a_backend_that_computes_something_else_is_found(monkeypatch):
+def broken(ssm, length, dtype):
+    raise RuntimeError("no such kernel image\nsecond line")
+
+
+def wrong(ssm, length, dtype):
+    return doctor.KERNELS["reference"](ssm, length, dtype) * 1.001
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "line", "problems"),
+    [
+        ("krylov", wrong, "krylov, cpu computes wrong kernels", 1),
+        ("auto", broken, "auto, cpu: does not run (no such kernel image)", 1),
+        # Only what auto would take is a problem.
+        ("cuda_only", broken, "cuda_only, cpu: does not run (no such kernel image)", 0),
+    ],
+)
+def test_backends_that_compute_something_else_or_fail(monkeypatch, name, kernel, line, problems):
     right = doctor.KERNELS["krylov"]
-    monkeypatch.setattr(
-        doctor, "KERNELS", {"reference": right, "krylov": lambda ssm, length, dtype: right(ssm, length, dtype) * 1.001}
-    )
+    if name == "cuda_only":
+        monkeypatch.setattr(doctor, "resolve", lambda backend: backend)
+    monkeypatch.setattr(doctor, "KERNELS", {"reference": right, "auto": right} | {name: kernel})
     found = Findings()
     doctor.check_backends(found)
-    assert any("krylov, cpu computes wrong kernels" in problem for problem in found.problems)
-
-
-def test_a_backend_that_fails_is_a_problem_only_if_auto_takes_it(monkeypatch):
-    right = doctor.KERNELS["krylov"]
-
-    def broken(ssm, length, dtype):
-        raise RuntimeError("no such kernel image\nsecond line")
-
-    for name, count in (("auto", 1), ("reference", 0)):
-        kernels = {"reference": right, "auto": right} | {name: broken}
-        if name == "reference":
-            # What everything is compared with has to run.
-            kernels = {"reference": right, "auto": right, "cuda_only": broken}
-            monkeypatch.setattr(doctor, "resolve", lambda backend: backend)
-        monkeypatch.setattr(doctor, "KERNELS", kernels)
-        found = Findings()
-        doctor.check_backends(found)
-        assert any("does not run (no such kernel image)" in line for line in found.lines)
-        assert len(found.problems) == count
+    assert any(line in told for told in found.lines + found.problems), found.lines
+    assert len(found.problems) == problems
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
 """Checkpoints: a run cut in two is the run in one piece, what does not fit is refused, what is kept is plain."""
 
 import json
-import signal
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import Callback
 from running import CATEGORICAL, DROPOUT, SIX_STEPS, Clips, assert_same, differences, last_of, saved
 
 import stereo_sashimi
@@ -131,38 +129,6 @@ def test_the_optimizer_is_part_of_it(trained):
     assert all(float(state["step"]) == 1 for state in moments.values())
     assert any(bool(state["exp_avg"].any()) for state in moments.values())
     assert differences(moments, {**moments, 0: {**moments[0], "step": torch.tensor(2.0)}}) == [".0.step"]
-
-
-class Interrupt(Callback):
-    """Ctrl-C in a hook of the fit at a step."""
-
-    def __init__(self, hook, step):
-        def stop(trainer, *_):
-            if trainer.global_step == step and not trainer.sanity_checking:
-                raise KeyboardInterrupt
-
-        setattr(self, hook, stop)
-
-
-@pytest.mark.parametrize(
-    ("hook", "step"), [("on_train_batch_start", 3), ("on_validation_batch_start", 6)], ids=["training", "validation"]
-)
-def test_ctrl_c_saves_where_it_was(train, tmp_path, hook, step):
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            # In mid-epoch, or in the validation at the end of the first.
-            train(*SIX_STEPS, "trainer.max_steps=9", watchers=[Interrupt(hook, step)])
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    assert stopped.value.code == 130
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
-    assert saved(tmp_path / "run")["global_step"] == step
-    whole, rest = Clips(), Clips()
-    last = last_of(tmp_path / "run")
-    train(*SIX_STEPS, "trainer.max_steps=8", f"checkpoint={last}", run=tmp_path / "rest", watchers=[rest])
-    train(*SIX_STEPS, "trainer.max_steps=8", run=tmp_path / "whole", watchers=[whole])
-    assert rest.seen == whole.seen[step:]
 
 
 def strings_of(value: object) -> list[str]:

@@ -8,19 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
-from running import (
-    DROPOUT,
-    SIX_STEPS,
-    TINY,
-    TWO,
-    Clips,
-    assert_same,
-    ended,
-    last_of,
-    saved,
-    start,
-    wait_for_step,
-)
+from running import DROPOUT, SIX_STEPS, TINY, TWO, Clips, assert_same, ended, last_of, saved, start, wait_for_step
 
 from stereo_sashimi.commands.train import stopping
 from stereo_sashimi.models.checkpoint import load
@@ -32,16 +20,16 @@ OPTIONS = (*SIX_STEPS, DROPOUT)
 
 
 class Terminate(Callback):
-    """A real SIGTERM to this process, from inside a hook of the fit, once."""
+    """A real signal to this process, from inside a hook of the fit, once."""
 
-    def __init__(self, hook, step, times=1):
+    def __init__(self, hook, step, times=1, number=signal.SIGTERM):
         self.sent = False
 
         def send(trainer, *_):
             if trainer.global_step == step and not trainer.sanity_checking and not self.sent:
                 self.sent = True
                 for _ in range(times):
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    os.kill(os.getpid(), number)
 
         setattr(self, hook, send)
 
@@ -50,24 +38,31 @@ def status(run: Path) -> dict:
     return json.loads((run / "run.json").read_text())
 
 
-def stopped(train, *options, **keys) -> None:
+@pytest.fixture(autouse=True)
+def _ctrl_c_stays():
+    """Lightning ignores it behind a run that it ended."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def stopped(train, *options, code=128 + signal.SIGTERM, **keys) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as caught:
         train(*OPTIONS, *options, **keys)
-    assert caught.value.code == 143
+    assert caught.value.code == code
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 @pytest.mark.parametrize(
-    ("hook", "step"),
-    [("on_train_batch_start", 3), ("on_validation_batch_end", 6)],
-    ids=["training", "validation"],
+    ("hook", "step"), [("on_train_batch_start", 3), ("on_validation_batch_end", 6)], ids=["training", "validation"]
 )
-def test_it_saves_and_goes_on_exactly(train, tmp_path, capsys, hook, step):
-    stopped(train, "trainer.max_steps=9", watchers=[Terminate(hook, step)])
+def test_it_saves_and_goes_on_exactly(train, tmp_path, capsys, hook, step, number):
+    stopped(train, "trainer.max_steps=9", code=128 + number, watchers=[Terminate(hook, step, number=number)])
     err = capsys.readouterr().err
-    # The batch that had begun is finished first.
-    step += hook == "on_train_batch_start"
+    # At SIGTERM the batch that had begun is finished first.
+    step += hook == "on_train_batch_start" and number == signal.SIGTERM
     last = last_of(tmp_path / "run")
     assert f"Interrupted after {step} steps. Go on with: python train.py checkpoint={last}" in err
     found = status(tmp_path / "run")
@@ -122,18 +117,20 @@ def test_more_signals_disturb_nothing(train, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_outside_the_loops_it_stops_at_once(train, tmp_path, capsys):
-    # In the validation before training; nothing is trained, nothing is saved.
-    stopped(train, "train.validate_before=true", watchers=[Terminate("on_validation_epoch_start", 0)])
+@pytest.mark.parametrize(
+    ("option", "hook", "steps", "message"),
+    [
+        # In the validation before training nothing is trained and nothing saved.
+        ("train.validate_before=true", "on_validation_epoch_start", 0, "0 steps. Nothing was saved yet."),
+        ("train.test=true", "on_test_batch_end", 2, "2 steps. Go on with:"),
+    ],
+    ids=["before", "behind"],
+)
+def test_outside_of_training_it_stops_at_once(train, tmp_path, capsys, option, hook, steps, message):
+    stopped(train, option, "trainer.max_steps=2", watchers=[Terminate(hook, steps)])
     assert status(tmp_path / "run")["status"] == "interrupted"
-    assert "Interrupted after 0 steps. Nothing was saved yet." in capsys.readouterr().err
-    assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-def test_behind_training_it_stops_too(train, tmp_path, capsys):
-    stopped(train, "train.test=true", "trainer.max_steps=2", watchers=[Terminate("on_test_batch_end", 2)])
-    assert status(tmp_path / "run")["status"] == "interrupted"
-    assert "Interrupted after 2 steps. Go on with:" in capsys.readouterr().err
+    assert f"Interrupted after {message}" in capsys.readouterr().err
+    assert (tmp_path / "run" / "checkpoints").exists() == (steps > 0)
 
 
 def test_a_resumed_run_that_added_nothing_names_where_it_came_from(train, tmp_path, capsys):
