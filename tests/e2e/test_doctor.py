@@ -1,5 +1,6 @@
 """The doctor: what it says of a machine has been run, what it says of a folder is what training then meets."""
 
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands import doctor
@@ -125,9 +125,7 @@ def test_a_bad_file_is_one_problem_that_names_it(folder, spoil, words):
     spoil(folder / "bad.wav")
     _, problems = examine(folder, quick=False)
     (problem,) = problems
-    assert "bad.wav" in problem
-    assert words in problem
-    assert "\n" not in problem
+    assert re.fullmatch(f".*bad\\.wav.*{words}.*", problem), problem
 
 
 def test_quick_reads_headers_only(folder):
@@ -214,4 +212,3 @@ def test_threads_that_would_wait_for_each_other(cores, threads, busy, advice):
 
 def test_cores_are_counted():
     assert 1 <= doctor.usable_cores() <= 4096
-    assert torch.get_num_threads() >= 1
