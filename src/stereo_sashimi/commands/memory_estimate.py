@@ -62,14 +62,10 @@ class Estimate:
 
 
 class MemoryTracker(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made while it is active.
+    """Counts the bytes of all tensors that are made while it is active, by the part (`in_part`) that made them.
 
-    Args:
-        rounding: bytes that an allocator hands out at a time: 64 on CPUs, 512 on CUDA devices.
-
-    Attributes:
-        current: bytes that are alive; `by_part` by the part (`in_part`) that was active when they were made.
-        peak: the most there were; `peak_phase` and `peak_parts` are `phase` and `by_part` at this moment.
+    `rounding` is the bytes that an allocator hands out at a time: 64 on CPUs, 512 on CUDA devices.
+    `peak_phase` and `peak_parts` are `phase` and `by_part` at the moment of the `peak`.
     """
 
     def __init__(self, rounding: int = 64) -> None:

@@ -28,19 +28,14 @@ _DECIMALS = 9
 
 
 def compare(generated: Sequence[Path], reference: Sequence[Path], window_seconds: float = 1.0) -> dict[str, Any]:
-    """Distances of every metric of `stereo_windows.windows`; files are read a minute at a time.
+    """Distances of every metric of `stereo_windows.windows`, as plain fields for JSON, None where a side has no value.
 
-    Returns:
-        Plain fields for JSON: `sample_rate`, `n_channels`, `window_seconds`, the `files` and `windows` of both sides,
-        and for each metric its `unit`; `distance`, 1-Wasserstein in that unit (for angles along the circle, at most
-        pi); `ks`, the Kolmogorov-Smirnov statistic from 0 to 1 (for angles Kuiper's, which does not depend on the cut);
-        `floor`, the distance between the odd and the even files of the reference, or windows of a single file: what
-        equal sources look like with as few data; and for both sides `median`, `quartiles` and the `windows` where it is
-        defined, for angles outwards from the mean direction. None where a side has no value.
+    - `distance`: 1-Wasserstein in the metric's `unit` (for angles along the circle, at most pi).
+    - `ks`: the Kolmogorov-Smirnov statistic from 0 to 1 (for angles Kuiper's, which does not depend on the cut).
+    - `floor`: the distance between the odd and the even files of the reference, or windows of a single file.
+    - `median`, `quartiles` and `windows` of both sides, for angles outwards from the mean direction.
 
-    Raises:
-        ValueError: Naming the files: none, without frames, with more than 2 or other numbers of channels, at other
-            sample rates, or that `read_pcm` refuses; or `window_seconds` is not positive and finite.
+    Raises ValueError naming the files that cannot be compared, or if `window_seconds` is not positive and finite.
     """
     sides = {"generated": [Path(path) for path in generated], "reference": [Path(path) for path in reference]}
     first = _check(sides)

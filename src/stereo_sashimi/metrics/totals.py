@@ -21,8 +21,7 @@ class TrackResult:
     """What one recording costs.
 
     Attributes:
-        file, sha256: Its name, and the hash of its PCM.
-        frames, sample_rate, n_channels: What was scored of it.
+        sha256: Hash of the PCM that was scored.
         contexts: By name, `carried` or a number of frames, {"channel_nats": [..]}; the main one first.
         independent: The same of the model with independent channels, in the main context, or None.
         bits_each_second: (seconds, channels), in the main context.

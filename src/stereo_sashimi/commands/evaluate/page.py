@@ -1,7 +1,6 @@
 """The page of an evaluation: evaluation.json and the audio files as one HTML file that needs nothing else.
 
-The layout is in `page.html.jinja`, the pictures come from `plots/`; here numbers become text and audio becomes data:
-URIs.
+The layout is in `page.html.jinja`; here numbers become text, pictures and audio become data: URIs.
 """
 
 import base64
@@ -50,14 +49,7 @@ def write_page(evaluation: Plain, files: Mapping[str, Path], path: Path) -> None
 
     The first MOST_PICTURED tracks get pictures, and a player of at most EXCERPT_SECONDS from their middle, so long
     files cost no memory. Where a file is gone, changed or unreadable the page says so.
-
-    Args:
-        evaluation: the content of evaluation.json.
-        files: the audio file of each track, by its "file".
-        path: where the page appears when it is complete.
-
-    Raises:
-        AudioError: if the page cannot be written.
+    `files` holds the audio file of each track, by its "file". Raises AudioError if the page cannot be written.
     """
     loader = PackageLoader("stereo_sashimi.commands", "evaluate")
     environment = Environment(

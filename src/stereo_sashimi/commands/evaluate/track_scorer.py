@@ -82,12 +82,8 @@ class TrackScorer:
     def score(self, track: Track, progress: Callable[[int], None]) -> TrackResult:
         """Score a track, from where an interruption left it, and store its result.
 
-        Args:
-            progress: called with the number of frames of each piece. If it or a signal raises Stopped, the state
-                after the last piece is saved.
-
-        Raises:
-            ValueError: naming the file, if its samples have changed or the model computes NaN or infinity.
+        `progress` gets the frames of each piece. If it or a signal raises Stopped, the state after the last piece is
+        saved. Raises ValueError, naming the file, if its samples have changed or the model computes NaN or infinity.
         """
         spec = self.passes[0][1].spec
         pcm = read(track.path, spec, track.frames)
