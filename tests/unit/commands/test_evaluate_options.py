@@ -11,21 +11,17 @@ STEREO = AudioSpec(44100, 2, 16)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("read", "given", "message"),
     [
-        (0, r"segment_frames must be an integer of at least 1.*; got 0"),
-        ([8, 8], r"segment_frames must hold .* each once"),
+        (options.contexts, 0, r"segment_frames must be an integer of at least 1.*; got 0"),
+        (options.contexts, [8, 8], r"segment_frames must hold .* each once"),
+        *((options.shard, part, rf"shard must be .* from 1/4 to 4/4.*; got '{part}'") for part in ("5/4", "0/4", "1")),
+        (lambda seconds: options.tracks({}, STEREO, seconds), 0.0, "max_seconds must give at least one frame"),
     ],
 )
-def test_bad_contexts(given, message):
+def test_bad_values(read, given, message):
     with pytest.raises(ValueError, match=message):
-        options.contexts(given)
-
-
-@pytest.mark.parametrize("given", ["5/4", "0/4", "1"])
-def test_bad_shards(given):
-    with pytest.raises(ValueError, match=rf"shard must be a part of all, from 1/4 to 4/4.*; got '{given}'"):
-        options.shard(given)
+        read(given)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +44,3 @@ def test_bad_recordings(tmp_path, monkeypatch, data, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=message):
         options.tracks(options.files(data), STEREO, None)
-
-
-def test_no_frames_at_all(tmp_path):
-    with pytest.raises(ValueError, match="max_seconds must give at least one frame"):
-        options.tracks({}, STEREO, 0.0)

@@ -253,9 +253,7 @@ def test_the_table_has_the_numbers_of_describe(channels):
     assert rows["dc offset"] == [*(f"{numbers[f'dc_offset_lsb/{name}']:.1f}" for name in names), "LSB"]
     assert ("correlation" in rows) == (channels == 2)
     assert table in [text.get_text() for text in sheet(pcm, 44100, "").texts]
-
-
-def test_what_is_undefined_is_a_dash_and_zero_has_no_sign():
+    # What is undefined is a dash, and zero has no sign.
     table = numbers_table(np.zeros((10, 2), np.int16), 44100)
     assert [line.split() for line in table.splitlines() if line.startswith("peak")] == [["peak", "-", "-", "dBFS"]]
     assert "-0.0" not in numbers_table(np.array([[32767]], np.int16), 44100)

@@ -45,17 +45,16 @@ def run(cfg: DictConfig) -> Path | None:
 def _run(cfg: DictConfig) -> Path | None:
     files, device = options.files(cfg.data), device_of(cfg.device)
     path, model = load_model(cfg.checkpoint, cfg.paths.runs, cfg.backend.name)
-    names, independent = {"checkpoint": name_of(path), "checkpoint_independent": None}, None
-    if cfg.checkpoint_independent is not None:
-        key = "checkpoint_independent"
+    backend, key = s4_response.describe(s4_response.resolve(cfg.backend.name)), "checkpoint_independent"
+    names, independent = {"checkpoint": name_of(path), key: None}, None
+    lines = [f"checkpoint {names['checkpoint']}", model_line(model), f"backend {backend}  device {device}"]
+    if cfg[key] is not None:
         other_path, independent = load_model(cfg[key], cfg.paths.runs, cfg.backend.name, key)
         options.check_pair(model, independent)
-        names["checkpoint_independent"] = name_of(other_path)
         independent = independent.to(device)
-    backend = s4_response.describe(s4_response.resolve(cfg.backend.name))
-    print(f"checkpoint {names['checkpoint']}\n{model_line(model)}\nbackend {backend}  device {device}", flush=True)
-    if independent is not None:
-        print(f"checkpoint_independent {names['checkpoint_independent']}", flush=True)
+        names[key] = name_of(other_path)
+        lines.append(f"{key} {names[key]}")
+    print("\n".join(lines), flush=True)
     spec, why = model.spec, options.not_pcm(model.spec)
     if why is not None:
         print(f"bits are those of the model's codes ({why}), not of PCM", flush=True)

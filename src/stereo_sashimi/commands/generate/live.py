@@ -33,7 +33,7 @@ def draw_live(job: SamplingJob, signals: Deferral, pipe: PcmPipe | None) -> list
         sink.stopped = stopped
     except BaseException as error:
         signals.hold()
-        kept = sink.keep()
+        kept, _ = sink.keep()
         told = f"What was drawn until then is in {kept}."
         if kept and isinstance(error, AudioError):
             raise AudioError(f"{error}\n  {told}") from error
@@ -93,16 +93,10 @@ class _Sink:
     def finish(self) -> list[Path]:
         """Give the files their names, write the JSON, print a line for each."""
         job, totals = self._job, self._totals
+        _, errors = self.keep()
         if not totals.frames:
-            self.keep()
             assert self.stopped is not None
             raise self.stopped
-        errors = []
-        for file in self._files:
-            try:
-                file.finish()
-            except AudioError as error:
-                errors.append(error)
         if errors:
             raise errors[0]
         why = signal.Signals(self.stopped.number).name if self.stopped else "full" if self._full else None
@@ -119,17 +113,16 @@ class _Sink:
             raise SystemExit(self.stopped.code)
         return job.files
 
-    def keep(self) -> str:
-        """Give the files their names as far as that can be done; which they are. Without a drawn frame, delete them."""
-        kept, rate = [], self._job.model.spec.sample_rate
+    def keep(self) -> tuple[str, list[AudioError]]:
+        """Give the files their names: which have them, and errors of others. Without a drawn frame, delete them."""
+        kept, errors = [], []
         for file in self._files:
             if not self._totals.frames:
                 file.discard()
                 continue
             try:
                 file.finish()
-            except AudioError:
-                # The first error is the one that is told; this file is not among those that were kept.
-                continue
-            kept.append(f"{relative(file.path)} ({file.frames / rate:.2f} s)")
-        return ", ".join(kept)
+                kept.append(f"{relative(file.path)} ({file.frames / self._job.model.spec.sample_rate:.2f} s)")
+            except AudioError as error:
+                errors.append(error)
+        return ", ".join(kept), errors
