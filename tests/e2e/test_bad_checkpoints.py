@@ -1,6 +1,5 @@
 """Bad checkpoints, prompts and options of sampling and resuming: one message that says what to do, nothing lost."""
 
-import copy
 import io
 import re
 import zipfile
@@ -100,24 +99,16 @@ def generate(tmp_path, refusal) -> Callable[..., str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FILES)
-def test_files_that_are_no_checkpoints(generate, resume, dml_run, tmp_path, name):
-    make, message = FILES[name]
-    path = tmp_path / "given.ckpt"
-    path.write_bytes(make(last_of(dml_run).read_bytes()))
+@pytest.mark.parametrize("name", [*FILES, *CONTENTS])
+def test_checkpoints_that_cannot_be_read(generate, resume, dml_run, tmp_path, name):
+    path, good = tmp_path / "given.ckpt", last_of(dml_run)
+    make, message = (FILES | CONTENTS)[name]
+    if name in FILES:
+        path.write_bytes(make(good.read_bytes()))
+    else:
+        torch.save(make(torch.load(good, weights_only=True)), path)
     for error in (generate(path), resume(path)):
-        assert re.search(rf"CheckpointError: {re.escape(str(path))} {message}", error), error
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CONTENTS)
-def test_checkpoints_that_were_edited(generate, resume, dml_run, tmp_path, name):
-    make, message = CONTENTS[name]
-    path = tmp_path / "given.ckpt"
-    torch.save(make(copy.deepcopy(torch.load(last_of(dml_run), weights_only=True))), path)
-    for error in (generate(path), resume(path)):
-        assert error.startswith(f"CheckpointError: {path}"), error
-        assert re.search(message, error), error
+        assert re.search(rf"^CheckpointError: {re.escape(str(path))}.*{message}", error), error
 
 
 @pytest.mark.parametrize("part", ["optimizer_states", "lr_schedulers", "loops"])

@@ -126,11 +126,8 @@ def test_a_bad_file_is_one_problem_that_names_it(folder, spoil, words):
     _, problems = examine(folder, quick=False)
     (problem,) = problems
     assert re.fullmatch(f".*bad\\.wav.*{words}.*", problem), problem
-
-
-def test_quick_reads_headers_only(folder):
-    not_finite(folder / "bad.wav")
-    assert examine(folder, quick=True)[1] == []
+    if spoil is not_finite:
+        assert examine(folder, quick=True)[1] == [], "headers alone are read"
 
 
 def test_silent_and_clipped_files_are_told(folder):
