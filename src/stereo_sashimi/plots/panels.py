@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Int16
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.image import AxesImage
@@ -22,6 +21,18 @@ CHANNEL_COLOURS = {"mono": "#2563a8", "left": "#2563a8", "right": "#0f7b6c"}
 CLIP_COLOUR = "#d0021b"
 # Below this length seconds need four digits and more.
 _MILLISECONDS_BELOW = 0.1
+# The noise of 16-bit rounding lies near -127 dBFS in a bin of a 2048-point window; below is nothing to see.
+FLOOR_DBFS = -120.0
+# Speech and music are near stationary for some 50 ms: 2048 frames at 44.1 kHz.
+_WINDOW_SECONDS = 0.05
+_SHORTEST_WINDOW = 32
+# Slices of one call, so that an hour of audio needs no more memory than a minute.
+_BLOCK_SLICES = 2048
+# Cells from the centre to the edge, at most: one cell is then about two pixels of the sheet.
+RADIUS = 80
+# Up to here (0.01 of full scale) the axes count LSB, in plain numbers.
+_LSB_UP_TO = 328
+_GUIDE_COLOUR = "#9a9a9a"
 
 
 def waveform(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axes: Sequence[Axes]) -> None:
@@ -82,15 +93,6 @@ def _time_axes(
     return names, factor
 
 
-# The noise of 16-bit rounding lies near -127 dBFS in a bin of a 2048-point window; below is nothing to see.
-FLOOR_DBFS = -120.0
-# Speech and music are near stationary for some 50 ms: 2048 frames at 44.1 kHz.
-_WINDOW_SECONDS = 0.05
-_SHORTEST_WINDOW = 32
-# Slices of one call, so that an hour of audio needs no more memory than a minute.
-_BLOCK_SLICES = 2048
-
-
 def spectrogram(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axes: Sequence[Axes]) -> list[AxesImage]:
     """Draw channel c on `axes[c]`: time as in `waveform`, frequency in kHz, level in dBFS from FLOOR_DBFS to 0.
 
@@ -149,13 +151,6 @@ def spectrum_levels(
     return 10 * np.log10(np.maximum(np.concatenate(power, axis=1), floor)), group * hop, hop
 
 
-# Cells from the centre to the edge, at most: one cell is then about two pixels of the sheet.
-RADIUS = 80
-# Up to here (0.01 of full scale) the axes count LSB, in plain numbers.
-_LSB_UP_TO = 328
-_GUIDE_COLOUR = "#9a9a9a"
-
-
 def goniometer(pcm: Int16[np.ndarray, "frames channels"], axes: Axes) -> None:
     """Draw how often each pair (left, right) occurs, turned so that equal channels are a vertical line.
 
@@ -178,18 +173,12 @@ def goniometer(pcm: Int16[np.ndarray, "frames channels"], axes: Axes) -> None:
     limit, unit = len(counts) / 2 * cell / 2, "LSB"
     if limit > _LSB_UP_TO:
         limit, unit = limit / FULL_SCALE, "full scale = 1"
-    colours = colormaps["viridis"].with_extremes(bad=(1, 1, 1, 0))
     for end in (-limit, limit):
         axes.plot([-limit, limit], [-end, end], color=_GUIDE_COLOUR, linewidth=0.6)
-    axes.imshow(
-        np.ma.masked_equal(counts, 0),
-        extent=(-limit, limit, -limit, limit),
-        origin="lower",
-        cmap=colours,
-        norm=LogNorm(1, max(10, int(counts.max()))),
-        interpolation="nearest",
-        zorder=2,
-    )
+    square, colours = (-limit, limit, -limit, limit), LogNorm(1, max(10, int(counts.max())))
+    # Empty cells are masked, which leaves them transparent.
+    shown = np.ma.masked_equal(counts, 0)
+    axes.imshow(shown, "viridis", colours, extent=square, origin="lower", interpolation="nearest", zorder=2)
     # Room for the letters outside of anything that can be drawn.
     edge = 1.18 * limit
     axes.set(xlim=(-edge, edge), ylim=(-edge, edge), xlabel=f"side (R - L) / 2, {unit}", ylabel="mid (L + R) / 2")

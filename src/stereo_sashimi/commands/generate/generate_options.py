@@ -191,7 +191,7 @@ class SamplingJob:
         self, i: int, totals: SamplingTotals, audio: dict[str, float | None], stopped: str | None = None
     ) -> None:
         """Write <name>.json beside sample `i` with the levels `audio` and what `stopped` it, and print its line."""
-        file, spec, sampler = self.files[i], self.model.spec, self.options.sampler
+        file, spec = self.files[i], self.model.spec
         score, prompt_scores = totals.scores()[i], totals.prompt_scores()
         settings = {
             "file": file.name,
@@ -204,11 +204,7 @@ class SamplingJob:
             "n_samples": len(self.options.seeds),
             "frames_per_s": totals.frames_per_s,
             "real_time_factor": totals.frames_per_s / spec.sample_rate,
-            "temperature": sampler.temperature,
-            "top_k": sampler.top_k,
-            "top_p": sampler.top_p,
-            "mixture_temperature": sampler.mixture_temperature,
-            "scale_temperature": sampler.scale_temperature,
+            **vars(self.options.sampler),
             "prompt": self.options.prompt,
             "prompt_frames": totals.prompt_frames,
             "prompt_resampled_from": self.resampled,
