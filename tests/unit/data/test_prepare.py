@@ -1,8 +1,6 @@
 """The preprocess command on small MUSDB trees and the stem sample; `data/prepare.py`."""
 
-import errno
 import hashlib
-import json
 import runpy
 import shutil
 import sys
@@ -12,57 +10,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from musdb_folders import FRAMES, manifest, noise, run, tree
 
 from stereo_sashimi.audio.io import probe, read_pcm, write_pcm
 from stereo_sashimi.data.corpora import musdb as prepare
-from stereo_sashimi.data.corpora import sources
 from stereo_sashimi.data.corpora.musdb import prepare_musdb
 from stereo_sashimi.data.corpora.prepare_command import main
 from stereo_sashimi.data.split import split_folder
-
-TRACKS = {"train/A Band - One": 0, "train/B - Ünder 水": 1, "train/Young Griffo - Pennies": 2, "test/Z - Last": 3}
-FRAMES = 7000
-
-
-def noise(seed, frames=FRAMES, channels=2):
-    return np.random.default_rng(seed).integers(-3000, 3000, (frames, channels)).astype(np.int16)
-
-
-@pytest.fixture
-def hq(tmp_path):
-    root = tmp_path / "musdb18hq"
-    for name, seed in TRACKS.items():
-        (root / name).mkdir(parents=True)
-        for n, target in enumerate(sources.TARGETS):
-            write_pcm(root / name / f"{target}.wav", noise(10 * seed + n), 44100)
-    return root
 
 
 @pytest.fixture(autouse=True)
 def _no_musdb_path(monkeypatch, tmp_path):
     monkeypatch.delenv("MUSDB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
-
-
-def run(*args, **options):
-    return main([*map(str, args), "--jobs", "1"], **options)
-
-
-def manifest(out):
-    return json.loads((out / "manifest.json").read_text())
-
-
-def tree(out):
-    return {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
-
-
-def error_line(capsys, *parts):
-    lines = capsys.readouterr().err.strip().splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert "Traceback" not in "".join(lines)
-    for part in parts:
-        assert str(part) in "\n".join(lines)
 
 
 def test_whole_tracks(hq, tmp_path):
@@ -241,152 +201,6 @@ def test_manifest_is_the_same_everywhere(hq, tmp_path):
     for root, out in ((hq, tmp_path / "one"), (elsewhere, tmp_path / "two")):
         assert run("--root", root, "--out", out, "--clip-seconds", 0.04, "--pad") == 0
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
-
-
-def test_interrupted_run_leaves_complete_files_and_goes_on(hq, tmp_path, capsys, monkeypatch):
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    args = ("--root", hq, "--targets", "mixture,other", "--clip-seconds", 0.05)
-    assert run(*args, "--out", whole) == 0
-    written = []
-
-    def interrupt_the_ninth(path, pcm, rate):
-        if len(written) == 8:
-            raise KeyboardInterrupt
-        write_pcm(path, pcm, rate)
-        written.append(path)
-
-    monkeypatch.setattr(prepare, "write_pcm", interrupt_the_ninth)
-    capsys.readouterr()
-    assert run(*args, "--out", out) == 130
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
-    assert not (out / "manifest.json").exists()
-    sounds = {k: v for k, v in tree(out).items() if k.endswith(".wav")}
-    assert len(sounds) == 8
-    assert sounds.items() <= tree(whole).items()
-
-    monkeypatch.setattr(prepare, "write_pcm", write_pcm)
-    (out / "train" / ".0123456789abcdef.part").write_bytes(b"left by a killed process")
-    assert run(*args, "--out", out) == 0
-    # Two units of three clips were complete.
-    assert "18 files written, 6 kept" in capsys.readouterr().err
-    assert tree(out) == tree(whole)
-
-
-def test_a_failing_track_does_not_lose_the_others(hq, tmp_path, capsys):
-    out, bad = tmp_path / "out", hq / "train/B - Ünder 水/mixture.wav"
-    good = bad.read_bytes()
-    bad.write_bytes(good[:2000])
-    args = ("--root", hq, "--out", out, "--targets", "mixture")
-    assert run(*args) == 1
-    error_line(capsys, bad, "ends early", "3 files are done")
-    assert not (out / "manifest.json").exists()
-    bad.write_bytes(good)
-    assert run(*args) == 0
-    assert "1 files written, 3 kept" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("channels", "rate"), [(1, 44100), (2, 22050)])
-def test_wrong_format(hq, tmp_path, capsys, channels, rate):
-    bad = hq / "test/Z - Last/mixture.wav"
-    write_pcm(bad, noise(1, 100, channels), rate)
-    assert run("--root", hq, "--out", tmp_path / "out") == 1
-    error_line(capsys, bad, "must be stereo at 44100 Hz")
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_full_disk_stops_the_run(hq, tmp_path, capsys, monkeypatch, wrapped):
-    calls = []
-
-    def full(path, pcm, rate):
-        calls.append(path)
-        error = OSError(errno.ENOSPC, "No space left on device")
-        if wrapped:
-            raise prepare.AudioError(f"{path}: cannot write the file ({error.strerror}).") from error
-        raise error
-
-    monkeypatch.setattr(prepare, "write_pcm", full)
-    assert run("--root", hq, "--out", tmp_path / "out") == 1
-    error_line(capsys, tmp_path / "out/train/A Band - One_mixture.wav", "No space left on device")
-    assert len(calls) == 1
-
-
-def test_truncated_stem(tmp_path, capsys):
-    for part in ("train", "test"):
-        (tmp_path / "stems" / part).mkdir(parents=True)
-    data = sources.sample_path().read_bytes()
-    whole, bad = tmp_path / "stems/train/a.stem.mp4", tmp_path / "stems/test/b.stem.mp4"
-    whole.write_bytes(data)
-    bad.write_bytes(data[: len(data) // 2])
-    assert run("--root", tmp_path / "stems", "--out", "out", "--targets", "mixture") == 1
-    error_line(capsys, bad, "the stem file")
-    np.testing.assert_array_equal(
-        read_pcm("out/train/a_mixture.wav")[0][:1000],
-        sources.open_source(sources.sample_tracks(("mixture",))[0][0]).read(0, 1000)[0],
-    )
-
-
-def test_no_decoder(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert main(["--sample"]) == 1
-    assert "pip install 'stereo-sashimi[stems]'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--targets", "mixture,kazoo"], "unknown target 'kazoo'"),
-        (["--targets", ""], "unknown target ''"),
-        (["--clip-seconds", "0"], "--clip-seconds must be"),
-        (["--clip-seconds", "nan"], "--clip-seconds must be"),
-        (["--clip-seconds", "60"], "no track is as long as --clip-seconds"),
-        (["--pad"], "needs --clip-seconds"),
-        (["--jobs", "0"], "--jobs must be 1 or more"),
-        (["--out", "musdb18hq"], "--out must be another folder"),
-        (["--out", "musdb18hq/train/A Band - One/mixture.wav"], "cannot write there"),
-    ],
-)
-def test_wrong_options(hq, capsys, options, message):
-    assert main(["--root", str(hq), "--jobs", "1", *options]) == 1
-    error_line(capsys, message)
-
-
-def test_not_a_musdb_folder(tmp_path, capsys):
-    for root in (tmp_path, tmp_path / "absent"):
-        assert run("--root", root, "--out", "out") == 1
-        error_line(capsys, root, "train/")
-
-
-def test_nothing_to_read_from_is_explained(capsys):
-    assert main([]) == 2
-    text = capsys.readouterr().err
-    for word in ("MUSDB_PATH", "22.7 GB", "3338373", "non-commercial", "--sample"):
-        assert word in text
-    assert main(["--sample", "--root", "x"]) == 2
-
-
-def test_other_settings_need_another_folder(hq, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert run("--root", hq, "--out", out, "--targets", "mixture") == 0
-    before = tree(out)
-    capsys.readouterr()
-    assert run("--root", hq, "--out", out, "--targets", "mixture", "--clip-seconds", "0.1") == 1
-    error_line(capsys, out, "clip_frames=None", "--out")
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "manifest.json").write_text("[1]")
-    assert run("--root", hq, "--out", tmp_path / "foreign") == 1
-    error_line(capsys, "not written by this command")
-    assert tree(out) == before
-
-
-def test_notes_for_empty_splits_and_strangers(hq, tmp_path, capsys):
-    shutil.rmtree(hq / "train" / "Young Griffo - Pennies")
-    (tmp_path / "out" / "train").mkdir(parents=True)
-    write_pcm(tmp_path / "out" / "train" / "mine.wav", noise(0), 44100)
-    assert run("--root", hq, "--out", tmp_path / "out", "--targets", "bass") == 0
-    text = capsys.readouterr().err
-    assert "valid: empty" in text
-    assert "mine.wav: not of this run" in text
 
 
 @pytest.mark.parametrize("name", ["musdb18stereo", "musdb18mono"])

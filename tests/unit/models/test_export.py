@@ -1,59 +1,26 @@
 """Exported models: what was saved comes back to the bit; whatever else is in a file is refused by name."""
 
-import contextlib
 import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from exported_models import make, same_bits
 
 import stereo_sashimi
 from stereo_sashimi.commands.shared.runs import EXPORTED
-from stereo_sashimi.models import exported as export
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.exported import Training, read_header, save
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
-from stereo_sashimi.models.sashimi import SashimiConfig
-from stereo_sashimi.models.weights import MAX_PAD_LEN, CheckpointError
-from stereo_sashimi.nn.embedding import MERGES, EmbeddingConfig
+from stereo_sashimi.models.weights import CheckpointError
+from stereo_sashimi.nn.embedding import MERGES
 from stereo_sashimi.nn.freeze import freeze
 from stereo_sashimi.nn.heads.head import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig, SSMParameters
-from stereo_sashimi.spec import AudioSpec
-
-many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def make(n_channels=2, merge="concat", decoder=None, layer=None, unet=False) -> LanguageModel:
-    torch.manual_seed(1)
-    backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2,), unet=unet, layer=layer or S4DConfig(d_state=4))
-    decoder = decoder or DMLHeadConfig("independent", n_mixtures=2)
-    config = LanguageModelConfig(AudioSpec(44100, n_channels, 8), EmbeddingConfig(4, merge), backbone, decoder, 2)
-    return config.build().eval()
-
-
-@pytest.fixture
-def model() -> LanguageModel:
-    return make()
-
-
-@pytest.fixture
-def folder(model, tmp_path) -> Path:
-    return save(model, tmp_path / "model")
-
-
-def same_bits(first: LanguageModel, second: LanguageModel) -> bool:
-    codes = torch.randint(256, (2, 11, first.spec.n_channels))
-    with torch.no_grad():
-        return torch.equal(first.log_prob(codes), second.log_prob(codes))
 
 
 @pytest.mark.parametrize("layer", [S4Config(d_state=4), S4DConfig(d_state=4, n_ssm=None)], ids=lambda c: c.kind)
@@ -231,223 +198,3 @@ def test_a_stop_between_the_two_files_is_found(folder, monkeypatch):
         save(make(n_channels=1), folder, overwrite=True)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is not the file .*config\.json was written with"):
         load(folder)
-
-
-@given(place=st.floats(0, 0.999), byte=st.integers(1, 255))
-@many
-def test_a_flipped_byte_of_the_weights_is_found(folder, place, byte):
-    path = folder / "model.safetensors"
-    data = path.read_bytes()
-    changed = bytearray(data)
-    changed[int(len(data) * place)] ^= byte
-    path.write_bytes(changed)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not the file .*SHA-256 differs"):
-        load(folder)
-    path.write_bytes(data)
-
-
-@given(share=st.floats(0, 0.999))
-@many
-def test_a_truncated_file_is_found(folder, share):
-    for path in (folder / "model.safetensors", folder / "config.json"):
-        data = path.read_bytes()
-        # The last byte of config.json is a line end, and no loss.
-        path.write_bytes(data[: int((len(data) - 1) * share)])
-        with pytest.raises(CheckpointError, match=path.name):
-            load(folder)
-        path.write_bytes(data)
-
-
-@given(place=st.floats(0, 0.999), byte=st.integers(1, 255))
-@many
-def test_a_flipped_byte_of_the_description_gives_a_model_or_a_named_error(folder, place, byte):
-    path = folder / "config.json"
-    data = path.read_bytes()
-    changed = bytearray(data)
-    changed[int(len(data) * place)] ^= byte
-    path.write_bytes(changed)
-    # A digit of `steps` may change unseen; any other error than this one fails the test.
-    with contextlib.suppress(CheckpointError):
-        assert isinstance(load(folder), LanguageModel)
-    path.write_bytes(data)
-
-
-def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    path = folder / "config.json"
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-    return folder
-
-
-def put(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    def change(data: dict[str, Any]) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        data[keys[-1]] = value
-
-    return change
-
-
-def drop(*keys: str) -> Callable[[dict[str, Any]], None]:
-    def change(data: dict[str, Any]) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        del data[keys[-1]]
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (put("_target_", value="os.system"), r"Unknown key config\._target_"),
-        (put("model", "_target_", value="os.system"), r"Unknown key model\._target_"),
-        (put("model", "model", "_target_", value="os.system"), r"Unknown key model\._target_"),
-        (put("model", "decoder", "_target_", value="os.system"), r"Unknown key decoder\._target_"),
-        (put("model", "model", "layer", "_target_", value="x"), r"Unknown key model\.layer\._target_"),
-        (put("training", "_target_", value="os.system"), r"Unknown key config\.training\._target_"),
-        (put("model", "spec", "bit", value=8), r"Unknown key spec\.bit\. Did you mean spec\.bits\?"),
-        (drop("model"), r"config lacks the field 'model'"),
-        (drop("sha256"), r"config lacks the field 'sha256'"),
-        (drop("model", "spec"), r"must hold exactly: spec, encoder"),
-        (drop("model", "spec", "bits"), r"spec lacks the field 'bits'"),
-        (put("model", value=[1]), r"config\.model must be a mapping; got list"),
-        (put("model", "spec", value=None), r"spec must be a mapping of fields; got NoneType"),
-        (put("model", "spec", "bits", value="8"), r"spec\.bits must be an integer; got '8'"),
-        (put("model", "spec", "bits", value=8.0), r"spec\.bits must be an integer; got 8\.0"),
-        (put("model", "spec", "bits", value=10**30), r"spec\.bits must be an integer; got an integer of 100 bits"),
-        (put("model", "spec", "n_channels", value=True), r"spec\.n_channels must be an integer; got True"),
-        (put("model", "spec", "quantization", value=1), r"spec\.quantization must be text; got 1"),
-        (put("model", "model", "n_layers", value=2.5), r"model\.n_layers must be an integer; got 2\.5"),
-        (put("model", "model", "unet", value=1), r"model\.unet must be true or false; got 1"),
-        (put("model", "model", "dropout", value=1e999), r"damaged or not JSON \(Infinity is no JSON number"),
-        (put("model", "model", "dropout", value=float("nan")), r"damaged or not JSON \(NaN is no JSON number"),
-        (put("model", "model", "pool", value=[2, "2"]), r"model\.pool must hold integers; got '2' in it"),
-        (put("model", "model", "pool", value="22"), r"model\.pool must be a list of integers; got '22'"),
-        (put("model", "model", "layer", "dt_min", value="small"), r"model\.layer\.dt_min must be a finite number"),
-        (put("model", "model", "layer", "n_ssm", value=True), r"n_ssm must be an integer or null; got True"),
-        (put("model", "model", "layer", "kind", value=["s4"]), r"model\.layer\.kind must be one of s4, s4d; got list"),
-        (put("model", "decoder", "kind", value="lstm"), r"decoder\.kind must be one of categorical, dml; got 'lstm'"),
-        (put("model", "pad_len", value="2"), r"pad_len must be an integer; got '2'"),
-        (put("model", "pad_len", value=-1), r"pad_len must be 0 or more"),
-        (put("model", "pad_len", value=MAX_PAD_LEN + 1), r"pad_len must be at most"),
-        (put("training", "steps", value="many"), r"config\.training\.steps must be an integer or null; got 'many'"),
-        (put("format", value="other"), r"its 'format' must be 'stereo-sashimi model'"),
-        (put("format_version", value=2), r"format_version 2; stereo-sashimi .* reads up to 1.*Update"),
-        (put("format_version", value="1"), r"config\.format_version must be an integer; got '1'"),
-        (put("sha256", value="0" * 64), r"SHA-256 differs"),
-        # Sizes that no memory holds, and sizes that are only not those of the weights.
-        (put("model", "encoder", "d_model", value=10**15), r"cannot be made|disagree"),
-        (put("model", "encoder", "d_model", value=65536), r"disagree: .* has shape"),
-        (put("model", "model", "n_layers", value=10**9), r"disagree: model\.n_layers=1000000000"),
-        (put("model", "model", "n_layers", value=2), r"disagree: .* is missing \(and \d+ more\)"),
-        (put("model", "model", "pool", value=[2] * 100_000), r"disagree: model\.n_layers=1 with 100001 levels"),
-        (put("model", "model", "expand", value=10**12), r"cannot be made|disagree"),
-        (put("model", "model", "layer", "d_state", value=10**8), r"cannot be made|disagree"),
-        (put("model", "decoder", "n_mixtures", value=10**12), r"cannot be made|disagree"),
-        (
-            put("model", "spec", "bits", value=16),
-            r"disagree: .*tables.* has shape \(256, 4\), described is \(65536, 4\)",
-        ),
-        (put("model", "spec", "n_channels", value=1), r"disagree: .* is left over"),
-    ],
-)
-def test_an_edited_description_is_refused_by_name(folder, change, message):
-    with pytest.raises(CheckpointError, match=message) as caught:
-        load(edited(folder, change))
-    assert str(folder) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ("[1]", "'format' must be"),
-        ("null", "'format' must be"),
-        ('{"format": "stereo-sashimi model", "format": "x"}', "a field occurs twice"),
-        ('{"format": "stereo-sashimi model", "format_version": -Infinity}', "-Infinity is no JSON number"),
-        ('{"format": "stereo-sashimi model", "format_version": ' + "9" * 5000 + "}", "not JSON"),
-        (" " * (export._MAX_CONFIG_BYTES + 1), "no description of a model"),
-        ('{"architectures": ["Other"], "model_type": "other"}', "'format' must be"),
-        ("\xff\xfe", "not JSON"),
-    ],
-    ids=range(10),
-)
-def test_other_text_is_refused(folder, text, message):
-    (folder / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(CheckpointError, match=rf"config\.json.*{message}"):
-        load(folder)
-
-
-def test_a_number_too_large_for_json_is_refused(folder):
-    text = (folder / "config.json").read_text()
-    assert '"dropout": 0.0' in text
-    (folder / "config.json").write_text(text.replace('"dropout": 0.0', '"dropout": 1e999'))
-    with pytest.raises(CheckpointError, match=r"config\.json.*model\.dropout must be a finite number; got inf"):
-        load(folder)
-
-
-def with_weights(folder: Path, content: bytes) -> Path:
-    """Other weights whose SHA-256 is right: edited on purpose."""
-    (folder / "model.safetensors").write_bytes(content)
-    return edited(folder, put("sha256", value=hashlib.sha256(content).hexdigest()))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda w: w.pop("backbone.norm.weight"), r"backbone\.norm\.weight is missing"),
-        (lambda w: w.update(extra=torch.zeros(1)), r"extra is left over"),
-        (lambda w: w.update({"backbone.norm.weight": torch.zeros(3)}), r"norm\.weight has shape \(3,\), described is"),
-        (
-            lambda w: w.update({"backbone.norm.weight": torch.zeros(8).half()}),
-            r"norm\.weight has another type.*float16",
-        ),
-        (lambda w: w.update({"backbone.norm.weight": torch.zeros(8).int()}), r"norm\.weight has another type.*int32"),
-        (lambda w: w.update({"backbone.norm.weight": torch.zeros(8).double()}), r"has another type.*float32, float64"),
-        (lambda w: w.update({"head.C_remainder": torch.zeros(8)}), r"head\.C_remainder is left over"),
-        (
-            lambda w: w.update({"backbone.center.0.layer.ssm.C_remainder": torch.zeros(1)}),
-            r"C_remainder has shape \(1,\)",
-        ),
-        (lambda w: w.clear(), r"there are only 0 weights"),
-    ],
-)
-def test_weights_of_another_model_are_refused_by_name(model, folder, change, message):
-    weights = dict(model.state_dict())
-    change(weights)
-    with pytest.raises(
-        CheckpointError, match=rf"model\.safetensors: weights and model description disagree: .*{message}"
-    ):
-        load(with_weights(folder, safetensors.torch.save(weights)))
-
-
-@pytest.mark.parametrize("content", [b"", b"\0" * 7, b"\xff" * 64, b"PK\x03\x04" + b"x" * 60], ids=len)
-def test_weights_that_are_no_safetensors_are_refused(folder, content):
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or not a safetensors file"):
-        load(with_weights(folder, content))
-
-
-def test_one_file_without_the_other_is_refused(folder, tmp_path):
-    lonely = tmp_path / "other.safetensors"
-    lonely.write_bytes((folder / "model.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match=r"There is no .*config\.json.*folder of config\.json and"):
-        load(lonely)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"config\.json has no model\.safetensors beside it"):
-        load(folder)
-    with pytest.raises(CheckpointError, match=r"There is no .*absent\.json"):
-        load(tmp_path / "absent.json")
-    with pytest.raises(CheckpointError, match=r"There is no .*absent"):
-        load(tmp_path / "absent.safetensors")
-
-
-@pytest.mark.parametrize("files", [("config.json", "model.safetensors"), ("model.safetensors",)])
-def test_overwrite_replaces_exported_models_only(model, tmp_path, files):
-    for name in files:
-        (tmp_path / name).write_text('{"architectures": ["Bert"]}')
-    with pytest.raises(CheckpointError, match="exported model"):
-        save(model, tmp_path, overwrite=True)
-    assert all((tmp_path / name).read_text() == '{"architectures": ["Bert"]}' for name in files)
