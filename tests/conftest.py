@@ -5,6 +5,7 @@ Without it the package runs as its users run it: a check of every call takes lon
 """
 
 import os
+import signal
 
 # Two busy cores make OpenMP threads spin; tests are small enough for one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +18,11 @@ import torch
 # Without a CUDA device numpy runs the GPU programs. Triton asks when it is imported, which Lightning does.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+# A job in the background of a script is started with Ctrl-C ignored, and so would be all that the tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
