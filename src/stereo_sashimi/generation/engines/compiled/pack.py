@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stereo_sashimi.generation.engines.compiled import program as kinds
 from stereo_sashimi.generation.engines.compiled.packed_weights import Weights
-from stereo_sashimi.generation.engines.compiled.program import OPERATION, Head, Operation, Program, padded
+from stereo_sashimi.generation.engines.compiled.program import OPERATION, Operation, PackedHead, Program, padded
 from stereo_sashimi.generation.engines.compiled.row_state import Slot
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.nn.block import EPSILON, FeedForward, Residual
@@ -158,7 +158,7 @@ class _Packer:
         self.operations.append(self.dense(linear, low, pending, stride * pool.pool))
         return x
 
-    def head(self, model: LanguageModel) -> Head:
+    def head(self, model: LanguageModel) -> PackedHead:
         """The head of one sequence."""
         head, width, hidden = model.head, model.backbone.width, 0
         coupled = head.n_coupled > 0
@@ -178,7 +178,7 @@ class _Packer:
             coupling = [self.dense(coupler, hidden, inner) for coupler in head.couplers]
             inputs, fill = [hidden] * head.n_channels, 0.0
         linear = [self.dense(part, x, parameters, fill=fill) for part, x in zip(head.channels, inputs, strict=True)]
-        return Head(
+        return PackedHead(
             *(isinstance(head, CategoricalHead), coupled, head.n_levels, n_mixtures, parameters, masses),
             *(_records(linear), _records(coupling), _records(outer)),
             np.stack(tables) if tables else np.zeros((0, head.n_levels, width), np.float32),

@@ -48,7 +48,7 @@ class Operation(NamedTuple):
 OPERATION = np.dtype([(name, np.float32 if name == "epsilon" else np.int64) for name in Operation._fields], align=True)
 
 
-class Head(NamedTuple):
+class PackedHead(NamedTuple):
     """The head of one sequence: categorical, or a mixture of logistics."""
 
     categorical: bool
@@ -71,7 +71,7 @@ class Program(NamedTuple):
     tables: np.ndarray  # float32 (channels, n_levels, d_model): of the embedding
     summed: bool  # whether their rows are summed, and not side by side
     embedded: int  # where they go in a row
-    head: Head
+    head: PackedHead
 
 
 class Rows(NamedTuple):
