@@ -7,9 +7,10 @@ import torch
 from fixtures import load, state_of
 from lightning_files import CONFIG, TENSORS, before_version_4, hyper_parameters, save, state_dict
 
-from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.interop import load_lightning, load_reference
+from stereo_sashimi.models import checkpoint
+from stereo_sashimi.models.exported import save as save_exported
+from stereo_sashimi.nn.s4 import SSMParameters
 from stereo_sashimi.spec import AudioSpec
 
 OLD = {"n_ssm": 1, "hurwitz": True, "real_type": "exp", "dt_transform": None}
@@ -80,14 +81,18 @@ def test_a_float32_file_is_exact_in_float64(tmp_path, settings):
 
 
 @torch.no_grad()
-def test_the_model_samples(tmp_path):
-    model = load_lightning(save(tmp_path / "last.ckpt", state_dict(), hyper_parameters())).double()
-    stream = Stream(model, batch_size=2)
-    frames = torch.cat([frame.codes.reshape(2, 1, 1) for frame in stream.generate(12, Sampler(), seeds=[0, 1])], dim=1)
-    assert frames.shape == (2, 12, 1)
-    assert frames.min() >= 0
-    assert frames.max() < 256
-    assert model.log_prob(frames).isfinite().all()
+def test_the_model_alone_and_exported(tmp_path):
+    """`.double()` on what comes back from an export is as exact as on what was saved."""
+    model = load_reference(state_dict(), CONFIG)
+    assert any(isinstance(m, SSMParameters) and m.C_remainder is not None for m in model.modules())
+    exported = checkpoint.load(save_exported(model, tmp_path / "model"))
+    assert exported.config == model.config
+    for one in (model, exported):
+        check(one, 1e-4)
+    tokens = TENSORS["tokens"].long().unsqueeze(-1)
+    assert torch.equal(exported.log_prob(tokens), model.log_prob(tokens))
+    assert torch.equal(exported.double().log_prob(tokens), model.double().log_prob(tokens))
+    check(load_reference(state_dict(torch.float64), CONFIG), 1e-9)
 
 
 @torch.no_grad()

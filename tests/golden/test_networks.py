@@ -1,5 +1,7 @@
 """Every network of the golden files: convolution, step, any chunking, kernels, discretised matrices, gradients."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from fixtures import DIAGONAL, LAYERS, NETWORKS, load, state_of
@@ -53,14 +55,20 @@ def test_step(name, dtype):
     torch.testing.assert_close(torch.cat(outputs, 1).double(), tensors["y_step_f64"], rtol=0, atol=ATOL[dtype])
 
 
-@pytest.mark.parametrize("backend", ["krylov", "reference"])
+no_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backend", ["krylov", "reference", pytest.param("triton", marks=no_triton)])
 @pytest.mark.parametrize("name", LAYERS + DIAGONAL)
 def test_kernel(name, backend):
     tensors, config = load(name)
     module = load_reference(state_of(tensors, "state.", torch.float64), config)
+    if backend == "triton" and torch.cuda.is_available():
+        module = module.cuda()
     golden = tensors["kernel_f64"][0]
-    kernel = KERNELS[backend](module.ssm.discretize(), golden.shape[-1])
-    torch.testing.assert_close(kernel, golden, rtol=0, atol=1e-9)
+    kernel = KERNELS[backend](module.ssm.discretize(), golden.shape[-1], torch.float64)
+    torch.testing.assert_close(kernel.cpu(), golden, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", LAYERS + DIAGONAL)

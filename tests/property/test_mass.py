@@ -11,7 +11,7 @@ from stereo_sashimi.nn.heads.head import COUPLINGS, CategoricalHeadConfig, DMLHe
 
 WIDTH = 6
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
-every_case = [
+pytestmark = [
     pytest.mark.parametrize("n_channels", [1, 2]),
     pytest.mark.parametrize("coupling", COUPLINGS),
     pytest.mark.parametrize("bits", [8, 16]),
@@ -42,16 +42,6 @@ def inputs(seed: int, gain: float, n_channels: int, bits: int) -> tuple[torch.Te
     return hidden, codes
 
 
-def apply(marks: list[pytest.MarkDecorator]):
-    def decorate(test):
-        for mark in marks:
-            test = mark(test)
-        return test
-
-    return decorate
-
-
-@apply(every_case)
 @given(seed=st.integers(0, 2**32), gain=st.floats(0, 100))
 @settings(max_examples=4, deadline=None)
 def test_categorical_masses_sum_to_one(bits, coupling, n_channels, seed, gain):
@@ -60,7 +50,6 @@ def test_categorical_masses_sum_to_one(bits, coupling, n_channels, seed, gain):
     check_masses(head, *inputs(seed, gain, n_channels, bits))
 
 
-@apply(every_case)
 @given(
     seed=st.integers(0, 2**32),
     gain=st.floats(0, 10),

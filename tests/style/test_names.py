@@ -11,8 +11,6 @@ PACKAGE = sorted((SOURCE / "stereo_sashimi").rglob("*.py"))
 # Documents whose mentions are checked as well.
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FILES = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
-# The original implementation's own files, and those that a reader makes.
-OTHERS: set[str] = set()
 
 MODULE = re.compile(r"(?<![\w./-])stereo_sashimi(?:\.\w+)+")
 FILE = re.compile(r"(?<![\w.}])[\w./-]*\w\.py\b")
@@ -77,7 +75,7 @@ def stale(text: str) -> list[str]:
     found += [f"python -m {name}" for name in RUN.findall(text) if not runs(name.rstrip("."))]
     for name in FILE.findall(text):
         end = name.lstrip("./")
-        if end not in OTHERS and not any(file == end or file.endswith(f"/{end}") for file in FILES):
+        if not any(file == end or file.endswith(f"/{end}") for file in FILES):
             found.append(name)
     return found
 

@@ -1,7 +1,4 @@
-"""LanguageModel and its description: plain round trips, start codes, shapes, mono and stereo, no mutation.
-
-Named apart from tests/golden/test_language_model.py, because pytest wants each base name once.
-"""
+"""LanguageModel and its description: plain round trips, start codes, shapes, mono and stereo, no mutation."""
 
 import copy
 import dataclasses
