@@ -51,14 +51,6 @@ def test_a_damaged_checkpoint_offers_the_one_before(train, composed, damaged, tm
     assert_same(tmp_path / "rest", tmp_path / "whole", "state_dict", "optimizer_states", "lr_schedulers", "resume")
 
 
-def test_leftovers_of_a_killed_run_go_with_the_next_start(train, damaged):
-    folder = damaged / "checkpoints"
-    (folder / ".last.ckpt.0123abcd.part").write_bytes(b"half")
-    train(*OPTIONS, "trainer.max_steps=4", f"checkpoint={folder / 'previous.ckpt'}", run=damaged)
-    assert not list(folder.glob(".*"))
-    assert saved(damaged)["global_step"] == 4
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_deterministic_runs_are_equal_to_the_bit(train, tmp_path, monkeypatch, workers):

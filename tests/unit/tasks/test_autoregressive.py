@@ -1,11 +1,7 @@
-"""The training task: what its loss is, what it logs, what it keeps. Whole runs are in `tests/e2e/test_train.py`."""
-
-import math
+"""The training task: what it logs and keeps. Its loss is in `test_masks.py`, runs are in `tests/e2e/test_train.py`."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.models import SashimiConfig
@@ -32,35 +28,6 @@ def batch_of(lengths: list[int], channels: int = 2) -> Batch:
     return Batch(codes, torch.tensor(lengths), torch.arange(len(lengths)))
 
 
-@settings(max_examples=10, deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=3),
-    context=st.integers(0, 19),
-    pad=st.integers(0, 5),
-    channels=st.sampled_from([1, 2]),
-)
-@torch.no_grad()
-def test_the_loss_by_hand(lengths, context, pad, channels):
-    task, batch = make(channels, context_len=context, pad_len=pad), batch_of(lengths, channels)
-    if max(lengths) <= context:
-        # Nothing is left to score, and a mean over nothing is not a number to report.
-        assert float(task._loss(batch, "val")) == 0
-        with pytest.raises(ValueError, match="No sample was scored"):
-            task.meter("val").compute()
-        return
-    nats = []
-    for codes, length in zip(batch.codes, lengths, strict=True):
-        start = torch.full((1, 1 + pad, channels), 128)
-        hidden, _ = task.model(torch.cat([start, codes[None, :-1]], dim=1))
-        nats.append(-task.model.score(hidden[:, pad:], codes[None]).log_prob[0, context:length])
-    expected = torch.cat(nats).double().mean()
-    loss = task._loss(batch, "val")
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    numbers = task.meter("val").compute()
-    assert float(numbers["loss"]) == pytest.approx(float(expected), rel=1e-5)
-    assert float(numbers["bits_per_sample"]) == pytest.approx(float(expected) / math.log(2), rel=1e-5)
-
-
 @torch.no_grad()
 def test_forward_is_the_models_log_prob():
     task, codes = make(), batch_of([20, 20]).codes
@@ -72,14 +39,6 @@ def test_gradients_reach_every_parameter():
     task._loss(batch_of([20, 20]), "train").backward()
     without = [name for name, p in task.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert without == []
-
-
-def test_totals_over_totals():
-    task = make()
-    with torch.no_grad():
-        one, two = float(task._loss(batch_of([2]), "val")), float(task._loss(batch_of([18, 20]), "val"))
-    assert float(task.meter("val").compute()["loss"]) == pytest.approx((one * 2 + two * 38) / 40, rel=1e-6)
-    assert float(task.meter("test").count.sum()) == 0
 
 
 def test_names_of_what_is_logged():
