@@ -83,12 +83,3 @@ def test_log_prob_reads_earlier_codes_only(head, coupling, config, t, channel, s
         assert change[t, sibling] > 1e-9
     else:
         assert change[t, sibling] <= SILENT
-
-
-@torch.no_grad()
-def test_the_first_frame_depends_on_the_start_code_alone():
-    model = build(SashimiConfig(d_model=4, n_layers=1, pool=(2, 2)), CategoricalHeadConfig())
-    codes = torch.randint(256, (5, LENGTH, 2))
-    hidden = model.hidden_for(codes)
-    expected, _ = model(torch.full((1, 1, 2), 128))
-    torch.testing.assert_close(hidden[:, :1], expected.expand(5, -1, -1), rtol=0, atol=1e-12)

@@ -40,14 +40,8 @@ def test_swapping_channels_and_their_parameters_swaps_the_log_probs_exactly(head
     model = build(head)
     codes = torch.randint(256, (2, length, 2))
     assert torch.equal(swapped(model).log_prob(codes.flip(-1)), model.log_prob(codes).flip(-1))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.kind)
-def test_swapping_channels_alone_changes_the_log_probs(head):
-    model = build(head)
     codes = torch.randint(256, (2, 13, 2))
-    assert not torch.allclose(model.log_prob(codes.flip(-1)), model.log_prob(codes).flip(-1))
+    assert not torch.allclose(model.log_prob(codes.flip(-1)), model.log_prob(codes).flip(-1)), "channels alone"
 
 
 @torch.no_grad()
