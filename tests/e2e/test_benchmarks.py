@@ -145,9 +145,7 @@ def test_a_table_says_once_what_all_rows_share():
         (("train", "bench.repeat=1"), "repeat"),
         (("train", "bench.repeats=0"), "bench.repeats must be at least 1"),
         (("train", "model.dmodel=4"), "model.dmodel"),
-        (("train", "dataset.sample_len=abc"), "dataset.sample_len"),
         (("train", "optimizer.lr=interval(0,1)"), "optimizer.lr=a,b"),
-        (("train", "dataset.path=a(b"), "cannot be read"),
         (("generate", "bench.engine=fast"), "must be of auto, reference"),
         (("generate", "loader.batch_size=0"), "loader.batch_size"),
         (("generate", "bench.checkpoint=nowhere"), "There is no checkpoint nowhere."),
@@ -164,8 +162,7 @@ def test_mistakes_are_refused_before_anything_runs(capsys, words, message):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for child processes in /proc")
-@pytest.mark.parametrize("wait", [0.0, 7.0], ids=["starting", "measuring"])
-def test_ctrl_c_ends_all_processes_without_a_traceback(tiny, wait):
+def test_ctrl_c_ends_all_processes_without_a_traceback(tiny):
     command = subprocess.Popen(
         [sys.executable, "-m", "benchmarks", "train", *tiny, "bench.seconds=100000"], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -175,7 +172,6 @@ def test_ctrl_c_ends_all_processes_without_a_traceback(tiny, wait):
     # The one that measures, and multiprocessing's own.
     while command.poll() is None and len(children.read_text().split()) < 2:
         time.sleep(0.05)
-    time.sleep(wait)
     # To all processes, as from a terminal.
     os.killpg(command.pid, signal.SIGINT)
     out, err = command.communicate(timeout=60)

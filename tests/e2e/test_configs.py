@@ -166,9 +166,7 @@ def test_mono_twins_differ_in_the_data_only(composed, name):
     assert mono == stereo
 
 
-@pytest.mark.parametrize(
-    "key", ["model.d_modle", "dataset.is_sterio", "trainer.max_epoch", "callbacks.last.dirpth", "trian.seed"]
-)
+@pytest.mark.parametrize("key", ["model.d_modle", "callbacks.last.dirpth", "trian.seed"])
 def test_a_misspelt_key_on_the_command_line_is_named_in_full(composed, key):
     with pytest.raises(ConfigCompositionException, match=rf"Could not override '{re.escape(key)}'"):
         composed("train", "experiment=audio/sashimi-sample", f"{key}=1")
@@ -177,15 +175,8 @@ def test_a_misspelt_key_on_the_command_line_is_named_in_full(composed, key):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model:\n  n_layer: 2", r"Unknown key model\.n_layer\. Did you mean model\.n_layers\?"),
         ("model:\n  layer:\n    d_stat: 2", r"Unknown key model\.layer\.d_stat\. Did you mean model\.layer\.d_state\?"),
-        ("dataset:\n  isstereo: true", r"Unknown key dataset\.isstereo\. Did you mean dataset\.is_stereo\?"),
-        ("loader:\n  batchsize: 2", r"Unknown key loader\.batchsize\. Did you mean loader\.batch_size\?"),
-        ("train:\n  monitr: val/bpb", r"Unknown key train\.monitr\. Did you mean train\.monitor\?"),
-        ("trainer:\n  max_epoch: 2", r"Unknown key trainer\.max_epoch\. Did you mean trainer\.max_epochs\?"),
-        ("callbacks:\n  last:\n    every: 2", r"Unknown key callbacks\.last\.every\."),
         ("schduler:\n  patience: 2", r"Unknown key config\.schduler\. Did you mean config\.scheduler\?"),
-        ("task:\n  metric: [bpb]", r"Unknown key task\.metric\. Did you mean task\.metrics\?"),
     ],
 )
 def test_a_misspelt_key_in_an_experiment_is_named_in_full(composed, tmp_path, text, message):

@@ -35,7 +35,6 @@ def test_loaded_in_float32_and_made_double(name):
     """The plain C that the original does not store keeps the digits that float32 drops."""
     tensors, config = load(name)
     module = load_reference(state_of(tensors, "state.", torch.float32), config)
-    torch.testing.assert_close(module(tensors["x"])[0].double(), tensors["y_f64"], rtol=0, atol=1e-4)
     torch.testing.assert_close(module.double()(tensors["x"].double())[0], tensors["y_f64"], rtol=0, atol=1e-9)
 
 

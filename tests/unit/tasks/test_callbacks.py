@@ -19,6 +19,7 @@ from stereo_sashimi.schema import to_plain
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.checkpoints import LastCheckpoint
+from stereo_sashimi.tasks.ema import EMA
 from stereo_sashimi.tasks.optim import AdamWConfig
 from stereo_sashimi.tasks.samples import SampleLogger
 from stereo_sashimi.tasks.step_lines import StepLines, peak_gib, step_line
@@ -67,26 +68,19 @@ def steps(callback: LastCheckpoint, trainer: Trainer, upto: int) -> None:
             callback.on_train_batch_end(trainer, MODULE, None, None, batch)
 
 
-def test_every_nth_step_and_the_end(tmp_path):
+def test_every_nth_step_the_end_and_what_validation_changed(tmp_path):
     callback, trainer = LastCheckpoint(str(tmp_path), every_n_train_steps=3), Trainer()
     callback.on_train_start(trainer, MODULE)
-    steps(callback, trainer, 7)
-    callback.on_validation_epoch_end(trainer, MODULE)
-    callback.on_validation_end(trainer, MODULE)
-    # The end adds nothing to that.
+    for upto in (3, 7):
+        steps(callback, trainer, upto)
+        callback.on_validation_epoch_end(trainer, MODULE)
+        callback.on_validation_end(trainer, MODULE)
+    # The end adds nothing to a step that is saved, and the last one if it is not.
     callback.on_train_end(trainer, MODULE)
-    assert [step for _, step in trainer.saved] == [3, 6, 7]
-
-
-def test_what_validation_changed_is_saved_at_the_same_step(tmp_path):
-    callback, trainer = LastCheckpoint(str(tmp_path), every_n_train_steps=3), Trainer()
-    callback.on_train_start(trainer, MODULE)
-    steps(callback, trainer, 3)
-    callback.on_validation_epoch_end(trainer, MODULE)
-    callback.on_validation_end(trainer, MODULE)
-    steps(callback, trainer, 4)
+    assert [step for _, step in trainer.saved] == [3, 3, 6, 7]
+    steps(callback, trainer, 8)
     callback.on_train_end(trainer, MODULE)
-    assert [step for _, step in trainer.saved] == [3, 3, 4]
+    assert [step for _, step in trainer.saved] == [3, 3, 6, 7, 8]
 
 
 def test_a_validation_between_two_steps_is_saved_with_the_next(tmp_path):
@@ -141,13 +135,20 @@ def test_ctrl_c_saves_a_fit(tmp_path, error, values, saved):
     assert trainer.saved == ([("last.ckpt", 4)] if saved else [])
 
 
-def test_bad_options():
-    with pytest.raises(ValueError, match=r"callbacks\.last\.every_n_train_steps must be at least 1; got 0"):
-        LastCheckpoint("x", 0)
-    with pytest.raises(ValueError, match=r"callbacks\.samples needs seconds > 0"):
-        SampleLogger(seconds=0.0)
-    with pytest.raises(ValueError, match=r"every_n_validations >= 1"):
-        SampleLogger(every_n_validations=0)
+@pytest.mark.parametrize(
+    ("callback", "fields", "message"),
+    [
+        (LastCheckpoint, {"dirpath": "x", "every_n_train_steps": 0},
+         r"callbacks\.last\.every_n_train_steps must be at least 1; got 0"),
+        (SampleLogger, {"seconds": 0.0}, r"callbacks\.samples needs seconds > 0"),
+        (SampleLogger, {"every_n_validations": 0}, r"every_n_validations >= 1"),
+        (EMA, {"decay": 1.0}, r"callbacks\.ema\.decay must be at least 0 and below 1; got 1"),
+        (EMA, {"update_every_n_steps": 0}, r"callbacks\.ema needs update_every_n_steps >= 1"),
+    ],
+)  # fmt: skip
+def test_bad_options(callback, fields, message):
+    with pytest.raises(ValueError, match=message):
+        callback(**fields)
 
 
 METRICS = {
