@@ -17,7 +17,7 @@ from running import SMALL, TWO, assert_same, ended, finish, last_of, saved, star
 from stereo_sashimi.audio.io import write_pcm
 
 # Three runs are made once for all, in one process of pytest; their time counts for the first test.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-10}
 # 11 clips of 64 frames and one of 30 in each split; a step of 4 clips is a third of an epoch.
 FRAMES = 734
@@ -58,15 +58,13 @@ def assert_same_training(run: Path, other: Path) -> None:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("context", [None, 20])
-def test_accumulated_gradients_are_those_of_the_larger_batch(train, folder, tmp_path, context):
-    option = f"dataset.context_len={'null' if context is None else context}"
-    # 12 clips: batches of 5, 5, 2 against 5 + 5, 2; the short last batch counts as well.
+def test_accumulated_gradients_are_those_of_the_larger_batch(train, folder, tmp_path):
+    # 12 clips: batches of 5, 5, 2 against 5 + 5, 2; the short last batch counts as well, by its frames behind 20.
     for name, accumulate, batch in (("large", 1, 10), ("accumulated", 2, 5), ("small", 1, 5)):
         train(
-            *OPTIONS, option, f"loader.batch_size={batch}", f"trainer.accumulate_grad_batches={accumulate}",
-            "trainer.max_steps=4", "train.validate_before=false", run=tmp_path / name, data=folder,
+            *OPTIONS, f"loader.batch_size={batch}", f"trainer.accumulate_grad_batches={accumulate}",
+            "dataset.context_len=20", "trainer.max_steps=4", "train.validate_before=false",
+            run=tmp_path / name, data=folder,
         )  # fmt: skip
     assert_same_training(tmp_path / "large", tmp_path / "accumulated")
     assert moved(tmp_path / "large", tmp_path / "small") > 1e-4, "the comparison sees a different batch"
@@ -93,13 +91,8 @@ def runs(folder, tmp_path_factory) -> dict[str, tuple[Path, str, dict]]:
     return made
 
 
-@pytest.mark.slow
-def test_two_processes_train_what_one_trains(runs):
+def test_two_processes_train_and_validate_as_one(runs):
     assert_same_training(runs["one"][0], runs["two"][0])
-
-
-@pytest.mark.slow
-def test_validation_totals_are_those_of_one_process(runs):
     # Five clips over two processes: three and two.
     one, two = runs["one"][2], runs["two"][2]
     for when in ("validation_before", "validation_after"):
@@ -108,7 +101,6 @@ def test_validation_totals_are_those_of_one_process(runs):
     assert one["validation_before"]["val/loss"] > one["validation_after"]["val/loss"]
 
 
-@pytest.mark.slow
 def test_a_run_of_two_processes_resumes_exactly(runs):
     assert saved(runs["two"][0], "previous")["global_step"] == 4
     # The same sums in the same order: nothing may differ at all.
@@ -116,7 +108,6 @@ def test_a_run_of_two_processes_resumes_exactly(runs):
     assert saved(runs["rest"][0])["global_step"] == 6
 
 
-@pytest.mark.slow
 def test_only_the_first_process_prints_and_writes(runs):
     def files(run: Path) -> list[str]:
         found = (path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
@@ -137,7 +128,6 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.mark.slow
 def test_two_slurm_tasks_are_two_processes(runs, folder, tmp_path):
     """What srun does: the same command line twice, with variables that say which task it is."""
     job = {
@@ -153,10 +143,3 @@ def test_two_slurm_tasks_are_two_processes(runs, folder, tmp_path):
     assert "finished after 6 steps" in out
     assert nothing == ""
     assert_same_training(runs["two"][0], run)
-
-
-@pytest.mark.slow
-def test_fewer_validation_clips_than_processes_are_refused(folder, tmp_path):
-    few = ("train.val_chunk_size=1", "trainer.num_sanity_val_steps=0")
-    _, err = finish(*options(tmp_path / "run", folder, *few), code=1, cwd=tmp_path)
-    assert "the valid split gives 1 clips for 2 processes" in err

@@ -16,14 +16,15 @@ pytestmark = pytest.mark.slow
 
 DECAY = 0.6
 OPTIONS = (*SIX_STEPS, DROPOUT)
+TEST = ("trainer.limit_test_batches=1", "train.test=true")
 EMA = ("callbacks=ema", "callbacks.samples=null", f"callbacks.ema.decay={DECAY}")
 
 
 class Weights(Callback):
-    """The raw weights behind every step, and those that each validation has."""
+    """The raw weights behind every step, and those that each validation and the test have."""
 
     def __init__(self):
-        self.raw, self.validated = [], []
+        self.raw, self.validated, self.tested = [], [], None
 
     @staticmethod
     def of(pl_module):
@@ -35,6 +36,9 @@ class Weights(Callback):
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
         if batch_idx == 0:
             self.validated.append(self.of(pl_module))
+
+    def on_test_batch_start(self, trainer, pl_module, *_):
+        self.tested = self.of(pl_module)
 
 
 def average(raw: list[dict], start: int = 0, every: int = 1) -> dict[str, torch.Tensor]:
@@ -64,7 +68,7 @@ def test_training_is_the_same_and_everything_else_has_the_average(train, tmp_pat
     plain, watch = Weights(), Weights()
     # Six steps an epoch; the second validation is left to the end of the run.
     train(*OPTIONS, "trainer.max_steps=8", watchers=[plain])
-    result = train(*OPTIONS, *EMA, "trainer.max_steps=8", "train.validate_before=true", run=tmp_path / "ema",
+    result = train(*OPTIONS, *EMA, *TEST, "trainer.max_steps=8", "train.validate_before=true", run=tmp_path / "ema",
                    watchers=[watch])  # fmt: skip
     assert [torch.equal(a[n], b[n]) for a, b in zip(plain.raw, watch.raw, strict=True) for n in a].count(False) == 0
     assert result["ema"] == DECAY
@@ -73,6 +77,7 @@ def test_training_is_the_same_and_everything_else_has_the_average(train, tmp_pat
     before, at_six, after = watch.validated
     assert_close(at_six, average(watch.raw[:6]))
     assert_equal(after, at_six)
+    assert_equal(watch.tested, at_six)
     assert differ(before, at_six)
     for name, steps in (("best", 6), ("last", 8)):
         content = saved(tmp_path / "ema", name)
@@ -83,41 +88,22 @@ def test_training_is_the_same_and_everything_else_has_the_average(train, tmp_pat
     assert json.loads((tmp_path / "ema" / "run.json").read_text())["ema"] == DECAY
 
 
-@pytest.mark.parametrize(
-    ("key", "start", "every"),
-    [("update_every_n_steps=3", 0, 3), ("update_starting_at_step=4", 4, 1), ("update_starting_at_step=100", 100, 1)],
-)
-def test_when_it_is_updated(train, tmp_path, key, start, every):
+def test_when_it_is_updated_and_a_test_without_validation(train, tmp_path):
     watch = Weights()
-    train(*OPTIONS, *EMA, f"callbacks.ema.{key}", "trainer.max_steps=8", watchers=[watch])
-    if start < 8:
-        assert_close(saved(tmp_path / "run")["state_dict"], average(watch.raw, start, every))
-        return
-    # Before the first update everything has the weights.
+    train(*OPTIONS, *EMA, *TEST, "callbacks.ema.update_starting_at_step=2", "callbacks.ema.update_every_n_steps=3",
+          "trainer.max_steps=8", "trainer.check_val_every_n_epoch=9", watchers=[watch])  # fmt: skip
+    assert_close(saved(tmp_path / "run")["state_dict"], average(watch.raw, start=2, every=3))
+    assert_close(watch.tested, average(watch.raw, start=2, every=3))
+
+
+def test_before_the_first_update_everything_has_the_weights(train, tmp_path):
+    watch = Weights()
+    train(*OPTIONS, *EMA, "callbacks.ema.update_starting_at_step=100", "trainer.max_steps=8", watchers=[watch])
     assert_equal(watch.validated[0], watch.raw[5])
     for name, steps in (("best", 6), ("last", 8)):
         content = saved(tmp_path / "run", name)
         assert_equal(content["state_dict"], watch.raw[steps - 1])
         assert_equal(content["current_model_state"], watch.raw[steps - 1])
-
-
-@pytest.mark.parametrize(
-    ("options", "steps"),
-    [
-        (("trainer.max_steps=3", "trainer.check_val_every_n_epoch=9"), 3),
-        # The best weights are those of step six.
-        (("trainer.max_steps=8",), 6),
-    ],
-    ids=["never validated", "the best"],
-)
-def test_the_test_is_of_the_average(train, options, steps):
-    class Tested(Weights):
-        def on_test_batch_start(self, trainer, pl_module, *_):
-            self.validated = [self.of(pl_module)]
-
-    watch = Tested()
-    train(*OPTIONS, *EMA, *options, "trainer.limit_test_batches=1", "train.test=true", watchers=[watch])
-    assert_close(watch.validated[0], average(watch.raw[:steps]))
 
 
 def test_samples_are_drawn_from_the_average(train, tmp_path, monkeypatch):
@@ -155,15 +141,3 @@ def test_it_can_begin_with_a_resume(train, tmp_path):
     train(*OPTIONS, *EMA, "trainer.max_steps=4", f"checkpoint={last_of(tmp_path / 'a')}",
           watchers=[watch])  # fmt: skip
     assert_close(saved(tmp_path / "run")["state_dict"], average(watch.raw))
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("callbacks.ema.decay=1.0", r"callbacks\.ema\.decay must be at least 0 and below 1; got 1"),
-        ("callbacks.ema.update_every_n_steps=0", r"callbacks\.ema needs update_every_n_steps >= 1"),
-    ],
-)
-def test_bad_options(train, override, message):
-    with pytest.raises(Exception, match=message):
-        train(*OPTIONS, *EMA, override)

@@ -51,13 +51,17 @@ def test_the_parts_are_the_peak(head):
 
 
 @pytest.mark.slow
-def test_more_clips_and_longer_clips_take_more():
-    small, wide, long, wider = (
-        estimate(config(), Load(*size)).peak for size in ((2, 400), (4, 400), (2, 800), (6, 400))
-    )
-    assert small < min(wide, long)
+def test_what_takes_more():
+    def peak(*size: int, **options) -> int:
+        return estimate(config(), Load(*size, **options)).peak
+
+    small, wide = peak(2, 400), peak(4, 400)
+    assert small < min(wide, peak(2, 800))
     # Activations grow in proportion to the batch: two clips more cost what two clips cost.
-    assert wider - wide == pytest.approx(wide - small, rel=0.05)
+    assert peak(6, 400) - wide == pytest.approx(wide - small, rel=0.05)
+    assert peak(2, 400, precision="64-true") > 1.7 * small
+    assert peak(2, 400, precision="bf16-mixed") != small
+    assert peak(2, 400, cuda=True) > small, "blocks of 512 bytes"
 
 
 @pytest.mark.slow
@@ -84,16 +88,6 @@ def test_checkpointing_is_offered_before_shorter_clips():
     assert memory.remedy(model, Load(2, 2000), 0, enough).endswith("trainer.accumulate_grad_batches=2")
     shorter = memory.remedy(model, Load(1, 2000), 0, int(peaks[0] * 0.8))
     assert shorter.startswith("fits with activation_checkpointing=true dataset.sample_len=")
-
-
-@pytest.mark.slow
-def test_precision_and_device_count():
-    base = estimate(config(), Load(2, 400))
-    assert estimate(config(), Load(2, 400, precision="64-true")).peak > 1.7 * base.peak
-    mixed = estimate(config(), Load(2, 400, precision="bf16-mixed"))
-    assert mixed.parameters == base.parameters
-    assert mixed.peak != base.peak
-    assert estimate(config(), Load(2, 400, cuda=True)).peak > base.peak, "blocks of 512 bytes"
 
 
 @pytest.mark.parametrize(
