@@ -127,6 +127,20 @@ def zeros(typingctx, like):
     return vector(like), codegen
 
 
+@intrinsic
+@no_type_check
+def broadcast(typingctx, like, number):
+    """SIMD_WIDTH times a float64 number, for float64 arrays as `like`."""
+    vector = Vector(like.dtype)
+
+    def codegen(context, builder, signature, args):
+        kind, whole = context.get_value_type(vector), ir.VectorType(ir.IntType(32), SIMD_WIDTH)
+        one = builder.insert_element(ir.Constant(kind, ir.Undefined), args[1], ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(whole, None))
+
+    return vector(like, like.dtype), codegen
+
+
 @no_type_check
 def _operator(function, instruction):
     @type_callable(function)

@@ -1,0 +1,208 @@
+"""The sizes of a bank of experts, and where each of their numbers stands in the state that the loops carry."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
+
+# Logistics of the reference mixture, and features of a channel: one vector each.
+N_MIXTURES = N_FEATURES = SIMD_WIDTH
+# Means, log scales and log weights of the mixture, then features.
+N_FRAME = 3 * N_MIXTURES + N_FEATURES
+# Past errors among the features.
+PAST_ERRORS = 4
+# Rates of the running means of |error|, fastest first, and the one that errors and features are measured in.
+SPREAD_RATES = (1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 2048)
+MAIN_SPREAD = 2
+# Scales of the reference mixture's logistics, in spreads.
+FACTORS = (0.4, 0.65, 1.0)
+# Order and step size of the last stage of all, which predicts the error of the mixed prediction.
+LAST_ORDER, LAST_STEP = 32, 0.002
+# Room among the features for how far experts are from the mixed prediction.
+MAX_EXPERTS = 1 + N_FEATURES - 1 - (len(SPREAD_RATES) - 1) - PAST_ERRORS - 1
+# Spreads below this, in LSB, count as this.
+SMALLEST_SPREAD = 0.05
+# Ridge of all least squares; a frame weighs (running |error| + FLOOR)**-0.75.
+RIDGE, FLOOR = 1.0, 2.0
+# Share of the reference mixture's weights that each frame deals out evenly, and the least mass that counts.
+SHARE, SMALLEST_MASS = 0.002, 1e-9
+# Frames between two moves of the histories to the front of their room.
+SLACK = 256
+# The front of a row's state: where the windows of all histories begin, and the number of frames.
+HEADER, POSITION, FRAMES = SIMD_WIDTH, 0, 1
+
+
+@dataclass(frozen=True)
+class ExpertsConfig:
+    """A bank of experts for each channel, all of which read past codes as signed amplitudes.
+
+    Least squares with forgetting, one for each of:
+
+    - `own`, `other`: past codes of the channel itself and of each other channel that it reads.
+    - `forgetting`: what a frame counts less with every frame behind it, below 1.
+    - `every`: frames between two solutions.
+
+    One cascade of normalised LMS stages (NLMS) behind each of the first of them; a stage predicts what is left over:
+
+    - `steps`: step size of each cascade, in (0, 1).
+    - `orders`: past inputs that its stages read, multiples of 16; the last one reads the other channels' as well.
+
+    - `mixing`: forgetting of the least squares that mix all of these.
+
+    Raises ValueError, naming the field, for any other value.
+    """
+
+    own: tuple[int, ...] = (20, 32, 16)
+    other: tuple[int, ...] = (12, 16, 8)
+    forgetting: tuple[float, ...] = (0.998, 0.9995, 0.99)
+    every: tuple[int, ...] = (8, 8, 4)
+    steps: tuple[float, ...] = (0.1, 0.02)
+    orders: tuple[int, ...] = (1024, 256, 16)
+    mixing: float = 0.998
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(getattr(self, name)) for name in ("own", "other", "forgetting", "every")}
+        if len(set(lengths.values())) > 1 or not self.own:
+            raise ValueError(f"experts: own, other, forgetting and every need as many values each; got {lengths}.")
+        if len(self.steps) > len(self.own):
+            raise ValueError(f"experts.steps has {len(self.steps)} cascades for {len(self.own)} least squares.")
+        if self.n_mixed > SIMD_WIDTH or self.n_experts > MAX_EXPERTS:
+            raise ValueError(
+                f"experts: at most {SIMD_WIDTH} predictions can be mixed (least squares, and stages of all cascades), "
+                f"and {MAX_EXPERTS - 1} least squares and cascades; these are {self.n_mixed} and {self.n_experts - 1}."
+            )
+        for name, low, high in (("own", 1, 64), ("other", 0, 64), ("every", 1, 1024)):
+            if not all(low <= value <= high for value in getattr(self, name)):
+                raise ValueError(f"experts.{name} must hold {low} to {high}; got {getattr(self, name)}.")
+        for name in ("forgetting", "steps", "mixing"):
+            values = (self.mixing,) if name == "mixing" else getattr(self, name)
+            if not all(0 < value < 1 for value in values):
+                raise ValueError(f"experts.{name} must lie between 0 and 1; got {getattr(self, name)}.")
+        if not all(order > 0 and order % SIMD_WIDTH == 0 for order in self.orders):
+            raise ValueError(f"experts.orders must be multiples of {SIMD_WIDTH}; got {self.orders}.")
+
+    @property
+    def n_mixed(self) -> int:
+        """Predictions that are mixed: those of the least squares and of all stages."""
+        return len(self.own) + len(self.steps) * len(self.orders)
+
+    @property
+    def n_experts(self) -> int:
+        """The mixed prediction, the least squares, the cascades."""
+        return 1 + len(self.own) + len(self.steps)
+
+    def mixture(self) -> list[tuple[int, int, float]]:
+        """The reference mixture: expert, spread and scale in spreads of each logistic.
+
+        Four spreads around the mixed prediction, and some logistics around other experts.
+        """
+        around = [(0, spread, factor) for spread in (1, 2, 3, 4) for factor in FACTORS]
+        rest = range(N_MIXTURES - len(around))
+        return around + [(1 + i % (self.n_experts - 1), MAIN_SPREAD, FACTORS[1]) for i in rest]
+
+
+class Plan(NamedTuple):
+    """A bank of experts as the loops read it. Places are those in a channel's part of a row's state."""
+
+    n_channels: int
+    coupled: bool  # whether a channel reads the codes of those before it in the same frame
+    n_levels: int
+    least_squares: np.ndarray  # LEAST_SQUARES
+    stages: np.ndarray  # STAGE: of all cascades one after the other, then the last stage of all
+    n_stages: int  # of one cascade
+    n_mixed: int
+    mixing: float
+    prior: np.ndarray  # weights of what is mixed, before anything is learnt
+    mixture: np.ndarray  # COMPONENT
+    history: int  # past codes
+    window: int  # as many as any of the least squares reads
+    values: int  # what each expert predicts
+    mixed: int  # what is mixed
+    mix: int  # weights, cross-covariance and covariance of the mixing least squares
+    error: int  # its running |error|, and its prediction
+    spreads: int
+    posterior: int  # weights of the reference mixture's logistics
+    channel: int  # numbers of a channel
+    size: int  # of a row: the header, the channels, room to solve equations in
+
+
+LEAST_SQUARES = np.dtype(
+    [(name, np.int64) for name in ("own", "other", "inputs", "width", "every", "x", "w", "error")]
+    + [("forgetting", np.float64)],
+    align=True,
+)
+STAGE = np.dtype(
+    [(name, np.int64) for name in ("order", "others", "x", "w", "found")] + [("step", np.float64)], align=True
+)
+COMPONENT = np.dtype([("expert", np.int64), ("spread", np.int64), ("log_factor", np.float64)], align=True)
+
+
+@lru_cache
+def plan_of(config: ExpertsConfig, n_channels: int, n_levels: int, coupled: bool) -> Plan:
+    """What the loops read; `coupled`: a channel reads the codes of those before it in the same frame."""
+    room, others = _Room(), n_channels - 1
+    window = _up(max(*config.own, *config.other))
+    history = room.take(window + SLACK)
+    least_squares = np.zeros(len(config.own), LEAST_SQUARES)
+    for i, forgetting in enumerate(config.forgetting):
+        inputs = config.own[i] + config.other[i] * others
+        width = _up(inputs)
+        # Inputs; then weights, cross-covariance and covariance side by side, as those of the mixing.
+        places = room.take(width), room.take((2 + inputs) * width), room.take(1)
+        least_squares[i] = (config.own[i], config.other[i], inputs, width, config.every[i], *places, forgetting)
+    sizes = [(order, step) for step in config.steps for order in config.orders]
+    stages = np.zeros(len(sizes) + 1, STAGE)
+    for i, (order, step) in enumerate([*sizes, (LAST_ORDER, LAST_STEP)]):
+        reads = others if i < len(sizes) and i % len(config.orders) == len(config.orders) - 1 else 0
+        # `found`: its prediction, the power of its inputs.
+        stages[i] = (order, reads, room.take(order + SLACK), room.take(order * (1 + reads)), room.take(2), step)
+    mix = room.take((2 + config.n_mixed) * SIMD_WIDTH)
+    rest = [room.take(SIMD_WIDTH) for _ in range(5)]
+    mixture = np.array([(e, spread, np.log(factor)) for e, spread, factor in config.mixture()], COMPONENT)
+    largest = max(config.n_mixed * SIMD_WIDTH, *(int(r["inputs"] * r["width"]) for r in least_squares))
+    single = dict(zip(("values", "mixed", "error", "spreads", "posterior"), rest, strict=True))
+    return Plan(
+        n_channels=n_channels,
+        coupled=coupled,
+        n_levels=n_levels,
+        least_squares=least_squares,
+        stages=stages,
+        n_stages=len(config.orders),
+        n_mixed=config.n_mixed,
+        mixing=config.mixing,
+        prior=prior_of(config),
+        mixture=mixture,
+        history=history,
+        window=window,
+        mix=mix,
+        channel=room.size,
+        size=HEADER + n_channels * room.size + largest,
+        **single,
+    )
+
+
+def _up(n: int) -> int:
+    """The next multiple of SIMD_WIDTH."""
+    return -(-n // SIMD_WIDTH) * SIMD_WIDTH
+
+
+def prior_of(config: ExpertsConfig) -> np.ndarray:
+    """The first least squares and the mean of the cascades."""
+    prior = np.zeros(SIMD_WIDTH)
+    prior[0] = 1.0
+    prior[len(config.own) : config.n_mixed] = 1 / max(1, len(config.steps))
+    return prior
+
+
+class _Room:
+    """Hands out places for so many numbers, each at a multiple of SIMD_WIDTH."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, numbers: int) -> int:
+        place, self.size = self.size, self.size + _up(numbers)
+        return place

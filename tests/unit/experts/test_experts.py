@@ -1,0 +1,178 @@
+"""The experts: the compiled loops against the readable reference, the same bits however they are called, bounded."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stereo_sashimi.experts.adaptive import AdaptiveExperts
+from stereo_sashimi.experts.plan import SLACK, ExpertsConfig
+from stereo_sashimi.experts.reference_experts import ReferenceExperts
+
+SMALL = ExpertsConfig(
+    own=(6, 9), other=(4, 2), forgetting=(0.99, 0.98), every=(4, 1), steps=(0.1, 0.02), orders=(32, 16)
+)
+
+
+def music(length: int, n_channels: int, bits: int = 16, seed: int = 0) -> torch.Tensor:
+    """Codes (1, length, channels) of two sines and some noise that the channels share in part."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(length)[:, None]
+    tones = np.sin(t * np.array([0.05, 0.071, 0.09])[:n_channels]) + 0.5 * np.sin(0.31 * t)
+    noise = 0.05 * (rng.standard_normal((length, 1)) + rng.standard_normal((length, n_channels)))
+    amplitude = 2 ** (bits - 3)
+    codes = np.rint(amplitude * (tones + noise)) + 2 ** (bits - 1)
+    return torch.from_numpy(codes.astype(np.int64))[None]
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "bits", "coupled"), [(1, 16, True), (2, 16, True), (2, 8, False), (3, 16, True), (2, 16, False)]
+)
+def test_the_loops_compute_what_the_reference_computes(n_channels, bits, coupled):
+    codes = music(SLACK + 60, n_channels, bits)
+    codes[0, 20:24] = 0
+    codes[0, 40] = 2**bits - 1
+    bases, frames = ReferenceExperts(SMALL, n_channels, 2**bits, coupled).run(codes[0].numpy())
+    found, _ = AdaptiveExperts(SMALL, n_channels, 2**bits, coupled).predict(codes)
+    assert (found.base[0].numpy() == bases).all()
+    np.testing.assert_allclose(torch.cat(found[1:], dim=-1)[0].numpy(), frames, atol=2e-4, rtol=2e-5)
+
+
+def test_the_reference_at_full_size():
+    codes = music(160, 2)
+    bases, frames = ReferenceExperts(ExpertsConfig(), 2, 65536, True).run(codes[0].numpy())
+    found, _ = AdaptiveExperts(ExpertsConfig(), 2, 65536).predict(codes)
+    assert (found.base[0].numpy() == bases).all()
+    np.testing.assert_allclose(torch.cat(found[1:], dim=-1)[0].numpy(), frames, atol=2e-4, rtol=2e-5)
+
+
+def test_any_chunking_batch_and_number_of_threads_gives_the_same_bits():
+    codes = torch.cat([music(2 * SLACK + 77, 2, seed=seed) for seed in range(3)])
+    experts = AdaptiveExperts(SMALL, 2, 65536)
+    whole, state = experts.predict(codes)
+    assert state is None
+    threads = torch.get_num_threads()
+    try:
+        for n, size in ((1, 1), (2, 100), (2, SLACK)):
+            torch.set_num_threads(n)
+            state = experts.initial_state(3)
+            first = state.clone()
+            parts = []
+            for chunk in codes.split(size, dim=1):
+                part, state = experts.predict(chunk, state)
+                parts.append(part)
+            for field, joined in zip(whole, map(torch.cat, zip(*parts, strict=True), [1] * 5), strict=True):
+                assert torch.equal(field, joined)
+            assert torch.equal(first, experts.initial_state(3))
+    finally:
+        torch.set_num_threads(threads)
+    alone, _ = experts.predict(codes[1:2])
+    assert all(torch.equal(field[1:2], own) for field, own in zip(whole, alone, strict=True))
+
+
+def test_each_code_is_described_without_looking_at_it_or_beyond():
+    experts, codes = AdaptiveExperts(SMALL, 2, 65536), music(100, 2)
+    changed = codes.clone()
+    changed[0, 60, 1] += 999
+    before, after = (experts.predict(c)[0] for c in (codes, changed))
+    for own, other in zip(before, after, strict=True):
+        assert torch.equal(own[:, :61], other[:, :61])
+    assert not torch.equal(before.mean[:, 61], after.mean[:, 61])
+    # Right sees left of the same frame, unless channels are independent.
+    changed[0, 60] = codes[0, 60] + torch.tensor([999, 0])
+    assert not torch.equal(before.mean[:, 60, 1], experts.predict(changed)[0].mean[:, 60, 1])
+    alone = AdaptiveExperts(SMALL, 2, 65536, coupled=False)
+    assert torch.equal(alone.predict(codes)[0].mean[:, 60], alone.predict(changed)[0].mean[:, 60])
+
+
+def test_music_is_predicted():
+    """Behind some thousand frames the tones are gone. Two noises are left, one of which right has from left."""
+    codes = music(6000, 2)
+    said, _ = AdaptiveExperts(ExpertsConfig(), 2, 65536).predict(codes)
+    error = (codes - said.base - said.mean[..., 0])[0, 4000:]
+    noise = 0.05 * 2**13
+    assert error[:, 0].std() < 1.1 * noise * 2**0.5
+    assert error[:, 1].std() < 1.1 * noise * 1.5**0.5
+
+
+def extremes(bits: int) -> dict[str, np.ndarray]:
+    top, rng, length = 2**bits - 1, np.random.default_rng(0), 900
+    square = np.where(np.arange(length) // 50 % 2 == 0, 0, top)
+    jump = np.where(np.arange(length) < 600, 2 ** (bits - 1), rng.choice([0, top], length))
+    sounds = {
+        "silence": np.full(length, 2 ** (bits - 1)),
+        "square": square,
+        "clipped noise": rng.choice([0, top], length),
+        "jump": jump,
+        "constant": np.full(length, top),
+        "one frame": np.array([top]),
+        "nothing": np.array([], int),
+    }
+    return {name: np.stack([x, x[::-1]], axis=1).astype(np.int64) for name, x in sounds.items()}
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("name", extremes(8))
+def test_extremes_are_bounded(name, bits):
+    codes, experts = torch.from_numpy(extremes(bits)[name])[None], AdaptiveExperts(ExpertsConfig(), 2, 2**bits)
+    said, state = experts.predict(codes, experts.initial_state(1))
+    assert all(field.isfinite().all() for field in (*said, state))
+    assert ((said.base >= 0) & (said.base < 2**bits)).all()
+    assert ((said.base[..., None] + said.mean).abs() <= 2**bits).all()
+    assert (said.features.abs() < 20).all()
+    np.testing.assert_allclose(said.log_weight.double().logsumexp(-1).numpy(), 0, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.sampled_from([1, 2]), st.floats(0, 1))
+def test_any_codes_are_bounded(seed, length, n_channels, loudness):
+    rng = np.random.default_rng(seed)
+    codes = 128 + np.rint(loudness * rng.integers(-128, 128, (1, length, n_channels))).astype(np.int64)
+    said, _ = AdaptiveExperts(SMALL, n_channels, 256).predict(torch.from_numpy(codes))
+    assert all(field.isfinite().all() for field in said)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("own", (0, 9)), ("own", (6,)), ("other", (65, 2)), ("every", (0, 1)), ("forgetting", (1.0, 0.9))),
+        *(("steps", (0.0,)), ("steps", (0.1, 0.1, 0.1)), ("orders", (24,)), ("orders", (16,) * 8), ("mixing", 1.0)),
+    ],
+)
+def test_sizes_out_of_range_are_refused_by_name(field, value):
+    fields = {name: getattr(SMALL, name) for name in SMALL.__dataclass_fields__}
+    with pytest.raises(ValueError, match="experts"):
+        ExpertsConfig(**{**fields, field: value})
+
+
+PRINTED = """
+import sys
+sys.path.insert(0, {folder!r})
+from test_experts import SMALL, music
+from stereo_sashimi.experts.adaptive import AdaptiveExperts
+for field in AdaptiveExperts(SMALL, 2, 65536).predict(music(400, 2))[0]:
+    print(field.numpy().tobytes().hex())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86-64")
+def test_no_bit_depends_on_the_vector_instructions_of_the_processor(tmp_path):
+    """As this machine has them, with AVX2 and fused products, and with neither."""
+    script, results = PRINTED.format(folder=str(Path(__file__).parent)), set()
+    for cpu in ("", "haswell", "nehalem"):
+        environment = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CACHE_DIR": str(tmp_path / f"cache-{cpu}")}
+        if not cpu:
+            del environment["NUMBA_CPU_NAME"]
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout) > 10_000
+        results.add(done.stdout)
+    assert len(results) == 1
