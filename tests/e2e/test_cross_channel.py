@@ -2,10 +2,9 @@
 
 Left is white noise, so every bit has a known price. Three models are trained on each signal: separate channels
 (`encoder.merge: none`), joint with independent heads (a channel sees the past of both), joint and coupled (the right
-channel also sees left in the same frame). `pytest -n 0 -m slow tests/e2e/test_cross_channel.py` prints the table.
+channel also sees left in the same frame). `pytest -n 0 -s -m slow tests/e2e/test_cross_channel.py` prints the table.
 """
 
-import functools
 import math
 
 import pytest
@@ -20,10 +19,8 @@ from stereo_sashimi.nn.s4 import S4DConfig
 from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.tasks.optim import AdamWConfig
 
-# One process trains each model once.
-pytestmark = pytest.mark.slow
-
 LEFT_STD, NOISE_STD, GAIN = 16.0, 6.0, 0.75  # in codes of 8 bits
+LEFT, NOISE = (math.log2(std * math.sqrt(2 * math.pi * math.e)) for std in (LEFT_STD, NOISE_STD))
 # I(L; R) of R = a L + n for Gaussians, in bits a frame.
 MUTUAL_INFORMATION = 0.5 * math.log2(1 + (GAIN * LEFT_STD / NOISE_STD) ** 2)
 MODELS = {
@@ -31,9 +28,16 @@ MODELS = {
     "joint": ("concat", "independent"),
     "coupled": ("concat", "autoregressive"),
 }
+BOTH, ONE = 2 * LEFT, LEFT
+# Bits of a frame by each model, and how far their differences may be from those. Where the past tells nothing, separate
+# channels are trained once, on unrelated signals.
+THEORY = {
+    "scaled": ({"joint": LEFT + NOISE + MUTUAL_INFORMATION, "coupled": LEFT + NOISE}, 0.1 * MUTUAL_INFORMATION),
+    "delayed": ({"separate": BOTH, "joint": ONE, "coupled": ONE}, 0.1),
+    "unrelated": ({"separate": BOTH, "joint": BOTH, "coupled": BOTH}, 0.05),
+    "identical": ({"joint": BOTH, "coupled": ONE}, None),
+}
 HEADS = {"dml": lambda coupling: DMLHeadConfig(coupling, 2), "categorical": CategoricalHeadConfig}
-# Both heads where channels are coupled; elsewhere one for CI, the other for `make long`.
-one_head = pytest.mark.parametrize("head", ["categorical", pytest.param("dml", marks=pytest.mark.long)])
 
 
 def stereo(kind: str, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -49,7 +53,6 @@ def stereo(kind: str, shape: tuple[int, int], generator: torch.Generator) -> Ten
     return (torch.stack([left, right], -1).round() + 128).clamp(0, 255).long()
 
 
-@functools.cache
 def bits(kind: str, model: str, head: str) -> tuple[float, float]:
     """Bits per sample of (left, right) on fresh audio, after training."""
     merge, coupling = MODELS[model]
@@ -76,58 +79,28 @@ def bits(kind: str, model: str, head: str) -> tuple[float, float]:
     return -log_prob[0].item(), -log_prob[1].item()
 
 
-def frame(kind: str, model: str, head: str) -> float:
-    return sum(bits(kind, model, head))
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_the_same_frame_is_worth_its_mutual_information(head):
-    gain = frame("scaled", "joint", head) - frame("scaled", "coupled", head)
-    assert gain == pytest.approx(MUTUAL_INFORMATION, rel=0.1)
-
-
-@one_head
-def test_a_delay_is_seen_in_the_past_and_coupling_adds_nothing(head):
-    assert abs(frame("delayed", "joint", head) - frame("delayed", "coupled", head)) < 0.1
-
-
-@one_head
-def test_unrelated_channels_gain_nothing(head):
-    assert abs(frame("unrelated", "joint", head) - frame("unrelated", "coupled", head)) < 0.05
-
-
-@one_head
-def test_separate_channels_see_neither_past_nor_present_of_each_other(head):
-    assert frame("delayed", "separate", head) - frame("delayed", "joint", head) > 5
-    assert abs(frame("unrelated", "separate", head) - frame("unrelated", "joint", head)) < 0.05
-
-
-@one_head
-def test_an_identical_channel_is_almost_free(head):
-    assert bits("identical", "coupled", head)[1] < 0.3
-    assert bits("identical", "joint", head)[1] > 5
-
-
-@pytest.mark.long
-def test_the_table(capsys):
-    entropy = math.log2(LEFT_STD * math.sqrt(2 * math.pi * math.e))
-    noise = math.log2(NOISE_STD * math.sqrt(2 * math.pi * math.e))
-    right = noise + MUTUAL_INFORMATION
-    # Of a frame: separate, joint, coupled.
-    theory = {
-        "scaled": (entropy + right, entropy + right, entropy + noise),
-        "delayed": (2 * entropy, entropy, entropy),
-        "unrelated": (2 * entropy,) * 3,
-        "identical": (2 * entropy, 2 * entropy, entropy),
-    }
-    lines = [f"{'bits a frame':<14}{'':<13}" + "".join(f"{model:>20}" for model in MODELS) + f"{'coupling gains':>20}"]
-    for head in HEADS:
-        for kind, expected in theory.items():
-            # Separate channels with the other head as well would tell nothing new.
-            measured = [frame(kind, model, head if model != "separate" else "dml") for model in MODELS]
-            pairs = zip((*measured, measured[1] - measured[2]), (*expected, expected[1] - expected[2]), strict=True)
-            lines.append(f"{kind:<14}{head:<13}" + "".join(f"{m:>11.3f} ({t:6.3f})" for m, t in pairs))
-            for value, ideal in zip(measured, expected, strict=True):
-                assert ideal - 0.05 < value < ideal + 0.3
-    with capsys.disabled():
-        print("\n" + "\n".join(lines) + "\n(theory in brackets; the separate models have the dml head)")
+# Both heads where channels are coupled; elsewhere one for CI, the other for `make long`.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        pytest.param(kind, head, marks=[pytest.mark.long] * (head == "dml" and kind != "scaled"))
+        for kind in THEORY
+        for head in HEADS
+    ],
+)
+def test_what_a_channel_tells_of_the_other_is_its_mutual_information(kind, head):
+    theory, tolerance = THEORY[kind]
+    measured = {model: bits(kind, model, head) for model in theory}
+    frames = {model: sum(channels) for model, channels in measured.items()}
+    for model, ideal in theory.items():
+        print(f"{kind}, {head}, {model}: {frames[model]:.3f} bits a frame, {ideal:.3f} in theory")
+        assert ideal - 0.05 < frames[model] < ideal + 0.3
+    if kind == "identical":
+        # The right channel is almost free, and not for a model that sees the past alone.
+        assert measured["coupled"][1] < 0.3
+        assert measured["joint"][1] > 5
+        return
+    assert frames["joint"] - frames["coupled"] == pytest.approx(theory["joint"] - theory["coupled"], abs=tolerance)
+    if kind == "unrelated":
+        assert abs(frames["separate"] - frames["joint"]) < tolerance
