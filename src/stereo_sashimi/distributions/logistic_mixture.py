@@ -13,6 +13,7 @@ that every set of parameters is a probability over the codes:
 
 The product needs no threshold: it loses no digits where the difference of the two sigmoids would cancel or underflow.
 Parameters are (..., 3K) in the order logits, means, log-scales; means and log-scales in units of the waveform range.
+With a `Reference` they say how the mixture differs from another one, such as that of adaptive experts.
 """
 
 import math
@@ -38,6 +39,20 @@ class Components(NamedTuple):
     log_weight: Tensor
     mean: Tensor
     log_scale: Tensor
+
+
+class Reference(NamedTuple):
+    """A mixture that parameters start from: zeros mean this one. Positions count from `base`.
+
+    - `base`: (...), a code. So float32 is exact enough for any number of levels.
+    - `mean`, `log_scale`: (..., K), LSB. Means of parameters are in units of these scales.
+    - `log_weight`: (..., K), nats.
+    """
+
+    base: Tensor
+    mean: Tensor
+    log_scale: Tensor
+    log_weight: Tensor
 
 
 def soft_bound(x: Float[Tensor, "..."], low: float, high: float) -> Float[Tensor, "..."]:
@@ -66,17 +81,15 @@ def shift_means(
 def components(
     params: Float[Tensor, "*batch parameters"],
     n_levels: int,
+    reference: Reference | None = None,
 ) -> Components:
-    """The mixture in LSB units, centred at code n_levels/2.
+    """The mixture in LSB, counted from code n_levels/2 or from the reference's base.
 
     Raises ValueError if the last axis is not a multiple of 3.
     """
-    params = at_least_float32(params)
-    logits, means, log_scales = _chunks(params)
+    logits, mean, log_scale = _unbounded(params, n_levels, reference)
     return Components(
-        torch.log_softmax(logits, dim=-1),
-        soft_bound(means * (n_levels / 2), *MEAN_LSB),
-        soft_bound(log_scales + math.log(n_levels / 2), *LOG_SCALE_LSB),
+        torch.log_softmax(logits, dim=-1), soft_bound(mean, *MEAN_LSB), soft_bound(log_scale, *LOG_SCALE_LSB)
     )
 
 
@@ -84,19 +97,22 @@ def log_prob(
     params: Float[Tensor, "*batch parameters"],
     codes: Int[Tensor, "*batch"],
     n_levels: int,
+    reference: Reference | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Log mass of `codes` (0 to n_levels - 1), in nats, finite with finite gradients for all finite parameters."""
-    return _mixed(components(params, n_levels), codes, n_levels)
+    return _mixed(components(params, n_levels, reference), codes, n_levels, _base(n_levels, reference))
 
 
 def log_mass(
     params: Float[Tensor, "*batch parameters"],
     n_levels: int,
+    reference: Reference | None = None,
 ) -> Float[Tensor, "*batch n_levels"]:
     """Log masses of all codes, in nats; takes batch * n_levels * n_mixtures numbers of memory, a few times."""
-    parts = components(params, n_levels)
+    parts, base = components(params, n_levels, reference), _base(n_levels, reference)
     codes = torch.arange(n_levels, device=params.device)
-    return _mixed(Components(*(part.unsqueeze(-2) for part in parts)), codes, n_levels)
+    base = base.unsqueeze(-1) if isinstance(base, Tensor) else base
+    return _mixed(Components(*(part.unsqueeze(-2) for part in parts)), codes, n_levels, base)
 
 
 def sample(
@@ -106,6 +122,7 @@ def sample(
     uniform: Float[Tensor, "*batch 2"],
     temperature: float = 1.0,
     mixture_temperature: float | None = None,
+    reference: Reference | None = None,
 ) -> Int[Tensor, "*batch"]:
     """Draw one code for each mixture by inverse CDF in float64; returns int64 codes.
 
@@ -117,7 +134,7 @@ def sample(
     Raises ValueError for a negative or infinite temperature.
     """
     categorical.check_temperature(temperature)
-    parts = components(params.double(), n_levels)
+    parts = components(params.double(), n_levels, reference)
     chosen = categorical.sample(
         parts.log_weight,
         uniform=uniform[..., 0],
@@ -129,7 +146,7 @@ def sample(
         u = uniform[..., 1].double()
         position = position + scale * (torch.log(u) - torch.log1p(-u))
     # Clipped before the conversion: u = 0 stands at minus infinity, which belongs to code 0.
-    return torch.floor(position + (n_levels / 2 + 0.5)).clamp(0, n_levels - 1).long()
+    return torch.floor(position + (_base(n_levels, reference) + 0.5)).clamp(0, n_levels - 1).long()
 
 
 def _chunks(params: Float[Tensor, "*batch parameters"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,11 +159,13 @@ def _chunks(params: Float[Tensor, "*batch parameters"]) -> tuple[Tensor, Tensor,
     return logits, means, log_scales
 
 
-def log_cells(parts: Components, codes: Int[Tensor, "..."], n_levels: int) -> Float[Tensor, "..."]:
-    """Log mass that each logistic gives the cells of `codes`, (..., K); batch axes broadcast."""
+def log_cells(
+    parts: Components, codes: Int[Tensor, "..."], n_levels: int, base: Int[Tensor, "..."] | int
+) -> Float[Tensor, "..."]:
+    """Log mass that each logistic, its mean counted from `base`, gives the cells of `codes`; batch axes broadcast."""
     _, mean, log_scale = parts
     code = codes.unsqueeze(-1)
-    position = code.to(mean.dtype) - n_levels / 2
+    position = (codes - base).unsqueeze(-1).to(mean.dtype)
     width = torch.exp(-log_scale)
     log_below_upper = F.logsigmoid((position + 0.5 - mean) * width)
     log_above_lower = F.logsigmoid(-(position - 0.5 - mean) * width)
@@ -155,12 +174,20 @@ def log_cells(parts: Components, codes: Int[Tensor, "..."], n_levels: int) -> Fl
     return torch.where(code == 0, log_below_upper, torch.where(code == n_levels - 1, log_above_lower, inner))
 
 
-def _mixed(parts: Components, codes: Int[Tensor, "..."], n_levels: int) -> Float[Tensor, "..."]:
-    return torch.logsumexp(parts.log_weight + log_cells(parts, codes, n_levels), dim=-1)
+def _mixed(parts: Components, codes: Tensor, n_levels: int, base: Tensor | int) -> Tensor:
+    return torch.logsumexp(parts.log_weight + log_cells(parts, codes, n_levels, base), dim=-1)
+
+
+def _base(n_levels: int, reference: Reference | None) -> Tensor | int:
+    """The code that means count from."""
+    return n_levels // 2 if reference is None else reference.base
 
 
 def lean_log_prob(
-    params: Float[Tensor, "*batch parameters"], codes: Int[Tensor, "*batch"], n_levels: int
+    params: Float[Tensor, "*batch parameters"],
+    codes: Int[Tensor, "*batch"],
+    n_levels: int,
+    reference: Reference | None = None,
 ) -> Float[Tensor, "*batch"]:
     """`log_prob` for training: the same numbers, and a backward pass that keeps nothing but its arguments.
 
@@ -171,43 +198,49 @@ def lean_log_prob(
       d log_prob / d mean_k       = -r_k s (sigmoid(-a) [y < n-1] - sigmoid(b) [y > 0])
       d log_prob / d log_scale_k  = r_k (b sigmoid(b) [y > 0] - a sigmoid(-a) [y < n-1] - s / (e^s - 1) [0 < y < n-1])
     """
-    result: Tensor = _LogProb.apply(params, codes, n_levels)
+    result: Tensor = _LogProb.apply(params, codes, n_levels, *(reference or ()))
     return result
 
 
 class _LogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, params: Tensor, codes: Tensor, n_levels: int) -> Tensor:
-        ctx.save_for_backward(params, codes)
+    def forward(ctx: Any, params: Tensor, codes: Tensor, n_levels: int, *reference: Tensor) -> Tensor:
+        ctx.save_for_backward(params, codes, *reference)
         ctx.n_levels = n_levels
-        return log_prob(params, codes, n_levels)
+        return log_prob(params, codes, n_levels, Reference(*reference) if reference else None)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        params, codes = ctx.saved_tensors
-        return _gradient(params, codes, ctx.n_levels, grad), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        params, codes, *parts = ctx.saved_tensors
+        reference = Reference(*parts) if parts else None
+        return _gradient(params, codes, ctx.n_levels, reference, grad), None, None, *(None for _ in parts)
 
 
-def _gradient(params: Tensor, codes: Tensor, n_levels: int, grad: Tensor) -> Tensor:
-    log_weight, mean, log_scale = parts = components(params, n_levels)
+def _gradient(params: Tensor, codes: Tensor, n_levels: int, reference: Reference | None, grad: Tensor) -> Tensor:
+    log_weight, mean, log_scale = parts = components(params, n_levels, reference)
+    base = _base(n_levels, reference)
     code = codes.unsqueeze(-1)
     has_upper, has_lower = code < n_levels - 1, code > 0
     s = torch.exp(-log_scale)
-    distance = code.to(mean.dtype) - n_levels / 2 - mean
+    distance = (codes - base).unsqueeze(-1).to(mean.dtype) - mean
     a, b = (distance + 0.5) * s, (distance - 0.5) * s
-    responsibility = torch.softmax(log_weight + log_cells(parts, codes, n_levels), dim=-1)
+    responsibility = torch.softmax(log_weight + log_cells(parts, codes, n_levels, base), dim=-1)
     upper = torch.where(has_upper, torch.sigmoid(-a), 0.0)
     lower = torch.where(has_lower, torch.sigmoid(b), 0.0)
     width = torch.where(has_upper & has_lower, s / torch.expm1(s), 0.0)
-    raw_mean, raw_log_scale = _unbounded(params, n_levels)
-    of_mean = -s * (upper - lower) * soft_bound_slope(raw_mean, *MEAN_LSB) * (n_levels / 2)
+    _, raw_mean, raw_log_scale = _unbounded(params, n_levels, reference)
+    unit = n_levels / 2 if reference is None else reference.log_scale.exp()
+    of_mean = -s * (upper - lower) * soft_bound_slope(raw_mean, *MEAN_LSB) * unit
     of_scale = (b * lower - a * upper - width) * soft_bound_slope(raw_log_scale, *LOG_SCALE_LSB)
     parts_of = (responsibility - log_weight.exp(), responsibility * of_mean, responsibility * of_scale)
     return (torch.cat(parts_of, dim=-1) * grad.unsqueeze(-1)).to(params.dtype)
 
 
-def _unbounded(params: Tensor, n_levels: int) -> tuple[Tensor, Tensor]:
-    """Means and log-scales in LSB before `soft_bound`."""
-    _, means, log_scales = at_least_float32(params).chunk(3, dim=-1)
-    return means * (n_levels / 2), log_scales + math.log(n_levels / 2)
+def _unbounded(params: Tensor, n_levels: int, reference: Reference | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, and means and log-scales in LSB before `soft_bound`."""
+    logits, means, log_scales = _chunks(at_least_float32(params))
+    if reference is None:
+        return logits, means * (n_levels / 2), log_scales + math.log(n_levels / 2)
+    _, mean, log_scale, log_weight = reference
+    return logits + log_weight, mean + means * log_scale.exp(), log_scales + log_scale

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from stereo_sashimi.distributions.logistic_mixture import Reference
 from stereo_sashimi.experts.plan import N_FEATURES, N_FRAME, N_MIXTURES, ExpertsConfig, plan_of
 from stereo_sashimi.ops.cpu.scan import for_each
 
@@ -14,20 +15,13 @@ State = Float64[Tensor, "batch numbers"]
 
 
 class Experts(NamedTuple):
-    """What is known of each code before it: a mixture of logistics that a head starts from, and features.
+    """What is known of each code before it.
 
-    Attributes:
-        base: The code that means count from, so that float32 is exact enough for any bit depth.
-        mean: Of each logistic, in LSB behind `base`; the first ones are around the best prediction.
-        log_scale: In LSB.
-        log_weight: Normalised, in nats.
-        features: The spread, ratios of spreads, how far experts disagree, past errors: within about -4 and 4.
+    - `reference`: a mixture of N_MIXTURES logistics, whose first ones are around the best prediction.
+    - `features`: the spread, ratios of spreads, how far experts disagree, past errors; within some 20 of 0.
     """
 
-    base: Int64[Tensor, "batch length channels"]
-    mean: Float[Tensor, "batch length channels n_mixtures"]
-    log_scale: Float[Tensor, "batch length channels n_mixtures"]
-    log_weight: Float[Tensor, "batch length channels n_mixtures"]
+    reference: Reference
     features: Float[Tensor, "batch length channels n_features"]
 
 
@@ -82,4 +76,5 @@ def experts_of(
     base: Int64[Tensor, "batch length channels"], frames: Float[Tensor, "batch length channels numbers"]
 ) -> Experts:
     """The numbers of frames, as the loops write them, by name."""
-    return Experts(base, *frames.split([N_MIXTURES, N_MIXTURES, N_MIXTURES, N_FEATURES], dim=-1))
+    *mixture, features = frames.split([N_MIXTURES, N_MIXTURES, N_MIXTURES, N_FEATURES], dim=-1)
+    return Experts(Reference(base, *mixture), features)

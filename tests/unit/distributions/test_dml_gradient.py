@@ -19,11 +19,19 @@ def mixtures(n_levels, dtype=torch.float64):
     return params.requires_grad_(), codes
 
 
+def some_reference(n_levels):
+    base = torch.randint(0, n_levels, (420,))
+    return dml.Reference(base, *(3 * torch.randn(420, 10, dtype=torch.float64) for _ in range(3)))
+
+
+@pytest.mark.parametrize("referred", [False, True])
 @pytest.mark.parametrize("n_levels", [2, 256, 65536])
-def test_it_is_the_gradient_of_the_readable_one(n_levels):
+def test_it_is_the_gradient_of_the_readable_one(n_levels, referred):
     params, codes = mixtures(n_levels)
     upper = torch.randn(420, dtype=torch.float64)
-    value, expected = dml.lean_log_prob(params, codes, n_levels), dml.log_prob(params, codes, n_levels)
+    reference = some_reference(n_levels) if referred else None
+    value = dml.lean_log_prob(params, codes, n_levels, reference)
+    expected = dml.log_prob(params, codes, n_levels, reference)
     assert torch.equal(value, expected)
     (ours,) = torch.autograd.grad((value * upper).sum(), params)
     (autograd,) = torch.autograd.grad((expected * upper).sum(), params)

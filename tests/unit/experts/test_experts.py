@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stereo_sashimi.experts.adaptive import AdaptiveExperts
+from stereo_sashimi.experts.adaptive import AdaptiveExperts, Experts
 from stereo_sashimi.experts.plan import SLACK, ExpertsConfig
 from stereo_sashimi.experts.reference_experts import ReferenceExperts
 
@@ -32,6 +32,11 @@ def music(length: int, n_channels: int, bits: int = 16, seed: int = 0) -> torch.
     return torch.from_numpy(codes.astype(np.int64))[None]
 
 
+def flat(said: Experts) -> tuple[torch.Tensor, ...]:
+    """Base, means, log scales, log weights and features."""
+    return (*said.reference, said.features)
+
+
 @pytest.mark.parametrize(
     ("n_channels", "bits", "coupled"), [(1, 16, True), (2, 16, True), (2, 8, False), (3, 16, True), (2, 16, False)]
 )
@@ -41,16 +46,18 @@ def test_the_loops_compute_what_the_reference_computes(n_channels, bits, coupled
     codes[0, 40] = 2**bits - 1
     bases, frames = ReferenceExperts(SMALL, n_channels, 2**bits, coupled).run(codes[0].numpy())
     found, _ = AdaptiveExperts(SMALL, n_channels, 2**bits, coupled).predict(codes)
-    assert (found.base[0].numpy() == bases).all()
-    np.testing.assert_allclose(torch.cat(found[1:], dim=-1)[0].numpy(), frames, atol=2e-4, rtol=2e-5)
+    base, *numbers = flat(found)
+    assert (base[0].numpy() == bases).all()
+    np.testing.assert_allclose(torch.cat(numbers, dim=-1)[0].numpy(), frames, atol=2e-4, rtol=2e-5)
 
 
 def test_the_reference_at_full_size():
     codes = music(160, 2)
     bases, frames = ReferenceExperts(ExpertsConfig(), 2, 65536, True).run(codes[0].numpy())
     found, _ = AdaptiveExperts(ExpertsConfig(), 2, 65536).predict(codes)
-    assert (found.base[0].numpy() == bases).all()
-    np.testing.assert_allclose(torch.cat(found[1:], dim=-1)[0].numpy(), frames, atol=2e-4, rtol=2e-5)
+    base, *numbers = flat(found)
+    assert (base[0].numpy() == bases).all()
+    np.testing.assert_allclose(torch.cat(numbers, dim=-1)[0].numpy(), frames, atol=2e-4, rtol=2e-5)
 
 
 def test_any_chunking_batch_and_number_of_threads_gives_the_same_bits():
@@ -67,36 +74,37 @@ def test_any_chunking_batch_and_number_of_threads_gives_the_same_bits():
             parts = []
             for chunk in codes.split(size, dim=1):
                 part, state = experts.predict(chunk, state)
-                parts.append(part)
-            for field, joined in zip(whole, map(torch.cat, zip(*parts, strict=True), [1] * 5), strict=True):
+                parts.append(flat(part))
+            for field, joined in zip(flat(whole), map(torch.cat, zip(*parts, strict=True), [1] * 5), strict=True):
                 assert torch.equal(field, joined)
             assert torch.equal(first, experts.initial_state(3))
     finally:
         torch.set_num_threads(threads)
     alone, _ = experts.predict(codes[1:2])
-    assert all(torch.equal(field[1:2], own) for field, own in zip(whole, alone, strict=True))
+    assert all(torch.equal(field[1:2], own) for field, own in zip(flat(whole), flat(alone), strict=True))
 
 
 def test_each_code_is_described_without_looking_at_it_or_beyond():
     experts, codes = AdaptiveExperts(SMALL, 2, 65536), music(100, 2)
     changed = codes.clone()
     changed[0, 60, 1] += 999
-    before, after = (experts.predict(c)[0] for c in (codes, changed))
+    before, after = (flat(experts.predict(c)[0]) for c in (codes, changed))
     for own, other in zip(before, after, strict=True):
         assert torch.equal(own[:, :61], other[:, :61])
-    assert not torch.equal(before.mean[:, 61], after.mean[:, 61])
+    assert not torch.equal(before[1][:, 61], after[1][:, 61])
     # Right sees left of the same frame, unless channels are independent.
     changed[0, 60] = codes[0, 60] + torch.tensor([999, 0])
-    assert not torch.equal(before.mean[:, 60, 1], experts.predict(changed)[0].mean[:, 60, 1])
+    assert not torch.equal(before[1][:, 60, 1], experts.predict(changed)[0].reference.mean[:, 60, 1])
     alone = AdaptiveExperts(SMALL, 2, 65536, coupled=False)
-    assert torch.equal(alone.predict(codes)[0].mean[:, 60], alone.predict(changed)[0].mean[:, 60])
+    means = [alone.predict(c)[0].reference.mean[:, 60] for c in (codes, changed)]
+    assert torch.equal(*means)
 
 
 def test_music_is_predicted():
     """Behind some thousand frames the tones are gone. Two noises are left, one of which right has from left."""
     codes = music(6000, 2)
     said, _ = AdaptiveExperts(ExpertsConfig(), 2, 65536).predict(codes)
-    error = (codes - said.base - said.mean[..., 0])[0, 4000:]
+    error = (codes - said.reference.base - said.reference.mean[..., 0])[0, 4000:]
     noise = 0.05 * 2**13
     assert error[:, 0].std() < 1.1 * noise * 2**0.5
     assert error[:, 1].std() < 1.1 * noise * 1.5**0.5
@@ -123,11 +131,12 @@ def extremes(bits: int) -> dict[str, np.ndarray]:
 def test_extremes_are_bounded(name, bits):
     codes, experts = torch.from_numpy(extremes(bits)[name])[None], AdaptiveExperts(ExpertsConfig(), 2, 2**bits)
     said, state = experts.predict(codes, experts.initial_state(1))
-    assert all(field.isfinite().all() for field in (*said, state))
-    assert ((said.base >= 0) & (said.base < 2**bits)).all()
-    assert ((said.base[..., None] + said.mean).abs() <= 2**bits).all()
-    assert (said.features.abs() < 20).all()
-    np.testing.assert_allclose(said.log_weight.double().logsumexp(-1).numpy(), 0, atol=1e-6)
+    assert all(field.isfinite().all() for field in (*flat(said), state))
+    base, mean, _, log_weight, features = flat(said)
+    assert ((base >= 0) & (base < 2**bits)).all()
+    assert ((base[..., None] + mean).abs() <= 2**bits).all()
+    assert (features.abs() < 20).all()
+    np.testing.assert_allclose(log_weight.double().logsumexp(-1).numpy(), 0, atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -136,7 +145,7 @@ def test_any_codes_are_bounded(seed, length, n_channels, loudness):
     rng = np.random.default_rng(seed)
     codes = 128 + np.rint(loudness * rng.integers(-128, 128, (1, length, n_channels))).astype(np.int64)
     said, _ = AdaptiveExperts(SMALL, n_channels, 256).predict(torch.from_numpy(codes))
-    assert all(field.isfinite().all() for field in said)
+    assert all(field.isfinite().all() for field in flat(said))
 
 
 @pytest.mark.parametrize(
@@ -155,9 +164,9 @@ def test_sizes_out_of_range_are_refused_by_name(field, value):
 PRINTED = """
 import sys
 sys.path.insert(0, {folder!r})
-from test_experts import SMALL, music
+from test_experts import SMALL, flat, music
 from stereo_sashimi.experts.adaptive import AdaptiveExperts
-for field in AdaptiveExperts(SMALL, 2, 65536).predict(music(400, 2))[0]:
+for field in flat(AdaptiveExperts(SMALL, 2, 65536).predict(music(400, 2))[0]):
     print(field.numpy().tobytes().hex())
 """
 
