@@ -99,12 +99,16 @@ def check_type(value: Any, hint: Any, where: str) -> Any:
 
 
 def refuse_unknown(data: dict[str, Any], allowed: Sequence[str], where: str) -> None:
-    """Raise ValueError naming the first key of `data` that is not allowed, with the closest allowed one."""
+    """Raise ValueError naming the first key of `data` that is not allowed, with the closest allowed one.
+
+    - `where`: the name of what holds the keys, empty for a whole config.
+    """
+    prefix = f"{where}." if where else ""
     for key in data:
         if key not in allowed:
             close = difflib.get_close_matches(str(key), allowed, n=1)
-            hint = f" Did you mean {where}.{close[0]}?" if close else f" Allowed: {', '.join(allowed)}."
-            raise ValueError(f"Unknown key {where}.{key}.{hint}")
+            hint = f" Did you mean {prefix}{close[0]}?" if close else f" Allowed: {', '.join(allowed)}."
+            raise ValueError(f"Unknown key {prefix}{key}.{hint}")
 
 
 def _items(values: Sequence[Any], item: Any, where: str) -> list[Any]:

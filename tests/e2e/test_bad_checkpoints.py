@@ -192,7 +192,7 @@ def test_prompts_that_cannot_be_continued(generate, dml_run, tmp_path, name):
         ("stream=1", r"stream must be true or false; got 1"),
         ("stdout=true", r"stdout=true .*: it needs stream=true"),
         ("stdout=true stream=true n_samples=2", r"stdout=true is for one sample; got n_samples=2"),
-        ("+temprature=1", r"Unknown key config\.temprature.*Did you mean config\.temperature"),
+        ("+temprature=1", r"Unknown key temprature.*Did you mean temperature"),
         pytest.param("device=cuda", r"device=cuda needs a CUDA device .*device=auto or device=cpu", marks=no_cuda),
         pytest.param("engine=cudagraph", r"EngineError: .*cudagraph.*CUDA", marks=no_cuda),
     ],

@@ -181,7 +181,7 @@ def test_what_is_there_is_replaced_when_told(act, coded, song):
         ("encode", "song.wav", (NEW, "segment_frames=0"), "segment_frames must be an integer"),
         ("encode", "song.wav", (NEW, "segment_frames=1.5"), "segment_frames must be an integer"),
         ("encode", "song.wav", (NEW, "verify=maybe"), "verify must be true or false"),
-        ("encode", "song.wav", (NEW, "+speed=9"), "Unknown key config.speed"),
+        ("encode", "song.wav", (NEW, "+speed=9"), "Unknown key speed"),
         ("encode", "song.wav", (NEW, "checkpoint=absent"), "There is no checkpoint absent"),
         ("decode", "song.ssc", ("overwrite=true", "checkpoint=pretrained"), "song.ssc was coded with another model"),
         ("verify", "song.ssc", ("checkpoint=pretrained",), "song.ssc was coded with another model"),

@@ -171,7 +171,7 @@ def test_reports_and_generated_audio(score, audio, monkeypatch, tmp_path):
     [
         (("generated={empty}",), r"generated=.* holds no audio files"),
         (("checkpoint_independent={run}",), r"decoder\.coupling=autoregressive.*coupling=independent"),
-        (("+segment=1",), r"Unknown key config\.segment"),
+        (("+segment=1",), r"Unknown key segment"),
         (("report=maybe",), r"report must be true or false; got 'maybe'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -42,12 +42,12 @@ def test_make_targets_exist(line):
     assert set(words) <= set(targets)
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if re.match(r"python3? ", line)])
-def test_python_commands_parse(line, composed):
+@pytest.mark.parametrize("line", [line for line in LINES if re.match(r"python3? |stereo-sashimi ", line)])
+def test_commands_parse(line, composed):
     # What stands behind a pipe is another program's.
-    _, script, *arguments = words_of(line.partition(" | ")[0])
-    if script == "-m" and arguments[0] == "stereo_sashimi":
-        _, command, *arguments = arguments
+    first, script, *arguments = words_of(line.partition(" | ")[0])
+    if first == "stereo-sashimi":
+        command = script
     elif script == "-m":
         assert importlib.util.find_spec(arguments[0]) is not None
         return

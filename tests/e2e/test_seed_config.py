@@ -146,6 +146,11 @@ def test_what_was_left_out_is_said():
         (DATASET.replace("qautoaudio", "sc09"), [r"dataset\._name_=sc09: .*dataset=sc09"]),
         (DATASET + "bitz: 8\n", [r"dataset\.bitz=8: has no counterpart"]),
         ("a: [1", [r"not YAML"]),
+        ("3", [r"not YAML"]),
+        ("- model", [r"neither an experiment .* nor a data set"]),
+        (EXPERIMENT.replace("/model: sashimi", "/model: [sashimi]"), [r"model=\['sashimi'\]: one name is possible"]),
+        (EXPERIMENT.replace("/dataset: musdb18stereo", "/dataset: [a]"), [r"dataset=\['a'\]: one name is possible"]),
+        (EXPERIMENT.replace("encoder: embedding", "encoder: [embedding]"), [r"encoder=.*: one name is possible"]),
         ("model: {n_layers: 8}", [r"neither an experiment .* nor a data set"]),
     ],
 )  # fmt: skip
@@ -173,7 +178,7 @@ def test_every_key_of_the_table_is_one_of_ours(composed):
     ("files", "overrides", "message"),
     [
         ({"dataset/old": DATASET}, ["dataset=old"],
-         r"dataset: _name_: qautoaudio: here .*folder(.|\n)*original(.|\n)*> configs/dataset/mine\.yaml"),
+         r"dataset: _name_: qautoaudio: here .*folder(.|\n)*original(.|\n)*output=configs/dataset/mine\.yaml"),
         ({"experiment/old": "# @package _global_\ndecoder:\n  _name_: sequence\n"}, ["experiment=old"],
          r"decoder: _name_: sequence: here `- override /decoder: categorical`(.|\n)*configs/experiment/audio/mine"),
         ({"experiment/old": "# @package _global_\nencoder: embedding\n"}, ["experiment=old"],
@@ -185,7 +190,7 @@ def test_every_key_of_the_table_is_one_of_ours(composed):
 def test_untranslated_keys_are_refused_with_their_replacement(with_files, files, overrides, message):
     with pytest.raises(SeedConfigError, match=message) as caught:
         check_keys(with_files(files, *overrides))
-    assert "python -m stereo_sashimi translate input=OLD.yaml" in str(caught.value)
+    assert "stereo-sashimi translate input=OLD.yaml" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -231,10 +236,18 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
             main("train", ["experiment=audio/old"])
     error = capsys.readouterr().err
     assert error.startswith("SeedConfigError: ")
-    assert "python -m stereo_sashimi translate input=OLD.yaml > configs/experiment/audio/mine.yaml" in error
+    assert "stereo-sashimi translate input=OLD.yaml output=configs/experiment/audio/mine.yaml" in error
     main("translate", [f"input={SEED / 'sashimi-musdb18stereo.yaml'}"])
     assert capsys.readouterr().out == translate_yaml(EXPERIMENT, "sashimi-musdb18stereo")
     (tmp_path / "bad.yaml").write_text(EXPERIMENT + "nonsense: 3\n")
+    new = tmp_path / "new" / "mine.yaml"
     with pytest.raises(SystemExit):
-        main("translate", [f"input={tmp_path / 'bad.yaml'}"])
+        main("translate", [f"input={tmp_path / 'bad.yaml'}", f"output={new}"])
     assert "bad.yaml: these keys cannot be translated:\n  nonsense=3: has no counterpart" in capsys.readouterr().err
+    assert not new.parent.exists()
+    main("translate", [f"input={SEED / 'sashimi-musdb18stereo.yaml'}", f"output={new}"])
+    assert new.read_text() == translate_yaml(EXPERIMENT, "mine")
+    with pytest.raises(SystemExit):
+        main("translate", [f"input={SEED / 'musdb18stereo.yaml'}", f"output={new}"])
+    assert "is there already" in capsys.readouterr().err
+    assert new.read_text() == translate_yaml(EXPERIMENT, "mine")

@@ -1,9 +1,12 @@
-"""The table of commands and how one starts: `python -m stereo_sashimi <command> [key=value ...]`.
+"""The table of commands and how one starts: `stereo-sashimi <command> [key=value ...]`.
 
-Each command is a module with `run(cfg: DictConfig)`, and a YAML of its keys in configs/. train.py, generate.py,
-evaluate.py and compress.py in a checkout, and `stereo-sashimi` after pip install, are doors to this table.
+Each command is a module with `run(cfg: DictConfig)`, and a YAML of its keys in configs/; `prepare` alone has options of
+its own. train.py, generate.py, evaluate.py and compress.py in a checkout are doors to this table, as is
+`python -m stereo_sashimi`.
 """
 
+import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from stereo_sashimi.commands.shared.errors import speak
-from stereo_sashimi.commands.shared.overrides import check_overrides
+from stereo_sashimi.commands.prepare import prepare
+from stereo_sashimi.commands.shared.errors import as_typed, speak
+from stereo_sashimi.commands.shared.overrides import SWEEP, check_overrides
+from stereo_sashimi.commands.shared.suggest import explain
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # Command -> module in this folder, and what it is for. Its keys are in configs/<command>.yaml.
@@ -63,7 +69,8 @@ def main(command: str | None = None, words: Sequence[str] | None = None) -> None
 
 def usage() -> str:
     """The table for people."""
-    rows = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items())
+    summaries = {name: summary for name, (_, summary) in COMMANDS.items()} | {"prepare": "make a data set"}
+    rows = "\n".join(f"  {name:<10} {summary}" for name, summary in summaries.items())
     return f"stereo-sashimi <command> [key=value ...]\n\n{rows}\n\nstereo-sashimi <command> --help lists its keys."
 
 
@@ -72,14 +79,19 @@ def launch(command: str, words: Sequence[str]) -> None:
 
     Raises ValueError for an unknown command, a word that is no `key=value`, an unknown key and a key without a value.
     """
+    if command == "prepare":
+        raise SystemExit(prepare(words))
     if command not in COMMANDS:
-        raise ValueError(f"There is no command {command!r}. Use one of {', '.join(COMMANDS)}.")
+        names = [*COMMANDS, "prepare"]
+        close = difflib.get_close_matches(command, names, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Use one of {', '.join(names)}."
+        raise ValueError(f"There is no command {command!r}. {hint}")
     configs = config_folder()
     if command != "train" and {"-h", "--help"} & set(words):
         # Unlike Hydra's help, the file says what each key means.
-        print((configs / f"{command}.yaml").read_text(encoding="utf-8"), end="")
+        print(as_typed((configs / f"{command}.yaml").read_text(encoding="utf-8")), end="")
         return
-    check_overrides(words, keys(command))
+    check_overrides(words, keys(command), configs)
     if command in ("train", "memory"):
         from stereo_sashimi.commands.translate import refuse_files
 
@@ -94,8 +106,17 @@ def launch(command: str, words: Sequence[str]) -> None:
                 raise ValueError(f"{key} has no value: give {key}=.. (stereo-sashimi {command} --help).")
         return import_module(f"stereo_sashimi.commands.{COMMANDS[command][0]}").run(cfg)
 
-    sys.argv = [sys.argv[0], *words]
+    # Hydra's parser wants its options in front, and with this variable it raises what it would print and exit on.
+    sys.argv = [sys.argv[0], *sorted(words, key=lambda word: word not in SWEEP)]
+    full = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(configs), config_name=command)(speak(task))()
+    except HydraException as error:
+        explain(error, command, words, configs)
+        raise
     finally:
         sys.argv = given
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full

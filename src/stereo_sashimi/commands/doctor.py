@@ -21,6 +21,7 @@ import torch
 from omegaconf import DictConfig
 
 from stereo_sashimi.audio.io import WIDE, AudioError, AudioInfo, check_readable, probe, read_pcm, write_pcm
+from stereo_sashimi.commands.shared.errors import as_typed
 from stereo_sashimi.commands.shared.overrides import override
 from stereo_sashimi.data.split import DataError, find_audio, split_folder
 from stereo_sashimi.nn.s4 import DPLR
@@ -229,7 +230,7 @@ def check_data(found: Findings, folder: Path, quick: bool) -> None:
         shortest = f", the shortest of {min(lengths):,} frames" if lengths else ""
         found.say(split, f"{len(members)} files, {sum(lengths):,} frames{shortest}")
     if infos:
-        found.say("use", " ".join(["python train.py", *overrides(folder, infos)]))
+        found.say("use", as_typed(" ".join(["python train.py", *overrides(folder, infos)])))
 
 
 def overrides(folder: Path, infos: list[AudioInfo]) -> list[str]:

@@ -1,7 +1,7 @@
-"""`stereo-sashimi translate`: print a YAML of the original S4 repository in our keys.
+"""`stereo-sashimi translate`: a YAML of the original S4 repository in our keys.
 
-  stereo-sashimi translate input=OLD.yaml > configs/experiment/audio/mine.yaml
-  stereo-sashimi translate input=OLD.yaml > configs/dataset/mine.yaml
+  stereo-sashimi translate input=OLD.yaml output=configs/experiment/audio/mine.yaml
+  stereo-sashimi translate input=OLD.yaml output=configs/dataset/mine.yaml
 
 for files of configs/experiment and of configs/dataset; which one it is shows in the file. Comments are lost. What was
 left out, because it says what always holds here, is listed at the top of the new file; a key without a counterpart is
@@ -17,16 +17,25 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.commands.shared.checks import make_folder
 from stereo_sashimi.interop.s4_config import OPTIONS, SeedConfigError, groups_of, names_of, refuse, translate
 
 
 def run(cfg: DictConfig) -> None:
-    """Print the translation of a file."""
-    path = Path(str(cfg.input))
+    """Write the translation of a file, or print it."""
+    path, output = Path(str(cfg.input)), None if cfg.output is None else Path(str(cfg.output))
+    if output is not None and output.exists():
+        raise ValueError(f"output={output} is there already. Give another name, or remove it.")
     try:
-        sys.stdout.write(translate_yaml(path.read_text(encoding="utf-8"), path.stem))
-    except SeedConfigError as error:
+        text = translate_yaml(path.read_text(encoding="utf-8"), path.stem if output is None else output.stem)
+    except (SeedConfigError, UnicodeDecodeError) as error:
         raise SeedConfigError(f"{path}: {error}") from error
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        make_folder(output.parent, "output")
+        write_whole(output, text.encode())
 
 
 def translate_yaml(text: str, name: str = "mine") -> str:
@@ -60,6 +69,7 @@ def refuse_files(configs: Path, arguments: Sequence[str]) -> None:
 def _read(text: str) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.create(text))
-    except (OmegaConfBaseException, YAMLError, RecursionError) as error:
+    # OmegaConf asserts that the text is no bare number.
+    except (OmegaConfBaseException, YAMLError, RecursionError, AssertionError) as error:
         raise SeedConfigError(f"this is not YAML that Hydra reads: {error}") from error
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-COMMAND = "python -m stereo_sashimi translate input=OLD.yaml"
+COMMAND = "stereo-sashimi translate input=OLD.yaml"
 Translation = tuple[list[str], dict[str, Any]]
 
 # Old group -> old option -> ours. A data set may have any name.
@@ -143,7 +143,9 @@ def _experiment(old: dict[str, Any], name: str) -> Translation:
             chosen[part] = node
     defaults = []
     for group, option in chosen.items():
-        if group == "dataset":
+        if not isinstance(option, str):
+            problems.append(f"{group}={option}: one name is possible, not {'none' if option is None else 'several'}")
+        elif group == "dataset":
             defaults.append({"override /dataset": option})
         elif option in OPTIONS.get(group, {}):
             defaults.append({f"override /{group}": OPTIONS[group][option]})
@@ -232,7 +234,7 @@ def refuse(found: Mapping[str, object], folder: str, before: str = "") -> None:
     if lines:
         raise SeedConfigError(
             before + "\n  ".join(lines) + "\n  This is the spelling of the original S4 repository. Translate the whole "
-            f"file: {COMMAND} > configs/{folder}/mine.yaml"
+            f"file: {COMMAND} output=configs/{folder}/mine.yaml"
         )
 
 

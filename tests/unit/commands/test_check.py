@@ -29,7 +29,7 @@ def test_what_is_missing_or_interpolated_counts_as_a_value():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"trian": {}}, r"Unknown key config\.trian\. Did you mean config\.train\?"),
+        ({"trian": {}}, r"Unknown key trian\. Did you mean train\?"),
         ({"train": {"sede": 1}}, r"Unknown key train\.sede\. Did you mean train\.seed\?"),
         ({"backend": {"zzz": 1}}, r"Unknown key backend\.zzz\. Allowed: name\."),
         (
@@ -55,7 +55,7 @@ def test_a_key_that_nothing_reads_is_named(config, message):
 def test_another_command_has_other_sections():
     config = OmegaConf.create({"seconds": 1.0})
     check_keys(config, ("seconds",))
-    with pytest.raises(ValueError, match=r"Unknown key config\.seconds"):
+    with pytest.raises(ValueError, match=r"Unknown key seconds"):
         check_keys(config)
 
 

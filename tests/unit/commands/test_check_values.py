@@ -4,6 +4,7 @@ import copy
 import re
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
@@ -70,6 +71,15 @@ def test_what_cannot_be_compiled_is_refused(cfg, section, key, value, message):
     check_values(cfg)
     cfg.compile = True
     with pytest.raises(ValueError, match=re.escape(message)):
+        check_values(cfg)
+
+
+@pytest.mark.parametrize(("name", "mps"), [("gpu", False), ("cuda", True)])
+def test_a_gpu_where_there_is_none(cfg, monkeypatch, name, mps):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    cfg.trainer.accelerator = name
+    with pytest.raises(ValueError, match=rf"trainer\.accelerator={name} needs a GPU.* Use trainer=cpu"):
         check_values(cfg)
 
 

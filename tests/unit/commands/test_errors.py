@@ -44,6 +44,17 @@ def test_the_error_inside_a_constructor_is_the_one_shown(capsys):
     assert error == "ValueError: decoder.n_mixtures must be an integer of at least 1; got 0.\n"
 
 
+def test_a_key_that_was_taken_away_is_named(capsys):
+    def read() -> None:
+        config = OmegaConf.create({"train": {"mode": "min"}})
+        OmegaConf.set_struct(config, True)
+        config.train.seed  # noqa: B018
+
+    with pytest.raises(SystemExit):
+        speak(read)()
+    assert "reads train.seed, which its config does not have. Give train.seed=.." in capsys.readouterr().err
+
+
 def test_interrupted(capsys):
     with pytest.raises(SystemExit) as stopped:
         failing(KeyboardInterrupt())()

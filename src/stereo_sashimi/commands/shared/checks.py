@@ -37,7 +37,7 @@ def check_keys(cfg: DictConfig, sections: Sequence[str] = TRAIN_SECTIONS) -> Non
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     refuse_names({str(key): value for key, value in plain.items()})
-    refuse_unknown({str(key): value for key, value in plain.items()}, sections, "config")
+    refuse_unknown({str(key): value for key, value in plain.items()}, sections, "")
     for section, node in plain.items():
         if section in PLAIN:
             refuse_unknown(node, PLAIN[str(section)], str(section))
@@ -88,6 +88,7 @@ def check_values(cfg: DictConfig) -> None:
         _check_node(node, str(name))
     _check_monitor(plain["train"]["monitor"], plain["task"]["metrics"])
     trainer = plain.get("trainer", {})
+    _check_accelerator(trainer.get("accelerator"))
     if trainer.get("accumulate_grad_batches", 1) < 1:
         raise ValueError(
             f"trainer.accumulate_grad_batches must be at least 1; got {trainer['accumulate_grad_batches']}."
@@ -145,6 +146,18 @@ def _check(values: Mapping[Any, Any], hints: Mapping[str, Any], where: str) -> N
             check_type(value, hints[key], f"{where}.{key}")
         except TypeError:
             continue
+
+
+def _check_accelerator(name: object) -> None:
+    # Here, as with Lightning above.
+    import torch
+
+    found = torch.cuda.is_available() or (name == "gpu" and torch.backends.mps.is_available())
+    if name in ("gpu", "cuda") and not found:
+        raise ValueError(
+            f"trainer.accelerator={name} needs a GPU, and torch {torch.__version__} finds none. Use trainer=cpu, or "
+            "trainer=default, which takes what there is."
+        )
 
 
 def _check_monitor(monitor: str, metrics: Sequence[str]) -> None:

@@ -2,14 +2,16 @@
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 T = TypeVar("T")
 
@@ -46,10 +48,28 @@ def sweeping() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def as_typed(text: str) -> str:
+    """A message whose commands are those that work here: `stereo-sashimi train` where that is what was started.
+
+    After `pip install` there is no train.py and no preprocess/.
+    """
+    if Path(sys.argv[0]).stem != "stereo-sashimi":
+        return text
+    text = re.sub(r"python preprocess/(\w+?)(_wav)?\.py", r"stereo-sashimi prepare \1", text)
+    return re.sub(r"python (?:-m stereo_sashimi|(train|generate|evaluate|compress)\.py)", _installed, text)
+
+
+def _installed(door: re.Match[str]) -> str:
+    return f"stereo-sashimi {door[1]}" if door[1] else "stereo-sashimi"
+
+
 def _fail(root: BaseException, error: BaseException) -> NoReturn:
     if os.environ.get("STEREO_SASHIMI_TRACEBACK"):
         raise error
-    print(f"{type(root).__name__}: {root}", file=sys.stderr)
+    said = str(root)
+    if isinstance(root, ConfigAttributeError | ConfigKeyError):
+        said = f"the command reads {root.full_key}, which its config does not have. Give {root.full_key}=.."
+    print(as_typed(f"{type(root).__name__}: {said}"), file=sys.stderr)
     if sweeping():
         # Hydra counts the job as failed and goes on with the next.
         raise error

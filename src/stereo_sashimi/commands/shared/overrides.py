@@ -3,19 +3,24 @@
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from stereo_sashimi.commands.shared.suggest import group_of
 from stereo_sashimi.schema import refuse_unknown
 
+SWEEP = ("-m", "--multirun")
 
-def check_overrides(words: Sequence[str], keys: Sequence[str] = ()) -> None:
+
+def check_overrides(words: Sequence[str], keys: Sequence[str] = (), configs: Path = Path("configs")) -> None:
     """Raise ValueError for the first word that Hydra cannot read, with what to write instead.
 
     Args:
         words: `key=value` and Hydra's own options.
-        keys: first names of the keys that there are; none: any.
+        keys: first names of the keys that there are; none: any, and lists of values besides.
+        configs: where the options of groups are.
     """
     parser = OverridesParser.create()
     for before, word in zip(["", *words], words, strict=False):
@@ -29,15 +34,26 @@ def check_overrides(words: Sequence[str], keys: Sequence[str] = ()) -> None:
         if not value and not word.startswith("~"):
             raise ValueError(f"{word!r} must be key=value; --help lists the keys. For none write key=null.")
         if keys and name != "hydra":
-            refuse_unknown({name: value}, keys, "config")
+            group = None if name in keys else group_of(name, keys, configs)
+            if group is not None:
+                raise ValueError(f"Unknown key {name}. Did you mean {group}={name}?")
+            refuse_unknown({name: value}, keys, "")
+            if word == f"~{name}":
+                raise ValueError(f"{word} takes away what the command reads. Give it a value: {name}=..")
         try:
-            parser.parse_override(word)
+            parsed = parser.parse_override(word)
         except HydraException as error:
             typed = shlex.quote(f"{key}={_quoted(value)}")
             raise ValueError(
                 f"{word} cannot be read: a value with other characters than A-Z, a-z, 0-9 and /-+.:%@?| needs "
                 f"quotes of its own.\n  Write {typed} (the outer quotes are the shell's)."
             ) from error
+        if keys and parsed.is_sweep_override() and not {*SWEEP, "hydra.mode=MULTIRUN"} & set(words):
+            name, several = (shlex.quote(f"{key}={text}") for text in (_quoted(value), f"[{value}]"))
+            raise ValueError(
+                f"{word} means several runs, which train.py -m starts.\n  For a name with a comma write {name}, for a "
+                f"list {several} (the outer quotes are the shell's)."
+            )
 
 
 def override(key: str, value: str) -> str:

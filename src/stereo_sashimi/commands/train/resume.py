@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 
+from stereo_sashimi.commands.shared.errors import as_typed
 from stereo_sashimi.commands.shared.overrides import override
 from stereo_sashimi.commands.shared.recover import offering
 from stereo_sashimi.commands.shared.runs import relative
@@ -83,4 +84,4 @@ def resume_command(checkpoint: str | Path) -> str:
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     overrides = [o for o in overrides if not o.startswith("checkpoint=")]
     overrides.append(override("checkpoint", relative(Path(checkpoint))))
-    return "python train.py " + " ".join(shlex.quote(o) for o in overrides)
+    return as_typed("python train.py " + " ".join(shlex.quote(o) for o in overrides))

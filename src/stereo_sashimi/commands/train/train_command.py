@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from stereo_sashimi.commands.shared.checks import check_keys, check_values, make_folder
+from stereo_sashimi.commands.shared.errors import as_typed
 from stereo_sashimi.commands.shared.recover import offering
 from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
 from stereo_sashimi.commands.train.allocator import keep_freed_memory
@@ -148,7 +149,7 @@ def summary(result: dict[str, Any]) -> str:
     if result["skipped_steps"]:
         lines.append(f"{result['skipped_steps']} of {result['steps']} steps were left out by train.on_nan=skip")
     saved = result["best"] or result["last"]
-    hint = f"sample with: python generate.py checkpoint={result['run']}" if saved else "nothing was saved"
+    hint = as_typed(f"sample with: python generate.py checkpoint={result['run']}") if saved else "nothing was saved"
     lines.append(f"finished after {result['steps']} steps; {hint}")
     return "\n".join(lines)
 

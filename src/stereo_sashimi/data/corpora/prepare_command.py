@@ -22,7 +22,6 @@ def main(argv: Sequence[str] | None = None, *, split_channels: bool = False) -> 
     """Run the command; gives the exit code: 0 done, 1 an error, 2 nothing to read from was named, 130 interrupted."""
     name = "musdb18mono" if split_channels else "musdb18stereo"
     parser = argparse.ArgumentParser(
-        prog=f"preprocess/{name}_wav.py",
         description=f"Prepare MUSDB18-HQ or MUSDB18 as {'mono' if split_channels else 'stereo'} 16-bit WAV files.",
     )
     parser.add_argument("--root", type=Path, help="MUSDB folder, or one this command prepared (default: $MUSDB_PATH)")

@@ -47,7 +47,7 @@ def prepare(root: Path, out: Path) -> dict[str, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="preprocess/sonicpi.py", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder with the .flac files of Sonic Pi")
     parser.add_argument("--out", type=Path, default=Path("data/sonicpi"), help="folder to write (default: %(default)s)")
     options = parser.parse_args(argv)
