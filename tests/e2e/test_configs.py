@@ -176,8 +176,7 @@ def test_a_misspelt_key_on_the_command_line_is_named_in_full(composed, key):
     ("text", "message"),
     [
         ("model:\n  layer:\n    d_stat: 2", r"Unknown key model\.layer\.d_stat\. Did you mean model\.layer\.d_state\?"),
-        ("schduler:
-  patience: 2", r"Unknown key schduler\. Did you mean scheduler\?"),
+        ("schduler:\n  patience: 2", r"Unknown key schduler\. Did you mean scheduler\?"),
     ],
 )
 def test_a_misspelt_key_in_an_experiment_is_named_in_full(composed, tmp_path, text, message):

@@ -17,7 +17,6 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from stereo_sashimi.commands.prepare import prepare
 from stereo_sashimi.commands.shared.errors import as_typed, speak
 from stereo_sashimi.commands.shared.overrides import SWEEP, check_overrides
 from stereo_sashimi.commands.shared.suggest import explain
@@ -80,6 +79,8 @@ def launch(command: str, words: Sequence[str]) -> None:
     Raises ValueError for an unknown command, a word that is no `key=value`, an unknown key and a key without a value.
     """
     if command == "prepare":
+        from stereo_sashimi.commands.prepare import prepare
+
         raise SystemExit(prepare(words))
     if command not in COMMANDS:
         names = [*COMMANDS, "prepare"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from stereo_sashimi.commands.shared.recover import offering
+from stereo_sashimi.commands.shared.loading import offering
 from stereo_sashimi.commands.shared.runs import STATUS_FILE, find_checkpoint, relative, run_folder
 from stereo_sashimi.models.checkpoint import model_of, read
 from stereo_sashimi.models.exported import Training, save

@@ -8,22 +8,19 @@ from omegaconf import OmegaConf
 from stereo_sashimi.commands.shared.checks import PLAIN, check_keys
 
 
-def test_known_keys_pass():
-    check_keys(
-        OmegaConf.create(
-            {
-                "train": {"seed": 0, "monitor": "val/loss"},
-                "checkpoint": None,
-                "decoder": {"_target_": "stereo_sashimi.nn.DMLHeadConfig", "n_mixtures": 2},
-                "scheduler": {"_target_": None},
-                "logger": {},
-            }
-        )
-    )
-
-
-def test_what_is_missing_or_interpolated_counts_as_a_value():
-    check_keys(OmegaConf.create({"dataset": {"path": "???", "__l_max": "${.absent}"}, "paths": {"run": "${hydra:x}"}}))
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"train": {"seed": 0, "monitor": "val/loss"}, "checkpoint": None, "logger": {}},
+        {"decoder": {"_target_": "stereo_sashimi.nn.DMLHeadConfig", "n_mixtures": 2}, "scheduler": {"_target_": None}},
+        # What is missing or interpolated counts as a value.
+        {"dataset": {"path": "???", "__l_max": "${.absent}"}, "paths": {"run": "${hydra:x}"}},
+        # A target that takes anything is not checked.
+        {"logger": {"any": {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "whatever": 1}}},
+    ],
+)
+def test_known_keys_pass(config):
+    check_keys(OmegaConf.create(config))
 
 
 @pytest.mark.parametrize(
@@ -57,14 +54,6 @@ def test_another_command_has_other_sections():
     check_keys(config, ("seconds",))
     with pytest.raises(ValueError, match=r"Unknown key seconds"):
         check_keys(config)
-
-
-def test_a_target_that_takes_anything_is_not_checked():
-    check_keys(
-        OmegaConf.create(
-            {"logger": {"any": {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "whatever": 1}}}
-        )
-    )
 
 
 @settings(max_examples=50, deadline=None)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stereo_sashimi.commands.shared.recover import intact, offering
+from stereo_sashimi.commands.shared.loading import intact, offering
 from stereo_sashimi.models.checkpoint import CheckpointError, read
 
 

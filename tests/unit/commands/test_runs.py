@@ -48,6 +48,10 @@ def test_nothing_to_find(tmp_path):
         newest_finished(tmp_path / "absent")
     with pytest.raises(ValueError, match=r"There is no checkpoint .*gone\.ckpt"):
         find_checkpoint(str(tmp_path / "gone.ckpt"), "runs")
+    run = make_run(tmp_path / "2026-01-02")
+    for given, meant in (("pretraned", "pretrained"), (tmp_path / "2026-01-03", run)):
+        with pytest.raises(ValueError, match=rf"There is no checkpoint {given}\. Did you mean {meant}\?"):
+            find_checkpoint(str(given), "runs")
     with pytest.raises(ValueError, match=r"holds no checkpoints/best\.ckpt"):
         find_checkpoint(str(make_run(tmp_path / "empty", names=())), "runs")
 

@@ -1,10 +1,9 @@
 """Refuse misspelt keys, and values of a wrong type, by the full name of their key, before anything is made."""
 
-import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,33 +37,21 @@ def check_keys(cfg: DictConfig, sections: Sequence[str] = TRAIN_SECTIONS) -> Non
     assert isinstance(plain, dict)
     refuse_names({str(key): value for key, value in plain.items()})
     refuse_unknown({str(key): value for key, value in plain.items()}, sections, "")
-    for section, node in plain.items():
-        if section in PLAIN:
-            refuse_unknown(node, PLAIN[str(section)], str(section))
-        else:
-            _check_names(node, str(section))
+    for section, allowed in PLAIN.items():
+        refuse_unknown(plain.get(section, {}), allowed, section)
+    for where, node, target in _targets(plain):
+        parameters = inspect.signature(target).parameters
+        if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            refuse_unknown({key: None for key in node if not str(key).startswith("_")}, list(parameters), where)
 
 
-def _check_names(node: object, where: str) -> None:
-    if not isinstance(node, dict):
-        return
-    target = node.get("_target_")
-    allowed = _arguments(target) if target is not None else None
-    if allowed is not None:
-        refuse_unknown({key: None for key in node if not str(key).startswith("_")}, allowed, where)
-    for key, child in node.items():
-        _check_names(child, f"{where}.{key}")
-
-
-def _arguments(target: str) -> list[str] | None:
-    """Names that a target accepts, None if it takes anything."""
-    thing = get_object(target)
-    if dataclasses.is_dataclass(thing):
-        return [f.name for f in dataclasses.fields(thing)]
-    parameters = inspect.signature(thing).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return None
-    return list(parameters)
+def _targets(node: object, where: str = "") -> Iterator[tuple[str, dict[Any, Any], Any]]:
+    """Every mapping with a `_target_` under `node`: its full name, itself, and what the target names."""
+    if isinstance(node, dict):
+        if node.get("_target_") is not None:
+            yield where, node, get_object(node["_target_"])
+        for key, child in node.items():
+            yield from _targets(child, f"{where}.{key}" if where else str(key))
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -84,8 +71,8 @@ def check_values(cfg: DictConfig) -> None:
         _check(plain.get(section, {}), hints, section)
     for name in ("compile", "activation_checkpointing"):
         check_type(plain[name], bool, name)
-    for name, node in plain.items():
-        _check_node(node, str(name))
+    for where, node, target in _targets(plain):
+        _check(node, _hints(target), where)
     _check_monitor(plain["train"]["monitor"], plain["task"]["metrics"])
     trainer = plain.get("trainer", {})
     _check_accelerator(trainer.get("accelerator"))
@@ -127,15 +114,6 @@ def make_folder(path: str | Path, key: str) -> Path:
     return folder
 
 
-def _check_node(node: object, where: str) -> None:
-    if not isinstance(node, dict):
-        return
-    if node.get("_target_") is not None:
-        _check(node, _hints(get_object(node["_target_"])), where)
-    for key, child in node.items():
-        _check_node(child, f"{where}.{key}")
-
-
 def _check(values: Mapping[Any, Any], hints: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
         if value == "???":
@@ -170,7 +148,7 @@ def _check_monitor(monitor: str, metrics: Sequence[str]) -> None:
 
 def _hints(target: Any) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(target if dataclasses.is_dataclass(target) else target.__init__)
+        return typing.get_type_hints(target.__init__)
     except NameError:
         # Some loggers of Lightning import what they annotate with only for type checkers.
         return {}

@@ -1,13 +1,18 @@
 """The model of a command: found by `checkpoint=`, loaded, put on a device, and described in a line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from stereo_sashimi.commands.shared.recover import offering
-from stereo_sashimi.commands.shared.runs import find_checkpoint
-from stereo_sashimi.models.checkpoint import load
+from stereo_sashimi.commands.shared.overrides import override
+from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
+from stereo_sashimi.models.checkpoint import CheckpointError, load, read
 from stereo_sashimi.models.language_model import LanguageModel
+
+# The order in which they are offered: what was written before last.ckpt first.
+NAMES = ("previous.ckpt", "last.ckpt", "best.ckpt")
 
 
 def load_model(
@@ -38,3 +43,30 @@ def model_line(model: LanguageModel) -> str:
         f"{spec.sample_rate} Hz  {spec.bits} bit {spec.quantization}  decoder {model.config.decoder.kind}, "
         f"{model.config.decoder.coupling}"
     )
+
+
+@contextmanager
+def offering(path: str | Path, key: str = "checkpoint") -> Iterator[None]:
+    """Add to a CheckpointError about `path` which checkpoint of the same folder is whole, and the override for it."""
+    try:
+        yield
+    except CheckpointError as error:
+        found = intact(Path(path))
+        if found is None:
+            raise
+        other, step = found
+        message = f"{error}\n  {other.name} beside it is whole (step {step}). Use {override(key, relative(other))}"
+        raise CheckpointError(message) from error
+
+
+def intact(path: Path) -> tuple[Path, int] | None:
+    """The first other checkpoint in the folder of `path` that can be read as a whole, and its step."""
+    for name in NAMES:
+        other = path.with_name(name)
+        if other.name == path.name or not other.is_file():
+            continue
+        try:
+            return other, int(read(other)["global_step"])
+        except (CheckpointError, KeyError, TypeError):
+            continue
+    return None

@@ -1,5 +1,6 @@
 """Finding checkpoints in run folders: a run is `finished` when its run.json says so."""
 
+import difflib
 import json
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def find_checkpoint(given: str | None, runs: str, key: str = "checkpoint") -> Pa
     if path.is_dir():
         return _of_run(path)
     if not path.is_file():
-        raise ValueError(f"There is no checkpoint {given}. Give a .ckpt file or a run folder: {key}=runs/<run>.")
+        names = {PRETRAINED: PRETRAINED} | {other.name: str(other) for other in path.parent.glob("*")}
+        close = difflib.get_close_matches(path.name, list(names), n=1)
+        hint = f"Did you mean {names[close[0]]}?" if close else f"Give a .ckpt file or a run folder: {key}=runs/<run>."
+        raise ValueError(f"There is no checkpoint {given}. {hint}")
     return path
 
 

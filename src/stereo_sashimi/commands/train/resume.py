@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 
 from stereo_sashimi.commands.shared.errors import as_typed
+from stereo_sashimi.commands.shared.loading import offering
 from stereo_sashimi.commands.shared.overrides import override
-from stereo_sashimi.commands.shared.recover import offering
 from stereo_sashimi.commands.shared.runs import relative
 from stereo_sashimi.models import checkpoint as checkpoints
 from stereo_sashimi.models.weights import check as check_weights

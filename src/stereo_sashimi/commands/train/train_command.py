@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from stereo_sashimi.commands.shared.checks import check_keys, check_values, make_folder
 from stereo_sashimi.commands.shared.errors import as_typed
-from stereo_sashimi.commands.shared.recover import offering
+from stereo_sashimi.commands.shared.loading import offering
 from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
 from stereo_sashimi.commands.train.allocator import keep_freed_memory
 from stereo_sashimi.commands.train.build import build_datamodule, build_model_config, build_task, build_trainer
