@@ -1,5 +1,10 @@
 """Vector functions inside numba: as accurate as they say, defined at the ends, the same in every place."""
 
+import sys
+import types
+from typing import NamedTuple
+
+import numba
 import numpy as np
 import pytest
 import torch
@@ -110,3 +115,21 @@ def test_a_number_fills_a_vector(number):
     out = np.zeros(SIMD_WIDTH, np.float32)
     fill(number, out)
     assert (out == np.float32(0.1)).all()
+
+
+def test_an_index_that_names_a_class_of_an_earlier_version_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    module = types.ModuleType("earlier_version")
+    module.Gone = NamedTuple("Gone", [("x", float)])
+    module.Gone.__module__ = "earlier_version"
+    monkeypatch.setitem(sys.modules, "earlier_version", module)
+    assert compiled(first_of)(module.Gone(2.0)) == 2.0
+    del module.Gone
+    after = compiled(first_of)
+    assert not is_kept(after)
+    assert after((3.0,)) == 3.0
+    assert is_kept(after)
+
+
+def first_of(values):
+    return values[0]

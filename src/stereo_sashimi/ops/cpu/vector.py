@@ -46,7 +46,19 @@ class _Cache(FunctionCache):
 
     @no_type_check
     def holds_any(self):
-        return any(key[-1] == _sources() for key in self._cache_file._load_index())
+        try:
+            return any(key[-1] == _sources() for key in self._cache_file._load_index())
+        except (AttributeError, ImportError):
+            return False
+
+    @no_type_check
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except (AttributeError, ImportError):
+            # The index names classes of an earlier version of this package that are there no more.
+            self.flush()
+            return None
 
     @no_type_check
     def _index_key(self, sig, codegen):
