@@ -172,6 +172,7 @@ for field in flat(AdaptiveExperts(SMALL, 2, 65536).predict(music(400, 2))[0]):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86-64")
 def test_no_bit_depends_on_the_vector_instructions_of_the_processor(tmp_path):
     """As this machine has them, with AVX2 and fused products, and with neither."""
