@@ -75,11 +75,16 @@ def test_graphs_give_the_parameters_of_the_reference(backbone, head, bits, fused
     others = [(Stream(on_gpu, 2, engine="reference"), codes.cuda()), (Stream(model, 2, engine="reference"), codes)]
     ours = stream.step(codes.cuda())
     n_choices = model.head.d_output if bits == 8 else model.head.n_mixtures
-    params = stream.model.head.parameters_for(ours[:, :-1], codes[:, 1:].cuda()).cpu()
+
+    def parameters(model, hidden, codes):
+        steps = [model.head.channel_parameters(hidden[:, :-1], codes[:, 1:, :c], c).cpu() for c in range(2)]
+        return torch.stack(steps, dim=-2)
+
+    params = parameters(stream.model, ours, codes.cuda())
     for other, same_codes in others:
         expected = other.step(same_codes)
         torch.testing.assert_close(ours.cpu(), expected.cpu(), rtol=0, atol=1e-4)
-        expected = other.model.head.parameters_for(expected[:, :-1], same_codes[:, 1:]).cpu()
+        expected = parameters(other.model, expected, same_codes)
         torch.testing.assert_close(params, expected, rtol=0, atol=1e-4)
         best = expected[..., :n_choices].topk(2, dim=-1)
         clear = best.values[..., 0] - best.values[..., 1] > 2e-4

@@ -33,9 +33,3 @@ def test_diagonal(n):
     for ours, key in ((hippo.s4d_lin(n), "diag-lin"), (hippo.s4d_inv(n), "diag-inv")):
         golden = torch.view_as_complex(GOLDEN[f"N{n}.{key}.A"]).reshape(-1).to(torch.complex128)
         torch.testing.assert_close(ours, golden, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("n", [0, 3, -2])
-def test_odd_state_sizes_are_refused(n):
-    with pytest.raises(ValueError, match="d_state must be even"):
-        hippo.legs_dplr(n)

@@ -50,12 +50,12 @@ def check(model, atol):
     assert nll == pytest.approx(TENSORS["ce_f64"].item(), abs=atol)
     assert nll / math.log(2) == pytest.approx(TENSORS["bpb_f64"].item(), abs=atol)
     inputs = TENSORS["inputs"].long().unsqueeze(-1)
-    whole = model.head.parameters_for(model(inputs)[0], None)[:, :, 0]
+    whole = model.head.channel_parameters(model(inputs)[0], None, 0)
     torch.testing.assert_close(whole.double(), TENSORS["logits_f64"], rtol=0, atol=atol)
     state, steps = model.initial_state(len(inputs)), []
     for frame in inputs.split(1, dim=1):
         hidden, state = model(frame, state)
-        steps.append(model.head.parameters_for(hidden, None)[:, :, 0])
+        steps.append(model.head.channel_parameters(hidden, None, 0))
     torch.testing.assert_close(torch.cat(steps, 1).double(), TENSORS["step_logits_f64"], rtol=0, atol=atol)
 
 

@@ -27,8 +27,6 @@ def check_channels(
 
     `upmix` copies a mono clip to both channels; `name` and `dataset` are for the message.
     """
-    if wanted not in (1, 2):
-        raise ValueError(f"a data set has 1 or 2 channels; {wanted} were asked for.")
     if found not in (1, 2):
         raise ChannelError(
             f"dataset {dataset!r}: clip {name} has {found} channels; 1 (mono) and 2 (left, right) can be used.\n"

@@ -24,7 +24,7 @@ from stereo_sashimi.audio.io import WIDE, AudioError, AudioInfo, check_readable,
 from stereo_sashimi.commands.shared.errors import as_typed
 from stereo_sashimi.commands.shared.overrides import override
 from stereo_sashimi.data.split import DataError, find_audio, split_folder
-from stereo_sashimi.nn.s4 import DPLR
+from stereo_sashimi.nn.s4 import S4Config, SSMParameters
 from stereo_sashimi.ops.s4_response import KERNELS, BackendError, resolve
 from stereo_sashimi.schema import check_type
 
@@ -131,7 +131,7 @@ def thread_advice(cores: int, threads: int, busy: float) -> str | None:
 def check_backends(found: Findings) -> None:
     """Run every kernel backend forward and backward on a small SSM and compare it with the reference."""
     torch.manual_seed(0)
-    ssm = DPLR(4, 8, None, 0.001, 0.1, "softplus").double()
+    ssm = S4Config(d_state=8, n_ssm=None).build(4).double()
     expected = [value.cpu() for value in _kernel_and_gradients(ssm, "reference")]
     for name in KERNELS:
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
@@ -151,7 +151,7 @@ def check_backends(found: Findings) -> None:
                 found.problems.append(f"{label} computes wrong kernels (off by {worst:.1e}): use another backend=.")
 
 
-def _kernel_and_gradients(ssm: DPLR, backend: str) -> list[torch.Tensor]:
+def _kernel_and_gradients(ssm: SSMParameters, backend: str) -> list[torch.Tensor]:
     kernel = KERNELS[backend](ssm.discretize(), 50, torch.float64)
     gradients = torch.autograd.grad(kernel.square().sum(), list(ssm.parameters()))
     return [kernel.detach(), *gradients]

@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from stereo_sashimi.distributions import categorical
 from stereo_sashimi.distributions.categorical import at_least_float32
+from stereo_sashimi.distributions.sampler import Sampler
 
 # Far wider than any audio needs, and narrow enough that every quotient below stays finite in float32.
 LOG_SCALE_LSB = (math.log(1e-5), math.log(1e8))
@@ -118,31 +119,23 @@ def log_mass(
 def sample(
     params: Float[Tensor, "*batch parameters"],
     n_levels: int,
-    *,
     uniform: Float[Tensor, "*batch 2"],
-    temperature: float = 1.0,
-    mixture_temperature: float | None = None,
+    sampler: Sampler,
     reference: Reference | None = None,
 ) -> Int[Tensor, "*batch"]:
     """Draw one code for each mixture by inverse CDF in float64; returns int64 codes.
 
     - `uniform`: two numbers in [0, 1) each: [..., 0] picks the logistic, [..., 1] its quantile.
-    - `temperature`: multiplies the scales; 0 takes the mean of the logistic.
-    - `mixture_temperature`: divides the mixture logits; 0 takes the most likely logistic; None: as `temperature`.
+    - `sampler`: `of_mixture` divides the mixture logits, 0 takes the most likely logistic; `of_scale` multiplies the
+      scales, 0 takes the mean of the logistic.
 
     At temperature 1 the codes follow `log_mass` exactly: the quantile is floored to the cell that contains it.
-    Raises ValueError for a negative or infinite temperature.
     """
-    categorical.check_temperature(temperature)
     parts = components(params.double(), n_levels, reference)
-    chosen = categorical.sample(
-        parts.log_weight,
-        uniform=uniform[..., 0],
-        temperature=temperature if mixture_temperature is None else mixture_temperature,
-    ).unsqueeze(-1)
+    chosen = categorical.sample(parts.log_weight, uniform[..., 0], Sampler(sampler.of_mixture)).unsqueeze(-1)
     position = parts.mean.gather(-1, chosen).squeeze(-1)
-    if temperature > 0.0:
-        scale = parts.log_scale.gather(-1, chosen).squeeze(-1).exp() * temperature
+    if sampler.of_scale > 0.0:
+        scale = parts.log_scale.gather(-1, chosen).squeeze(-1).exp() * sampler.of_scale
         u = uniform[..., 1].double()
         position = position + scale * (torch.log(u) - torch.log1p(-u))
     # Clipped before the conversion: u = 0 stands at minus infinity, which belongs to code 0.

@@ -73,7 +73,7 @@ class Stream:
         # An empty tensor splits into one empty segment, not into none.
         for segment in codes.split(PREFILL_FRAMES, dim=1) if codes.shape[1] else ():
             state, first = self.engine.state()
-            hidden, after = _pass(self.model, segment, state)
+            hidden, after = self.model(segment, state)
             self.engine.restore(EngineState(after, hidden[:, -1:]))
             shifted = torch.cat([first, hidden[:, :-1]], dim=1)
             log_probs.append(self.model.score(shifted, segment).log_prob)
@@ -199,13 +199,6 @@ class Stream:
 def _check_batch_size(batch_size: int) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1, one for each sample; got {batch_size!r}.")
-
-
-def _pass(model: LanguageModel, codes: Tensor, state: SashimiState) -> tuple[Tensor, SashimiState]:
-    """Features and state behind `codes`, in one parallel pass."""
-    hidden, after = model(codes, state)
-    assert after is not None
-    return hidden, after
 
 
 def _repeated(state: EngineState, batch_size: int) -> EngineState:

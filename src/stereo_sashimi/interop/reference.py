@@ -16,7 +16,7 @@ from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig
-from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig, SSMParameters
+from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig, SSMParameters
 from stereo_sashimi.ops.discretize import bilinear
 from stereo_sashimi.ops.kernels import krylov
 from stereo_sashimi.spec import AudioSpec
@@ -132,7 +132,7 @@ def _rename(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> tupl
     return renamed, lengths
 
 
-def _layer(config: Mapping[str, Any]) -> LayerConfig:
+def _layer(config: Mapping[str, Any]) -> S4Config:
     body = config["type"].removeprefix("lm_")
     standalone = body == "sashimi_standalone"
     n_ssm = config.get("n_ssm", None if body in ("sashimi_standalone", "unet_modular") else 1)
@@ -158,7 +158,7 @@ def _reshape(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _plain_c(converted: Mapping[str, Tensor], prefix: str, length: int, layer: LayerConfig) -> Tensor:
+def _plain_c(converted: Mapping[str, Tensor], prefix: str, length: int, layer: S4Config) -> Tensor:
     """Solve C (I - A_bar^length) = C~ for the plain output matrix C, in float64."""
     stored = converted[prefix + "C"]
     value = {name: converted[prefix + name].to(torch.float64) for name in ("A_real", "A_imag", "P", "B", "C", "inv_dt")}

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from stereo_sashimi.nn.block import FeedForward, Residual
 from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.pooling import DownPool, UpPool
-from stereo_sashimi.nn.s4 import S4, LayerConfig, S4Config, S4DConfig
+from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class SashimiConfig:
     pool_weight_norm: bool = False
     dropout: float = 0.0
     dropres: float = 0.0
-    layer: LayerConfig = field(default_factory=S4Config, metadata={"classes": (S4Config, S4DConfig)})
+    layer: S4Config = field(default_factory=S4Config, metadata={"classes": (S4Config, S4DConfig)})
 
     def __post_init__(self) -> None:
         # Lists come from YAML and JSON; a tuple keeps configs equal and hashable.

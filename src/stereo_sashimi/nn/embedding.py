@@ -60,7 +60,7 @@ class EmbeddingConfig:
 
     def build(self, d_input: int, n_levels: int) -> "MultiChannelEmbedding":
         """Make the module for `d_input` channels of `n_levels` codes."""
-        return MultiChannelEmbedding(d_input, n_levels, self.d_model, self.merge, self.init, self.table)
+        return MultiChannelEmbedding(d_input, n_levels, self)
 
 
 class MultiChannelEmbedding(nn.Module):
@@ -69,26 +69,18 @@ class MultiChannelEmbedding(nn.Module):
     `merge="none"` is for one channel: raises ValueError where d_input is more.
     """
 
-    def __init__(
-        self,
-        d_input: int,
-        n_levels: int,
-        d_model: int,
-        merge: str = "concat",
-        init: str = "normal",
-        table: str = "free",
-    ) -> None:
+    def __init__(self, d_input: int, n_levels: int, config: EmbeddingConfig) -> None:
         super().__init__()
-        EmbeddingConfig(d_model, merge, init, table)
+        d_model, merge = config.d_model, config.merge
         if d_input < 1:
             raise ValueError(f"MultiChannelEmbedding needs d_input of at least 1 channel; got {d_input}.")
         if merge == "none" and d_input != 1:
             raise ValueError(f"An embedding with merge='none' takes one channel at a time; got d_input={d_input}.")
         self.d_input, self.n_levels, self.d_model, self.merge = d_input, n_levels, d_model, merge
         self.d_output = d_input * d_model if merge == "concat" else d_model
-        kind = WaveformTable if table == "waveform" else nn.Embedding
+        kind = WaveformTable if config.table == "waveform" else nn.Embedding
         self.tables = nn.ModuleList(kind(n_levels, d_model) for _ in range(d_input))
-        if init == "waveform":
+        if config.init == "waveform":
             for rows in self.tables.parameters():
                 waveform_rows_(rows)
         self.mix = nn.Linear(d_input * d_model, d_model) if merge == "mix" else nn.Identity()

@@ -56,7 +56,7 @@ class DownPool(StatefulModule):
 
     def initial_state(self, batch_size: int) -> Float[Tensor, "batch 0 d_model"]:
         """No frame waits."""
-        return _empty(self.linear, batch_size, 0, self.d_model)
+        return self.linear.bias.new_zeros(batch_size, 0, self.d_model)
 
     def forward(
         self,
@@ -88,7 +88,7 @@ class UpPool(StatefulModule):
 
     def initial_state(self, batch_size: int) -> Float[Tensor, "batch pool d_out"]:
         """The first group: zeros."""
-        return _empty(self.linear, batch_size, self.pool, self.d_out)
+        return self.linear.bias.new_zeros(batch_size, self.pool, self.d_out)
 
     def forward(
         self,
@@ -110,8 +110,3 @@ class UpPool(StatefulModule):
 
 def _linear(d_in: int, d_out: int, weight_norm: bool) -> nn.Linear | WeightNormLinear:
     return WeightNormLinear(d_in, d_out) if weight_norm else nn.Linear(d_in, d_out)
-
-
-def _empty(linear: nn.Linear | WeightNormLinear, batch_size: int, length: int, width: int) -> Tensor:
-    bias = linear.bias
-    return torch.zeros(batch_size, length, width, dtype=bias.dtype, device=bias.device)

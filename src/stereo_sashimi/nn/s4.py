@@ -46,23 +46,21 @@ class SSMParameters(SSM):
 
     C_remainder: Tensor | None
 
-    def __init__(
-        self, d_model: int, lam: Tensor, b: Tensor, n_ssm: int | None, dt_min: float, dt_max: float, dt_transform: str
-    ) -> None:
+    def __init__(self, d_model: int, lam: Tensor, b: Tensor, config: "S4Config") -> None:
         super().__init__()
-        n_ssm = d_model if n_ssm is None else n_ssm
+        n_ssm = d_model if config.n_ssm is None else config.n_ssm
         if n_ssm < 1 or d_model % n_ssm:
             raise ValueError(f"n_ssm must divide the width {d_model} of every level; got {n_ssm}.")
         self.d_model, self.n_ssm, self.n_modes = d_model, n_ssm, lam.shape[0]
-        self.dt_transform = dt_transform
+        self.dt_transform = config.dt_transform
         dtype = torch.get_default_dtype()
 
         def copies(x: Tensor) -> nn.Parameter:
             return nn.Parameter(x.to(dtype).expand(n_ssm, *x.shape).clone())
 
-        log_dt = torch.empty(d_model).uniform_(math.log(dt_min), math.log(dt_max))
+        log_dt = torch.empty(d_model).uniform_(math.log(config.dt_min), math.log(config.dt_max))
         dt = log_dt.exp().clamp_min(FLOOR)
-        self.inv_dt = nn.Parameter(log_dt if dt_transform == "exp" else torch.log(torch.expm1(dt)))
+        self.inv_dt = nn.Parameter(log_dt if self.dt_transform == "exp" else torch.log(torch.expm1(dt)))
         self.A_real = copies((-lam.real).clamp_min(FLOOR).log())
         self.A_imag = copies((-lam.imag).clamp_min(FLOOR))
         self.B = copies(torch.view_as_real(b))
@@ -96,11 +94,9 @@ class SSMParameters(SSM):
 class DPLR(SSMParameters):
     """S4: A = diag(Lambda) - P P^*, bilinear discretisation, HiPPO-LegS initialisation."""
 
-    def __init__(
-        self, d_model: int, d_state: int, n_ssm: int | None, dt_min: float, dt_max: float, dt_transform: str
-    ) -> None:
-        lam, p, b = hippo.legs_dplr(d_state)
-        super().__init__(d_model, lam, b, n_ssm, dt_min, dt_max, dt_transform)
+    def __init__(self, d_model: int, config: "S4Config") -> None:
+        lam, p, b = hippo.legs_dplr(config.d_state)
+        super().__init__(d_model, lam, b, config)
         p_real = torch.view_as_real(p).to(torch.get_default_dtype())
         self.P = nn.Parameter(p_real.expand(self.n_ssm, *p_real.shape).clone())
 
@@ -111,26 +107,16 @@ class DPLR(SSMParameters):
 
 
 class Diagonal(SSMParameters):
-    """S4D: A = diag(Lambda); `discretization` "zoh" or "bilinear", `init` "legs", "lin" or "inv"."""
+    """S4D: A = diag(Lambda), with the initialisations and discretisations of `S4DConfig`."""
 
-    def __init__(
-        self,
-        d_model: int,
-        d_state: int,
-        n_ssm: int | None,
-        dt_min: float,
-        dt_max: float,
-        dt_transform: str,
-        init: str,
-        discretization: str,
-    ) -> None:
-        if init == "legs":
-            lam, _, b = hippo.legs_dplr(d_state)
+    def __init__(self, d_model: int, config: "S4DConfig") -> None:
+        if config.init == "legs":
+            lam, _, b = hippo.legs_dplr(config.d_state)
         else:
-            lam = {"lin": hippo.s4d_lin, "inv": hippo.s4d_inv}[init](d_state)
+            lam = {"lin": hippo.s4d_lin, "inv": hippo.s4d_inv}[config.init](config.d_state)
             b = torch.ones_like(lam)
-        super().__init__(d_model, lam, b, n_ssm, dt_min, dt_max, dt_transform)
-        self.discretization = discretization
+        super().__init__(d_model, lam, b, config)
+        self.discretization = config.discretization
 
     def discretize(self) -> Discrete:
         """The one discretisation that kernel, step and segments use."""
@@ -170,61 +156,53 @@ class S4Config:
     dt_transform: str = "softplus"
 
     def __post_init__(self) -> None:
-        _check_common(self)
+        if not 0 < self.dt_min <= self.dt_max:
+            raise ValueError(f"model.layer needs 0 < dt_min <= dt_max; got {self.dt_min} and {self.dt_max}.")
+        if self.dt_transform not in ("softplus", "exp"):
+            raise ValueError(f"model.layer.dt_transform must be softplus or exp; got {self.dt_transform!r}.")
+        if self.d_state < 2 or self.d_state % 2:
+            raise ValueError(
+                f"model.layer.d_state must be even and at least 2 (conjugate pairs of modes); got {self.d_state}."
+            )
+        if self.n_ssm is not None and self.n_ssm < 1:
+            raise ValueError(f"model.layer.n_ssm must be at least 1, or null for one a channel; got {self.n_ssm}.")
 
-    def build(self, d_model: int) -> DPLR:
+    def build(self, d_model: int) -> SSMParameters:
         """The state space model for `d_model` channels."""
-        return DPLR(d_model, self.d_state, self.n_ssm, self.dt_min, self.dt_max, self.dt_transform)
+        return DPLR(d_model, self)
 
 
 @dataclass(frozen=True)
-class S4DConfig:
-    """The diagonal layer (Gu et al. 2022, S4D); fields as in `S4Config`.
+class S4DConfig(S4Config):
+    """The diagonal layer (Gu et al. 2022, S4D).
 
     - `init`: "legs", "lin" or "inv". `discretization`: "zoh" or "bilinear".
     """
 
     kind: ClassVar[str] = "s4d"
-    d_state: int = 64
-    n_ssm: int | None = 1
-    dt_min: float = 0.001
-    dt_max: float = 0.1
-    dt_transform: str = "softplus"
     init: str = "lin"
     discretization: str = "zoh"
 
     def __post_init__(self) -> None:
-        _check_common(self)
+        super().__post_init__()
         if self.init not in ("legs", "lin", "inv"):
             raise ValueError(f"model.layer.init must be legs, lin or inv; got {self.init!r}.")
         if self.discretization not in ("zoh", "bilinear"):
             raise ValueError(f"model.layer.discretization must be zoh or bilinear; got {self.discretization!r}.")
 
-    def build(self, d_model: int) -> Diagonal:
+    def build(self, d_model: int) -> SSMParameters:
         """The state space model for `d_model` channels."""
-        return Diagonal(
-            d_model,
-            self.d_state,
-            self.n_ssm,
-            self.dt_min,
-            self.dt_max,
-            self.dt_transform,
-            self.init,
-            self.discretization,
-        )
-
-
-LayerConfig = S4Config | S4DConfig
+        return Diagonal(d_model, self)
 
 
 class S4(StatefulModule):
     """y = GLU(W gelu(conv(u, K) + D u)): the layer inside a SaShiMi residual block.
 
-    - `d_model`: channels. `config`: `S4Config` or `S4DConfig`. `dropout`: on the convolution's output and after GELU.
+    - `d_model`: channels. `config`: of S4 or S4D. `dropout`: on the convolution's output and after GELU.
     - `backend`: how the response is computed, see `ops/s4_response.py`. It changes no result beyond round-off.
     """
 
-    def __init__(self, d_model: int, config: LayerConfig, dropout: float = 0.0, backend: str = "auto") -> None:
+    def __init__(self, d_model: int, config: S4Config, dropout: float = 0.0, backend: str = "auto") -> None:
         super().__init__()
         self.ssm: SSM = config.build(d_model)
         self.D = nn.Parameter(torch.randn(d_model))
@@ -250,14 +228,3 @@ class S4(StatefulModule):
             y = torch.addcmul(y, self.D, x)
         y = self.dropout(nn.functional.gelu(self.dropout(y)))
         return nn.functional.glu(self.output(y), dim=-1), state
-
-
-def _check_common(config: LayerConfig) -> None:
-    if not 0 < config.dt_min <= config.dt_max:
-        raise ValueError(f"model.layer needs 0 < dt_min <= dt_max; got {config.dt_min} and {config.dt_max}.")
-    if config.dt_transform not in ("softplus", "exp"):
-        raise ValueError(f"model.layer.dt_transform must be softplus or exp; got {config.dt_transform!r}.")
-    if config.d_state < 2 or config.d_state % 2:
-        raise ValueError(f"model.layer.d_state must be even and at least 2; got {config.d_state}.")
-    if config.n_ssm is not None and config.n_ssm < 1:
-        raise ValueError(f"model.layer.n_ssm must be at least 1, or null for one a channel; got {config.n_ssm}.")

@@ -30,7 +30,6 @@ def legs_dplr(
     B comes out real too. The original implementation keeps LAPACK's phases and clips Im(B) to [-2, 2], which
     depends on the library; with this choice there is nothing to clip (docs/adr/0002).
     """
-    _check_even(d_state)
     a_matrix, b, p = legs(d_state)
     normal = a_matrix + torch.outer(p, p)
     # A + P P^T = -I/2 + S with S skew-symmetric, so -i S is Hermitian: a stable solver and a unitary basis.
@@ -47,18 +46,11 @@ def legs_dplr(
 
 def s4d_lin(d_state: int) -> Complex128[Tensor, " m"]:
     """S4D-Lin eigenvalues, -1/2 - i pi n (Gu et al. 2022, S4D, eq. 9; the sign is our half of each pair)."""
-    _check_even(d_state)
     n = torch.arange(d_state // 2, dtype=torch.float64)
     return torch.complex(torch.full_like(n, -0.5), -math.pi * n)
 
 
 def s4d_inv(d_state: int) -> Complex128[Tensor, " m"]:
     """S4D-Inv eigenvalues, -1/2 - i (N/pi) (N/(2n+1) - 1) (Gu et al. 2022, S4D, eq. 8)."""
-    _check_even(d_state)
     n = torch.arange(d_state // 2, dtype=torch.float64)
     return torch.complex(torch.full_like(n, -0.5), -(d_state / math.pi) * (d_state / (2 * n + 1) - 1))
-
-
-def _check_even(d_state: int) -> None:
-    if d_state < 2 or d_state % 2:
-        raise ValueError(f"d_state must be even and at least 2 (modes come in conjugate pairs); got {d_state}.")

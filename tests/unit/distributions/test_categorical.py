@@ -1,4 +1,4 @@
-"""The categorical distribution: inverse-CDF draws, filters, entropy, rank."""
+"""The categorical distribution: inverse-CDF draws, filters, rank; what a `Sampler` refuses."""
 
 import math
 
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo_sashimi.distributions import categorical
+from stereo_sashimi.distributions.sampler import Sampler
 
 
 def grid(n: int) -> torch.Tensor:
@@ -18,7 +19,7 @@ def grid(n: int) -> torch.Tensor:
 def frequencies(logits: torch.Tensor, n: int = 20000, **options: object) -> torch.Tensor:
     """Relative frequency of each code over an even grid of uniforms."""
     u = grid(n)
-    codes = categorical.sample(logits.expand(n, -1), uniform=u, **options)
+    codes = categorical.sample(logits.expand(n, -1), u, Sampler(**options))
     return torch.bincount(codes, minlength=logits.shape[-1]).double() / n
 
 
@@ -32,7 +33,7 @@ def test_draws_follow_the_tempered_mass(temperature):
 def test_temperature_zero_is_the_mode_whatever_the_uniform():
     logits = torch.randn(50, 300, generator=torch.Generator().manual_seed(2))
     for u in (0.0, 0.3, 1 - 2**-53):
-        codes = categorical.sample(logits, uniform=torch.full((50,), u, dtype=torch.float64), temperature=0.0)
+        codes = categorical.sample(logits, torch.full((50,), u, dtype=torch.float64), Sampler(0.0))
         assert torch.equal(codes, logits.argmax(-1))
 
 
@@ -67,10 +68,10 @@ def test_neutral_filters_change_no_draw(spread, n_levels, seed):
     generator = torch.Generator().manual_seed(seed)
     logits = spread * torch.randn(20, n_levels, generator=generator)
     u = torch.rand(20, generator=generator, dtype=torch.float64)
-    plain = categorical.sample(logits, uniform=u)
-    assert torch.equal(plain, categorical.sample(logits, uniform=u, top_k=n_levels, top_p=1.0))
+    plain = categorical.sample(logits, u, Sampler())
+    assert torch.equal(plain, categorical.sample(logits, u, Sampler(top_k=n_levels, top_p=1.0)))
     # A row alone draws what it draws among others.
-    alone = torch.stack([categorical.sample(logits[i], uniform=u[i]) for i in range(20)])
+    alone = torch.stack([categorical.sample(logits[i], u[i], Sampler()) for i in range(20)])
     assert torch.equal(plain, alone)
 
 
@@ -78,7 +79,7 @@ def test_codes_without_mass_are_never_drawn_at_either_end():
     logits = torch.full((65536,), -torch.inf)
     logits[1000:1003] = 0.0
     u = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    assert categorical.sample(logits.expand(2, -1), uniform=u).tolist() == [1000, 1002]
+    assert categorical.sample(logits.expand(2, -1), u, Sampler()).tolist() == [1000, 1002]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -93,7 +94,7 @@ def test_log_prob_and_mass_agree(dtype):
 def test_the_interval_of_a_code_holds_its_uniforms():
     logits = 4 * torch.randn(1000, 64, generator=torch.Generator().manual_seed(4))
     u = grid(1000)
-    codes = categorical.sample(logits, uniform=u)
+    codes = categorical.sample(logits, u, Sampler())
     above = torch.softmax(logits.double(), dim=-1).cumsum(-1)
     above /= above[:, -1:]
     below = torch.nn.functional.pad(above, (1, -1))
@@ -106,31 +107,26 @@ def test_log_prob_does_not_feel_a_large_common_offset():
     assert categorical.log_prob(logits, torch.tensor([5])).item() == pytest.approx(-math.log(65536), abs=1e-5)
 
 
-def test_entropy_of_known_distributions():
-    assert categorical.entropy(torch.zeros(256)).item() == pytest.approx(math.log(256), abs=1e-5)
-    certain = torch.full((256,), -torch.inf)
-    certain[3] = 0.0
-    assert categorical.entropy(certain).item() == 0
-    half = torch.tensor([0.0, -torch.inf, 0.0])
-    assert categorical.entropy(half).item() == pytest.approx(math.log(2), abs=1e-6)
-
-
 def test_rank_counts_strictly_more_likely_codes():
     logits = torch.tensor([[2.0, 1.0, 2.0, 0.0]]).expand(4, -1)
     assert categorical.rank(logits, torch.arange(4)).tolist() == [0, 2, 0, 3]
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("fields", "name"),
     [
         ({"temperature": -0.1}, "temperature"),
         ({"temperature": math.inf}, "temperature"),
         ({"temperature": math.nan}, "temperature"),
+        ({"scale_temperature": -1.0}, "scale_temperature"),
+        ({"mixture_temperature": 1e-7}, "mixture_temperature"),
         ({"top_k": 0}, "top_k"),
+        ({"top_k": True}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
-        ({"top_p": 1.1}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
     ],
+    ids=str,
 )
-def test_options_out_of_range_are_refused_by_name(options, word):
-    with pytest.raises(ValueError, match=word):
-        categorical.sample(torch.zeros(4), uniform=torch.tensor(0.5), **options)
+def test_a_sampler_refuses_wrong_fields_by_name(fields, name):
+    with pytest.raises(ValueError, match=name):
+        Sampler(**fields)

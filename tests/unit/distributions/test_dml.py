@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stereo_sashimi.distributions import logistic_mixture as dml
+from stereo_sashimi.distributions.sampler import Sampler
 
 
 def single(mean_lsb: float, scale_lsb: float, n_levels: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -42,7 +43,7 @@ def test_every_quantile_lands_in_the_cell_that_holds_it(scale_lsb, mean_lsb):
     for part in (1e-3, 0.5, 1 - 1e-3):
         quantile = low + part * (high - low)
         uniform = torch.stack((torch.full_like(quantile, 0.5), quantile), dim=-1)
-        drawn = dml.sample(params, n_levels, uniform=uniform)
+        drawn = dml.sample(params, n_levels, uniform, Sampler())
         assert torch.equal(drawn[wide], codes[wide])
 
 
@@ -51,7 +52,7 @@ def test_draws_from_a_mixture_follow_log_mass():
     # A Kronecker lattice: multiples of irrational steps fill the unit square evenly.
     steps = torch.tensor([2.0, 3.0], dtype=torch.float64).sqrt()
     uniform = (torch.arange(100000).unsqueeze(-1) * steps).frac()
-    drawn = dml.sample(params.expand(len(uniform), -1), 256, uniform=uniform)
+    drawn = dml.sample(params.expand(len(uniform), -1), 256, uniform, Sampler())
     frequency = torch.bincount(drawn, minlength=256) / len(uniform)
     total_variation = 0.5 * (frequency - dml.log_mass(params, 256).exp()).abs().sum()
     assert total_variation < 6e-3
@@ -62,10 +63,10 @@ def test_temperature_scales_the_logistic_and_the_mixture():
     uniform = torch.tensor([0.5, 1 / (1 + math.exp(-1))], dtype=torch.float64)
     # One scale above the mean, at code 32768 + 16384 + 0.01 * 32768 * temperature.
     for temperature in (0.25, 1.0, 2.0):
-        drawn = dml.sample(params, 65536, uniform=uniform, temperature=temperature)
+        drawn = dml.sample(params, 65536, uniform, Sampler(temperature))
         assert drawn.item() == round(49152 + 327.68 * temperature)
     picked = [
-        dml.sample(params, 65536, uniform=torch.tensor([0.9, 0.5]), temperature=t, mixture_temperature=m).item()
+        dml.sample(params, 65536, torch.tensor([0.9, 0.5]), Sampler(t, mixture_temperature=m)).item()
         for t, m in ((1.0, None), (0.2, None), (1.0, 0.2), (0.2, 1.0))
     ]
     assert picked == [16384, 49152, 49152, 16384]
@@ -73,10 +74,10 @@ def test_temperature_scales_the_logistic_and_the_mixture():
 
 def test_temperature_zero_is_the_mean_of_the_most_likely_logistic():
     params = torch.tensor([0.1, 0.3, -0.7, 0.2500001, 5.0, 5.0])
-    drawn = dml.sample(params, 256, uniform=torch.tensor([0.0, 0.0]), temperature=0.0)
+    drawn = dml.sample(params, 256, torch.tensor([0.0, 0.0]), Sampler(0.0))
     assert drawn.item() == 160
     outside = torch.tensor([0.0, 3.0, 5.0])
-    assert dml.sample(outside, 256, uniform=torch.tensor([0.5, 0.5]), temperature=0.0).item() == 255
+    assert dml.sample(outside, 256, torch.tensor([0.5, 0.5]), Sampler(0.0)).item() == 255
 
 
 def test_the_ends_of_the_uniforms_are_codes():
@@ -84,7 +85,7 @@ def test_the_ends_of_the_uniforms_are_codes():
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
     for first in ends:
         for second in ends:
-            drawn = dml.sample(params, 256, uniform=torch.stack((first, second)).expand(3, 2))
+            drawn = dml.sample(params, 256, torch.stack((first, second)).expand(3, 2), Sampler())
             assert ((drawn >= 0) & (drawn < 256)).all()
 
 
@@ -140,8 +141,3 @@ def test_half_precision_parameters_are_widened():
 def test_wrong_number_of_parameters_is_refused():
     with pytest.raises(ValueError, match="3 \\* n_mixtures"):
         dml.log_mass(torch.zeros(2, 10), 256)
-
-
-def test_negative_temperature_is_refused():
-    with pytest.raises(ValueError, match="temperature"):
-        dml.sample(torch.zeros(3), 256, uniform=torch.tensor([0.5, 0.5]), temperature=-1.0)

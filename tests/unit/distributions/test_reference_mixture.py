@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo_sashimi.distributions import logistic_mixture as dml
+from stereo_sashimi.distributions.sampler import Sampler
 
 LEVELS = st.sampled_from([256, 65536])
 
@@ -27,8 +28,8 @@ def test_zeros_are_the_reference_itself(n_levels, seed):
     expected = dml.log_prob(plain, codes, n_levels)
     assert torch.allclose(dml.log_prob(zeros, codes, n_levels, reference), expected, atol=1e-9)
     uniform = torch.rand(3, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    drawn = dml.sample(zeros, n_levels, uniform=uniform, reference=reference)
-    assert (drawn - dml.sample(plain, n_levels, uniform=uniform)).abs().max() <= 1
+    drawn = dml.sample(zeros, n_levels, uniform, Sampler(), reference)
+    assert (drawn - dml.sample(plain, n_levels, uniform, Sampler())).abs().max() <= 1
 
 
 @given(n_levels=LEVELS, seed=st.integers(0, 2**32), log10_scale=st.floats(-3, 6), gain=st.floats(0, 20))

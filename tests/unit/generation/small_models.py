@@ -6,14 +6,14 @@ from stereo_sashimi.models.language_model import HeadConfig, LanguageModel, Lang
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
-from stereo_sashimi.nn.s4 import LayerConfig, S4Config, S4DConfig
+from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.spec import AudioSpec
 
 CATEGORICAL, COUPLED = CategoricalHeadConfig(), CategoricalHeadConfig("autoregressive")
 DML, COUPLED_DML = DMLHeadConfig(n_mixtures=3), DMLHeadConfig("autoregressive", n_mixtures=5)
 S4, S4D = S4Config(d_state=6), S4DConfig(d_state=4)
 # channels, merge, head, layer, and what else differs from the small default.
-CASES: dict[str, tuple[int, str, HeadConfig, LayerConfig, dict]] = {
+CASES: dict[str, tuple[int, str, HeadConfig, S4Config, dict]] = {
     "mono": (1, "concat", CATEGORICAL, S4, {}),
     "mono dml, diagonal": (1, "concat", DML, S4D, {"d_model": 20}),
     "concat": (2, "concat", CATEGORICAL, S4, {"norm": "scalar", "pool_weight_norm": True}),

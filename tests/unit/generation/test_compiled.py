@@ -191,7 +191,10 @@ def full_size(case: str) -> tuple[LanguageModel, torch.Tensor]:
 @torch.no_grad()
 def assert_parameters_equal(model: LanguageModel, codes: torch.Tensor, expected_hidden: torch.Tensor) -> None:
     hidden = expected_hidden, Stream(model, 1, "compiled").step(codes)
-    expected, got = (model.head.parameters_for(h[:, :-1], codes[:, 1:]) for h in hidden)
+    expected, got = (
+        torch.stack([model.head.channel_parameters(h[:, :-1], codes[:, 1:, :c], c) for c in range(codes.shape[2])], -2)
+        for h in hidden
+    )
     error = (expected - got).abs().max()
     print(f"largest difference of parameters {error:.1e}, of magnitude up to {expected.abs().max():.1f}")
     assert error < 1e-4

@@ -72,12 +72,6 @@ def test_mixture(seed, n_levels, spread, uniforms, temperatures):
     sampler = Sampler(mixture_temperature=temperatures[0], scale_temperature=temperatures[1])
     code, log_prob = draw.mixture(params, k, n_levels, np.array(uniforms), sampling_of(sampler))
     tensor = torch.from_numpy(params).double()
-    expected = dml.sample(
-        tensor,
-        n_levels,
-        uniform=torch.tensor(uniforms, dtype=torch.float64),
-        temperature=temperatures[1],
-        mixture_temperature=temperatures[0],
-    )
+    expected = dml.sample(tensor, n_levels, torch.tensor(uniforms, dtype=torch.float64), sampler)
     assert code == expected
     torch.testing.assert_close(log_prob, dml.log_prob(tensor, expected, n_levels).item(), rtol=1e-9, atol=1e-9)

@@ -176,23 +176,6 @@ def test_the_model_is_read_once(model):
     assert model.training, "the caller's model was put into eval mode"
 
 
-@pytest.mark.parametrize(
-    ("fields", "name"),
-    [
-        ({"temperature": -0.1}, "temperature"),
-        ({"temperature": float("nan")}, "temperature"),
-        ({"top_p": 0.0}, "top_p"),
-        ({"top_p": 1.5}, "top_p"),
-        ({"top_k": 0}, "top_k"),
-        ({"top_k": True}, "top_k"),
-    ],
-    ids=str,
-)
-def test_a_sampler_refuses_wrong_fields_by_name(fields, name):
-    with pytest.raises(ValueError, match=name):
-        Sampler(**fields)
-
-
 def test_uniforms_depend_on_seed_and_frame_alone(monkeypatch):
     monkeypatch.setattr(UniformStreams, "BLOCK_FRAMES", 5)
     streams = UniformStreams([4, 5], 2, 3)

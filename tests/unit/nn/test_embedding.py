@@ -3,52 +3,29 @@
 import pytest
 import torch
 
-from stereo_sashimi.nn.embedding import EmbeddingConfig, MultiChannelEmbedding
+from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.schema import from_plain, to_plain
 
 
-@pytest.mark.parametrize("d_input", [1, 2])
-def test_concat_puts_the_channels_side_by_side(d_input):
-    embedding = EmbeddingConfig(d_model=6).build(d_input, 256)
-    codes = torch.randint(256, (3, 5, d_input))
-    features = embedding(codes)
-    assert embedding.d_output == 6 * d_input
-    assert features.shape == (3, 5, embedding.d_output)
-    for channel in range(d_input):
-        expected = embedding.tables[channel].weight[codes[..., channel]]
-        assert torch.equal(features[..., 6 * channel : 6 * channel + 6], expected)
-
-
-@pytest.mark.parametrize("d_input", [1, 2])
-def test_sum_keeps_the_width(d_input):
-    embedding = EmbeddingConfig(d_model=6, merge="sum").build(d_input, 256)
-    codes = torch.randint(256, (3, 5, d_input))
-    expected = sum(embedding.tables[c].weight[codes[..., c]] for c in range(d_input))
-    assert embedding.d_output == 6
-    assert torch.allclose(embedding(codes), expected)
-
-
-@pytest.mark.parametrize("d_input", [1, 2])
-def test_mix_is_a_linear_map_of_concat(d_input):
-    embedding = EmbeddingConfig(d_model=6, merge="mix").build(d_input, 256)
-    codes = torch.randint(256, (3, 5, d_input))
-    rows = torch.cat([embedding.tables[c].weight[codes[..., c]] for c in range(d_input)], dim=-1)
-    assert embedding.d_output == 6
-    assert torch.allclose(embedding(codes), rows @ embedding.mix.weight.T + embedding.mix.bias, atol=1e-6)
-
-
-def test_without_merge_one_channel_is_embedded_at_a_time():
-    config = EmbeddingConfig(d_model=6, merge="none")
-    assert config.separate
-    assert not any(EmbeddingConfig(merge=merge).separate for merge in ("concat", "sum", "mix"))
-    embedding, codes = config.build(1, 256), torch.randint(256, (3, 5, 1))
-    assert torch.equal(embedding(codes), embedding.tables[0].weight[codes[..., 0]])
-    with pytest.raises(ValueError, match="one channel at a time; got d_input=2"):
-        config.build(2, 256)
+@pytest.mark.parametrize(
+    ("merge", "d_input", "width"),
+    [("concat", 1, 6), ("concat", 2, 12), ("sum", 1, 6), ("sum", 2, 6), ("mix", 1, 6), ("mix", 2, 6), ("none", 1, 6)],
+)
+def test_channels_are_merged(merge, d_input, width):
+    config = EmbeddingConfig(d_model=6, merge=merge)
+    embedding, codes = config.build(d_input, 256), torch.randint(256, (3, 5, d_input))
+    rows = [table.weight[codes[..., channel]] for channel, table in enumerate(embedding.tables)]
+    expected = sum(rows) if merge == "sum" else torch.cat(rows, dim=-1)
+    if merge == "mix":
+        expected = expected @ embedding.mix.weight.T + embedding.mix.bias
+    torch.testing.assert_close(embedding(codes), expected, rtol=0, atol=1e-6 if merge == "mix" else 0)
+    assert expected.shape == (3, 5, width)
+    assert embedding.d_output == width
+    assert config.separate == (merge == "none")
 
 
 def test_each_channel_has_its_own_table_and_gradient():
-    embedding = MultiChannelEmbedding(2, 256, 4)
+    embedding = EmbeddingConfig(4).build(2, 256)
     assert len(list(embedding.parameters())) == 2
     assert not torch.equal(embedding.tables[0].weight, embedding.tables[1].weight)
     embedding(torch.tensor([[[3, 200]]])).sum().backward()
@@ -59,14 +36,14 @@ def test_each_channel_has_its_own_table_and_gradient():
 
 def test_normal_init_is_standard_normal():
     torch.manual_seed(0)
-    weight = MultiChannelEmbedding(1, 65536, 8).tables[0].weight
+    weight = EmbeddingConfig(8).build(1, 65536).tables[0].weight
     assert abs(weight.mean().item()) < 0.01
     assert abs(weight.std().item() - 1) < 0.01
 
 
 @pytest.mark.parametrize("n_levels", [256, 65536])
 def test_waveform_init_is_standardised_over_log_uniform_magnitudes(n_levels):
-    weight = MultiChannelEmbedding(1, n_levels, 24, init="waveform").tables[0].weight.detach().double()
+    weight = EmbeddingConfig(24, init="waveform").build(1, n_levels).tables[0].weight.detach().double()
     density = 1 / ((torch.arange(n_levels) - n_levels // 2).abs().double() + 1)
     density = density / density.sum()
     mean = density @ weight
@@ -76,7 +53,7 @@ def test_waveform_init_is_standardised_over_log_uniform_magnitudes(n_levels):
 
 def test_waveform_init_is_smooth_and_tells_amplitudes_apart():
     torch.manual_seed(0)
-    weight = MultiChannelEmbedding(1, 65536, 64, init="waveform").tables[0].weight.detach()
+    weight = EmbeddingConfig(64, init="waveform").build(1, 65536).tables[0].weight.detach()
     rms = lambda step: (weight[step:] - weight[:-step]).square().mean().sqrt()  # noqa: E731
     assert rms(1) < 0.01
     assert rms(10) < 0.1
@@ -90,20 +67,33 @@ def test_inits_follow_the_seed_and_differ_between_channels():
     tables = []
     for _ in range(2):
         torch.manual_seed(7)
-        tables.append(MultiChannelEmbedding(2, 256, 8, init="waveform").tables)
+        tables.append(EmbeddingConfig(8, init="waveform").build(2, 256).tables)
     assert torch.equal(tables[0][1].weight, tables[1][1].weight)
     assert not torch.allclose(tables[0][0].weight, tables[0][1].weight)
 
 
-def test_wrong_channel_count_is_refused():
+def test_wrong_channel_counts_are_refused():
     with pytest.raises(ValueError, match="built for 1 channels; got codes with 2"):
-        MultiChannelEmbedding(1, 256, 4)(torch.zeros(1, 3, 2, dtype=torch.long))
+        EmbeddingConfig(4).build(1, 256)(torch.zeros(1, 3, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match="one channel at a time; got d_input=2"):
+        EmbeddingConfig(4, merge="none").build(2, 256)
 
 
-@pytest.mark.parametrize(("field", "value"), [("d_model", 0), ("d_model", True), ("merge", "mean"), ("init", "zeros")])
-def test_config_errors_name_the_key(field, value):
-    with pytest.raises(ValueError, match=f"encoder.{field}"):
-        EmbeddingConfig(**{field: value})
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"d_model": 0}, r"encoder\.d_model"),
+        ({"d_model": True}, r"encoder\.d_model"),
+        ({"merge": "mean"}, r"encoder\.merge"),
+        ({"init": "zeros"}, r"encoder\.init"),
+        ({"table": "x"}, r"encoder\.table must be one of free, waveform; got 'x'"),
+        ({"init": "waveform", "table": "waveform"}, r"encoder\.init=waveform fills free rows"),
+    ],
+    ids=str,
+)
+def test_config_errors_name_the_key(fields, message):
+    with pytest.raises(ValueError, match=message):
+        EmbeddingConfig(**fields)
 
 
 def test_config_survives_a_checkpoint():

@@ -6,7 +6,6 @@ import pytest
 import torch
 from small_heads import CONFIGS, WIDTH, batch, build, each_head, each_width
 
-from stereo_sashimi.distributions import categorical
 from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
@@ -20,6 +19,7 @@ def test_score_is_the_mass_of_each_channel_given_the_earlier_ones(config, n_chan
     scored = head.score(hidden, codes, with_rank=True)
     assert scored.log_prob.shape == scored.rank.shape == codes.shape
     assert scored.rank.dtype == torch.int64
+    assert head.d_output == (3 * config.n_mixtures if config.kind == "dml" else 256)
     assert torch.equal(head.score(hidden, codes).log_prob, scored.log_prob)
     for channel in range(n_channels):
         mass = head.log_mass(hidden, codes[..., :channel], channel)
@@ -52,30 +52,15 @@ def test_the_loss_is_the_weighted_score_with_its_gradients(config, n_channels, w
 
 
 @each_head
-@each_width
-def test_parameters_for_is_what_the_distributions_read(config, n_channels):
-    head, (hidden, codes) = build(config, n_channels), batch(n_channels)
-    params = head.parameters_for(hidden, codes)
-    assert params.shape == (2, 5, n_channels, head.d_output)
-    if config.kind == "dml":
-        assert head.d_output == 3 * config.n_mixtures
-        expected = dml.log_prob(params, codes, 256)
-    else:
-        assert head.d_output == 256
-        expected = categorical.log_prob(params, codes)
-    assert torch.allclose(head.score(hidden, codes).log_prob, expected, atol=1e-5)
-
-
-@each_head
 def test_only_later_channels_see_a_code_and_only_when_coupled(config):
     head, (hidden, codes) = build(config, 3), batch(3)
     for changed in range(3):
         other = codes.clone()
         other[..., changed] = (other[..., changed] + 100) % 256
-        before, after = head.parameters_for(hidden, codes), head.parameters_for(hidden, other)
-        for channel in range(3):
-            same = torch.equal(before[..., channel, :], after[..., channel, :])
-            assert same == (config.coupling == "independent" or channel <= changed)
+        before, after = (head.score(hidden, given).log_prob for given in (codes, other))
+        for channel in {0, 1, 2} - {changed}:
+            same = torch.equal(before[..., channel], after[..., channel])
+            assert same == (config.coupling == "independent" or channel < changed)
 
 
 def test_the_joint_mass_of_a_stereo_frame_sums_to_one():
@@ -88,22 +73,17 @@ def test_the_joint_mass_of_a_stereo_frame_sums_to_one():
 
 def test_dml_coupling_moves_the_means_linearly_in_the_amplitudes():
     head, (hidden, codes) = build(DMLHeadConfig("autoregressive", n_mixtures=4), 3), batch(3)
-    coefficients = head.coefficients(hidden)
-    assert coefficients.shape == (2, 5, 3, 4)
     x = 2 * codes / 256 - 1
-    raw = torch.stack([linear(hidden) for linear in head.channels], dim=-2)
-    moved = head.parameters_for(hidden, codes) - raw
-    assert moved[..., :4].abs().max() == moved[..., 8:].abs().max() == moved[..., 0, :].abs().max() == 0
-    pairs = [(1, 0), (2, 0), (2, 1)]
-    for channel in (1, 2):
-        expected = sum(coefficients[..., i, :] * x[..., j, None] for i, (c, j) in enumerate(pairs) if c == channel)
-        assert torch.allclose(moved[..., channel, 4:8], expected, atol=1e-5)
-
-
-def test_dml_without_coupling_has_no_coefficients():
-    hidden, _ = batch(1)
-    assert build(DMLHeadConfig(), 3).coefficients(hidden).shape == (2, 5, 0, 10)
-    assert build(DMLHeadConfig("autoregressive"), 1).coefficients(hidden).shape == (2, 5, 0, 10)
+    for channel in range(3):
+        moved = head.channel_parameters(hidden, codes[..., :channel], channel) - head.channels[channel](hidden)
+        assert moved[..., :4].abs().max() == moved[..., 8:].abs().max() == 0
+        expected = torch.zeros(2, 5, 4)
+        if channel:
+            coefficients = head.couplers[channel - 1](hidden).unflatten(-1, (channel, 4))
+            expected = (coefficients * x[..., :channel, None]).sum(-2)
+        assert torch.allclose(moved[..., 4:8], expected, atol=1e-5 if channel else 0)
+    for uncoupled in (build(DMLHeadConfig(), 3), build(DMLHeadConfig("autoregressive"), 1)):
+        assert len(uncoupled.couplers) == 0
 
 
 @each_head
@@ -142,29 +122,27 @@ def test_top_k_and_top_p_reach_the_categorical_draw():
     assert not torch.equal(head.sample(hidden, uniform)[0], modes)
 
 
-@pytest.mark.parametrize("options", [{"top_k": 5}, {"top_p": 0.9}])
-def test_dml_refuses_filters_of_codes(options):
-    head, (hidden, _) = build(DMLHeadConfig(), 1), batch(1)
-    with pytest.raises(ValueError, match="neither top_k nor top_p"):
-        head.sample(hidden, torch.rand(2, 5, 1, 2), Sampler(**options))
-
-
-@each_head
-def test_temperatures_of_a_mixture_reach_the_dml_draw_and_are_refused_elsewhere(config):
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        (DMLHeadConfig(), {"top_k": 5}, "neither top_k nor top_p"),
+        (DMLHeadConfig(), {"top_p": 0.9}, "neither top_k nor top_p"),
+        (CategoricalHeadConfig(), {"mixture_temperature": 0.3}, "mixture_temperature and scale_temperature are for"),
+        (CategoricalHeadConfig(), {"scale_temperature": 0.0}, "are for the DML head"),
+    ],
+)
+def test_what_a_distribution_cannot_be_sampled_under_is_refused(config, options, message):
     head, (hidden, _) = build(config, 1), batch(1)
-    uniform = torch.rand(2, 5, 1, head.n_uniforms, dtype=torch.float64)
+    with pytest.raises(ValueError, match=message):
+        head.sample(hidden, torch.rand(2, 5, 1, head.n_uniforms), Sampler(**options))
+
+
+def test_temperatures_of_a_mixture_reach_the_draw():
+    head, (hidden, _) = build(DMLHeadConfig(), 1), batch(1)
+    uniform = torch.rand(2, 5, 1, 2, dtype=torch.float64)
     apart = Sampler(temperature=0.5, mixture_temperature=0.3, scale_temperature=0.0)
-    if isinstance(config, CategoricalHeadConfig):
-        with pytest.raises(ValueError, match="mixture_temperature and scale_temperature are for the DML head"):
-            head.sample(hidden, uniform, apart)
-        return
-    expected = dml.sample(
-        head.parameters_for(hidden, None if config.coupling == "independent" else torch.zeros(2, 5, 1).long())[:, :, 0],
-        256,
-        uniform=uniform[:, :, 0],
-        temperature=0.0,
-        mixture_temperature=0.3,
-    )
+    params = head.channel_parameters(hidden, None, 0)
+    expected = dml.sample(params, 256, uniform[:, :, 0], Sampler(0.0, mixture_temperature=0.3))
     assert torch.equal(head.sample(hidden, uniform, apart)[0][..., 0], expected)
 
 
@@ -181,20 +159,15 @@ def test_ranks_of_16_bit_codes_are_for_the_categorical_head():
 @each_head
 def test_wrong_shapes_are_refused(config):
     head, (hidden, codes) = build(config, 2), batch(2)
-    for call in (
-        lambda: head.score(hidden, codes[..., :1]).log_prob,
-        lambda: head.parameters_for(hidden, codes[..., :1]),
-    ):
-        with pytest.raises(ValueError, match="models 2 channels"):
-            call()
+    with pytest.raises(ValueError, match="models 2 channels"):
+        head.score(hidden, codes[..., :1])
     with pytest.raises(ValueError, match="uniform numbers of shape"):
         head.sample(hidden, torch.rand(2, 5, 2, 5))
     if config.coupling == "independent":
-        assert torch.equal(head.parameters_for(hidden, None), head.parameters_for(hidden, codes))
-        head.log_mass(hidden, None, 1)
+        assert torch.equal(head.log_mass(hidden, None, 1), head.log_mass(hidden, codes[..., :1], 1))
     else:
         with pytest.raises(ValueError, match="Channel 1 of an autoregressive head"):
-            head.parameters_for(hidden, None)
+            head.log_mass(hidden, None, 1)
 
 
 def test_config_errors_name_the_key_and_good_ones_survive_a_checkpoint():

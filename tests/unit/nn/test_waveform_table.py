@@ -67,10 +67,3 @@ def test_a_frozen_model_looks_rows_up(merge):
     assert torch.allclose(frozen.log_prob(codes), model.log_prob(codes), rtol=1e-9)
     assert LanguageModelConfig.from_plain(config.to_plain()) == config
     assert dataclasses.replace(config.encoder, table="free") != config.encoder
-
-
-def test_free_rows_and_made_ones_exclude_each_other():
-    with pytest.raises(ValueError, match=r"encoder\.init=waveform fills free rows"):
-        EmbeddingConfig(init="waveform", table="waveform")
-    with pytest.raises(ValueError, match=r"encoder\.table must be one of free, waveform; got 'x'"):
-        EmbeddingConfig(table="x")

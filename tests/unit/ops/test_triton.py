@@ -3,12 +3,9 @@
 They run on a CUDA device if there is one, else under Triton's interpreter (tests/conftest.py): slow, so all is small.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from triton_compiler import run_with_compiler
 
 from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
 from stereo_sashimi.ops.backend_error import BackendError
@@ -174,13 +171,7 @@ for program, sizes in ((programs.forward, {"BLOCK": 128}), (programs.backward, {
 
 @pytest.mark.slow
 def test_triton_is_imported_late_and_compiles_for_a_gpu_that_is_not_there(tmp_path):
-    """Down to machine code, with the assembler that Triton brings along: the interpreter accepts more than it."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONWARNINGS": "error::UserWarning"}
-    result = subprocess.run(
-        [sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment, timeout=280
-    )
-    assert result.returncode == 0, result.stderr
+    run_with_compiler(COMPILE, tmp_path)
 
 
 def test_other_precisions_are_refused():

@@ -127,7 +127,7 @@ def test_what_is_float32_and_what_is_bfloat16(monkeypatch, head, layer, norm):
         loss = task.training_step(batch_of(2), 0)
         hidden = task.model.hidden_for(batch_of(2).codes)
         note("likelihoods", task.model.score(hidden, batch_of(2).codes).log_prob, loss)
-        note("logits", task.model.head.parameters_for(hidden, batch_of(2).codes))
+        note("logits", task.model.head.channel_parameters(hidden, batch_of(2).codes[..., :1], 1))
     loss.backward()
     optimizer.step()
     note("parameters", *task.model.parameters())
@@ -146,9 +146,9 @@ def test_a_mean_keeps_every_digit_of_16_bit_audio():
     task, _ = make(2, "dml", bits=16)
     hidden = torch.randn(1, 200, task.model.backbone.width)
     codes = batch_of(2, 16, 200).codes[:1]
-    expected = task.model.head.parameters_for(hidden, codes)
+    expected = task.model.head.channel_parameters(hidden, codes[..., :1], 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = task.model.head.parameters_for(hidden, codes)
+        found = task.model.head.channel_parameters(hidden, codes[..., :1], 1)
     assert float((found - expected).detach().abs().max()) < ONE_LSB / 100
 
 

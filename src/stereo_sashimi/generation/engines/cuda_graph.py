@@ -161,9 +161,7 @@ class CudaGraphEngine(Engine):
                 if key is not None and x is not None and key not in known:
                     known[key] = x.contiguous().clone()
             phases.append(tuple(None if key is None else known[key] for key in keys))
-            hidden, after = self.model(codes, state)
-            assert after is not None
-            state = after
+            hidden, state = self.model(codes, state)
         return phases, hidden.contiguous().clone()
 
     def _graphs_of(self, sampler: Sampler) -> dict[int, Work]:
@@ -213,7 +211,6 @@ class CudaGraphEngine(Engine):
     def _advance(self, codes: Tensor, phase: int) -> None:
         """Feed one frame; the buffers then hold what it leaves."""
         hidden, after = self._model(codes, SashimiState(phase, self._layers[phase]))
-        assert after is not None
         pairs = [(self._hidden, hidden)]
         for buffer, value in zip(self._layers[after.phase], after.layers, strict=True):
             # Levels that were not due hand back what they were given, and so do fused layers.

@@ -48,10 +48,8 @@ class ReferenceEngine(Engine):
         self._backbone, self._hidden = state
 
     def _step(self, codes: Tensor) -> Tensor:
-        self._hidden, after = self.model(codes, self._backbone)
-        assert after is not None
+        self._hidden, self._backbone = self.model(codes, self._backbone)
         _check_finite(self._hidden)
-        self._backbone = after
         return self._hidden
 
 

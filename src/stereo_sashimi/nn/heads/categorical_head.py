@@ -51,7 +51,7 @@ class CategoricalHead(Head):
     n_uniforms = 1
     LOGITS_AT_ONCE: ClassVar[int] = LOGITS_AT_ONCE
 
-    def __init__(self, d_model: int, n_channels: int, n_levels: int, coupling: str = "independent") -> None:
+    def __init__(self, d_model: int, n_channels: int, n_levels: int, coupling: str) -> None:
         super().__init__(d_model, n_channels, n_levels, n_levels, coupling)
         self.mixers = nn.ModuleList(FrameMixer(d_model, channel, n_levels) for channel in range(1, self.n_coupled + 1))
 
@@ -118,13 +118,7 @@ class CategoricalHead(Head):
             )
 
     def _sample_channel(self, params: Tensor, uniform: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
-        codes = categorical.sample(
-            params,
-            uniform=uniform[..., 0],
-            temperature=sampler.temperature,
-            top_k=sampler.top_k,
-            top_p=sampler.top_p,
-        )
+        codes = categorical.sample(params, uniform[..., 0], sampler)
         return codes, categorical.log_prob(params, codes)
 
     def _log_mass_channel(self, params: Tensor) -> Tensor:

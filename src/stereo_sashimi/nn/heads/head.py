@@ -94,7 +94,6 @@ class Head(nn.Module, ABC):
 
     def __init__(self, d_model: int, n_channels: int, n_levels: int, d_output: int, coupling: str) -> None:
         super().__init__()
-        _check_coupling(coupling)
         if n_channels < 1 or n_levels < 2:
             raise ValueError(
                 f"A head needs n_channels of at least 1 and n_levels of at least 2; got n_channels={n_channels}, "
@@ -113,23 +112,6 @@ class Head(nn.Module, ABC):
     def n_coupled(self) -> int:
         """Number of channels that read the codes of earlier ones: channels 1 to n_coupled, or none."""
         return self.n_channels - 1 if self.coupling == "autoregressive" else 0
-
-    def parameters_for(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        codes: Int[Tensor, "batch length channels"] | None,
-    ) -> Float[Tensor, "batch length channels d_output"]:
-        """Teacher-forced parameters of the distributions; the coupling is already in them.
-
-        `codes` may be None if the coupling is independent. With 65,536 logits this is large; `score` never holds it.
-        """
-        if codes is not None:
-            self._check_codes(codes)
-        steps = [
-            self.channel_parameters(hidden, None if codes is None else codes[..., :channel], channel)
-            for channel in range(self.n_channels)
-        ]
-        return torch.stack(steps, dim=-2)
 
     def score(
         self,
@@ -243,18 +225,15 @@ class Head(nn.Module, ABC):
         return codes_before[..., :channel]
 
     def _check_score(self, codes: Tensor, with_rank: bool) -> None:
-        self._check_codes(codes)
-        if with_rank and not self.can_rank:
-            raise ValueError(
-                f"accuracy needs the rank of each code, and this head would have to compute {self.n_levels} masses "
-                "for each one. Use task.metrics=[bpb], 8-bit audio (dataset.bits=8) or decoder=categorical."
-            )
-
-    def _check_codes(self, codes: Tensor) -> None:
         if codes.ndim != 3 or codes.shape[-1] != self.n_channels:
             raise ValueError(
                 f"This head models {self.n_channels} channels, codes of (batch, length, {self.n_channels}); got shape "
                 f"{tuple(codes.shape)}. Match `dataset` (is_stereo) to the model."
+            )
+        if with_rank and not self.can_rank:
+            raise ValueError(
+                f"accuracy needs the rank of each code, and this head would have to compute {self.n_levels} masses "
+                "for each one. Use task.metrics=[bpb], 8-bit audio (dataset.bits=8) or decoder=categorical."
             )
 
 

@@ -28,9 +28,7 @@ class DMLHead(Head):
     MASSES_AT_ONCE: ClassVar[int] = 2**22  # over codes and mixtures, for ranks
     MAX_RANKED_LEVELS: ClassVar[int] = 256
 
-    def __init__(
-        self, d_model: int, n_channels: int, n_levels: int, coupling: str = "independent", n_mixtures: int = 10
-    ) -> None:
+    def __init__(self, d_model: int, n_channels: int, n_levels: int, coupling: str, n_mixtures: int) -> None:
         super().__init__(d_model, n_channels, n_levels, 3 * n_mixtures, coupling)
         self.n_mixtures = n_mixtures
         self.couplers = nn.ModuleList(
@@ -60,13 +58,6 @@ class DMLHead(Head):
         """A rank needs the masses of all codes: only up to 256 of them."""
         return self.n_levels <= self.MAX_RANKED_LEVELS
 
-    def coefficients(
-        self, hidden: Float[Tensor, "batch length width"]
-    ) -> Float[Tensor, "batch length pairs n_mixtures"]:
-        """Coupling coefficients of the pairs (c, j), j < c, in the order (1, 0), (2, 0), (2, 1); maybe of none."""
-        none = hidden.new_empty((*hidden.shape[:2], 0, self.n_mixtures))
-        return torch.cat((none, *(self._coefficients_of(hidden, c + 1) for c in range(self.n_coupled))), dim=-2)
-
     def channel_parameters(
         self,
         hidden: Float[Tensor, "batch length width"],
@@ -79,13 +70,9 @@ class DMLHead(Head):
             return params
         earlier = self._earlier(codes_before, channel)
         x = earlier.to(params.dtype) * (2 / self.n_levels) - 1
-        offset = (self._coefficients_of(hidden, channel) * x.unsqueeze(-1)).sum(-2)
-        return dml.shift_means(params, offset)
-
-    def _coefficients_of(self, hidden: Tensor, channel: int) -> Tensor:
-        """Coefficients of the `channel` channels before this one, (batch, length, channel, n_mixtures)."""
-        flat = full_precision(self.couplers[channel - 1], hidden)
-        return flat.unflatten(-1, (channel, self.n_mixtures))
+        # Of the `channel` channels before this one: (batch, length, channel, n_mixtures).
+        coefficients = full_precision(self.couplers[channel - 1], hidden).unflatten(-1, (channel, self.n_mixtures))
+        return dml.shift_means(params, (coefficients * x.unsqueeze(-1)).sum(-2))
 
     def _score_channel(self, hidden: Tensor, codes: Tensor, channel: int, with_rank: bool) -> Score:
         params = self.channel_parameters(hidden, codes[..., :channel], channel)
@@ -112,13 +99,7 @@ class DMLHead(Head):
             )
 
     def _sample_channel(self, params: Tensor, uniform: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
-        codes = dml.sample(
-            params,
-            self.n_levels,
-            uniform=uniform,
-            temperature=sampler.of_scale,
-            mixture_temperature=sampler.of_mixture,
-        )
+        codes = dml.sample(params, self.n_levels, uniform, sampler)
         return codes, dml.log_prob(params, codes, self.n_levels)
 
     def _log_mass_channel(self, params: Tensor) -> Tensor:

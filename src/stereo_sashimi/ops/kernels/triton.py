@@ -69,7 +69,7 @@ def probe() -> None:
 @torch.library.custom_op("stereo_sashimi::cauchy_sum", mutates_args=())
 def _sum(v: Tensor, a: Tensor, w: Tensor) -> Tensor:
     """`triton_sum` of at most MAX_ROWS rows."""
-    _refuse_device(v)
+    refuse_device(v, "backend=auto")
     v, a, w = _in_order(v, a, w)
     rows, channels, modes = v.shape
     out = v.new_empty(rows, channels, w.numel())
@@ -90,7 +90,7 @@ def _sum(v: Tensor, a: Tensor, w: Tensor) -> Tensor:
 @torch.library.custom_op("stereo_sashimi::cauchy_sum_backward", mutates_args=())
 def _sum_backward(v: Tensor, a: Tensor, w: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of (v, a)."""
-    _refuse_device(v)
+    refuse_device(v, "backend=auto")
     v, a, w, grad = _in_order(v, a, w, grad)
     rows, channels, modes = v.shape
     # A power of two, so that lengths share their compiled programs.
@@ -138,17 +138,13 @@ def _in_order(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.resolve_conj().contiguous() for x in tensors)
 
 
-def _refuse_device(v: Tensor) -> None:
-    if not runs_on(v):
+def refuse_device(x: Tensor, instead: str) -> None:
+    """Raise BackendError unless Triton's programs can read this tensor, ImportError without Triton."""
+    if not (x.is_cuda or interpreted()):
         raise BackendError(
-            f"backend=triton runs on a CUDA device; the model is on {v.device}. "
-            "Move it to one (trainer=gpu, device=cuda), or use backend=auto."
+            f"Triton's programs run on a CUDA device; the model is on {x.device}. "
+            f"Move it to one (trainer=gpu, device=cuda), or use {instead}."
         )
-
-
-def runs_on(x: Tensor) -> bool:
-    """Whether Triton's programs can read this tensor. Raises ImportError without Triton."""
-    return x.is_cuda or interpreted()
 
 
 def interpreted() -> bool:

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Complex, Float, Float64, Int64
 from torch import Tensor
 
-from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.kernels import triton
 
@@ -145,11 +144,7 @@ def _block(items: int) -> dict[str, int]:
 
 def _programs(x: Tensor) -> Any:
     """The module of the programs, whose import needs Triton."""
-    if not triton.runs_on(x):
-        raise BackendError(
-            f"These programs run on a CUDA device; the model is on {x.device}. Move it to one (device=cuda), or use "
-            "engine=auto."
-        )
+    triton.refuse_device(x, "engine=auto")
     from stereo_sashimi.ops.kernels import triton_step_programs
 
     return triton_step_programs
