@@ -39,31 +39,14 @@ def sample(
     The caller brings the randomness, so the draw of one stream depends on nothing but its own numbers.
 
     - `uniform`: numbers in [0, 1), best in float64 (float32 has 2**24 values for 2**16 codes).
-    - `sampler`: its temperature divides the logits; 0 takes the most likely code and needs no randomness. Then top_k
-      keeps the k most likely codes, then top_p the smallest set of them that holds this mass (nucleus sampling,
-      Holtzman et al. 2020).
+    - `sampler`: its temperature divides the logits; 0 takes the most likely code and needs no randomness. Then
+      `Sampler.restrict` applies top_k and top_p.
     """
     if sampler.temperature == 0.0:
         return logits.argmax(-1)
-    mass = torch.softmax(logits.double() / sampler.temperature, dim=-1)
-    if sampler.top_k is not None or sampler.top_p < 1.0:
-        mass = mass * _kept(mass, sampler.top_k, sampler.top_p)
+    mass = sampler.restrict(torch.softmax(logits.double() / sampler.temperature, dim=-1))
     # The first code whose cumulative mass exceeds u; codes of mass 0 are never that.
     target = uniform.double().unsqueeze(-1).contiguous()
     total = mass.cumsum(-1)
     # The quotient is exactly 1 from the last code with mass on: no u < 1 lies beyond it.
     return torch.searchsorted(total / total[..., -1:], target, right=True).squeeze(-1)
-
-
-def _kept(mass: Float[Tensor, "*batch n_levels"], top_k: int | None, top_p: float) -> Float[Tensor, "*batch n_levels"]:
-    """1 for the codes that top_k and top_p keep, 0 for the others; ties go to the lower code."""
-    ordered, order = mass.sort(dim=-1, descending=True, stable=True)
-    place = torch.arange(mass.shape[-1], device=mass.device)
-    k = mass.shape[-1] if top_k is None else min(top_k, mass.shape[-1])
-    inside = (place < k).to(mass.dtype)
-    ordered = ordered * inside
-    total = ordered.cumsum(-1)
-    # A code stays while the codes before it hold less than top_p of the mass that top_k left.
-    below = total - ordered < top_p * total[..., -1:]
-    kept = below.to(mass.dtype) * inside
-    return torch.zeros_like(mass).scatter(-1, order, kept)

@@ -1,7 +1,13 @@
-"""Sampler: how a code is drawn from a head's distribution. The draws are in `categorical.py` and
-`logistic_mixture.py`."""
+"""Sampler: how a code is drawn from a head's distribution: temperatures, top_k and top_p.
+
+The draws are in `categorical.py` and `logistic_mixture.py`.
+"""
 
 from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -48,3 +54,21 @@ class Sampler:
     def of_scale(self) -> float:
         """The factor of the chosen logistic's scale."""
         return self.temperature if self.scale_temperature is None else self.scale_temperature
+
+    def restrict(self, mass: Float[Tensor, "*batch n_levels"]) -> Float[Tensor, "*batch n_levels"]:
+        """Masses with 0 for the codes that are left out; they need not sum to 1 any more. Ties go to the lower code.
+
+        top_k keeps the k most likely codes, then top_p the smallest set of those that holds this share of what is left
+        (nucleus sampling, Holtzman et al. 2020).
+        """
+        if self.top_k is None and self.top_p == 1.0:
+            return mass
+        ordered, order = mass.sort(dim=-1, descending=True, stable=True)
+        if self.top_k is not None:
+            ordered = ordered * (torch.arange(mass.shape[-1], device=mass.device) < self.top_k)
+        kept = ordered > 0
+        if self.top_p < 1.0:
+            total = ordered.cumsum(-1)
+            # A code stays while the codes before it hold less than top_p of the mass that top_k left.
+            kept = kept & (total - ordered < self.top_p * total[..., -1:])
+        return mass * torch.zeros_like(mass).scatter(-1, order, kept.to(mass.dtype))

@@ -39,10 +39,7 @@ def test_categorical(seed, n_levels, spread, uniform, temperature, top_k, top_p)
     if temperature == 0:
         assert code == tensor.argmax()
     else:
-        mass = torch.softmax(tensor.double() / temperature, dim=-1)
-        if top_k is not None or top_p < 1:
-            # Nothing is cut off by top_p=1, though in floats the masses sum to 1 before the last code.
-            mass = mass * categorical._kept(mass, top_k, top_p if top_p < 1 else 2.0)
+        mass = Sampler(temperature, top_k, top_p).restrict(torch.softmax(tensor.double() / temperature, dim=-1))
         after = mass.cumsum(-1) / mass.sum()
         # Masses are float32 here: a draw next to an edge between two codes may fall on either side.
         assert mass[code] > 0, "a code that was cut off"
