@@ -64,7 +64,7 @@ class Sampler:
         if self.top_k is None and self.top_p == 1.0:
             return mass
         ordered, order = mass.sort(dim=-1, descending=True, stable=True)
-        if self.top_k is not None:
+        if self.top_k is not None and self.top_k < mass.shape[-1]:
             ordered = ordered * (torch.arange(mass.shape[-1], device=mass.device) < self.top_k)
         kept = ordered > 0
         if self.top_p < 1.0:
