@@ -211,7 +211,9 @@ def test_an_output_folder_that_cannot_be(generate, dml_run, tmp_path):
 def test_places_without_a_checkpoint(generate, refusal, tmp_path):
     assert re.search(r"There is no checkpoint .*absent\.ckpt\. Give a \.ckpt file", generate(tmp_path / "absent.ckpt"))
     (tmp_path / "folder").mkdir()
-    assert re.search(r"folder holds no .*last\.ckpt\. Give another run", generate(tmp_path / "folder"))
+    assert re.search(
+        r"folder holds no model: .*last\.ckpt, and no finished run .*Give a run folder", generate(tmp_path / "folder")
+    )
     write_pcm(tmp_path / "music.wav", bad.noise(), 44100)
     assert re.search(r"music\.wav is truncated or not a checkpoint", generate(tmp_path / "music.wav"))
     error = refusal("generate", f"paths.runs={tmp_path / 'folder'}")

@@ -131,7 +131,10 @@ def test_the_help_names_every_key(capsys):
         (("checkpoint={run}", "overwrite=yes"), r"overwrite must be true or false; got 'yes'"),
         (("checkpoint=absent",), r"There is no checkpoint absent"),
         (("checkpoint={run}/run.json",), r"run\.json is truncated or not a checkpoint"),
-        (("checkpoint={run}/checkpoints",), r"holds no checkpoints/best\.ckpt"),
+        (
+            ("checkpoint={run}/checkpoints",),
+            r"holds no model: .*checkpoints/best\.ckpt, .*last\.ckpt, and no finished",
+        ),
         (("checkpoint={run}", "out={run}"), r"run is not empty.*out=<folder>.*overwrite=true"),
         (("checkpoint={run}", "out={run}/run.json"), r"run\.json is a file; give a folder"),
         (("checkpoint={run}", "out={run}/run.json/x"), r"run\.json/x: cannot write the model"),

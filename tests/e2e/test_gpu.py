@@ -7,7 +7,7 @@ import torch
 
 from stereo_sashimi import AudioSpec, LanguageModelConfig, Sampler, Stream
 from stereo_sashimi.generation.engines.cuda_graph import CudaGraphEngine
-from stereo_sashimi.models import SashimiConfig
+from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, S4Config, S4DConfig
 
 pytestmark = [

@@ -196,6 +196,7 @@ def changed(**shapes):
     [
         (changed(extra=torch.ones(1)), r"Key 'task\.weights' is not part of"),
         (changed(number=3), r"state_dict\['model\.norm\.weight'\] is a int, not a tensor"),
+        (changed(table=torch.ones(1).expand(2**40, 8)), r"encoder\.0\.weight'\] is no tensor with values of its own"),
         (changed(table=torch.ones(200, 8)), r"200 rows, which is no power of two"),
         (changed(table=torch.ones(1024, 8)), r"bits must be 8 or 16; got 10"),
         (
@@ -206,7 +207,7 @@ def changed(**shapes):
         ({k: v for k, v in before_version_4().items() if not k.endswith(".L")}, r"for which length C is stored"),
         ({k.replace("log_w_real", "w"): v for k, v in before_version_4().items()}, r"learn w and Q \(hurwitz: false\)"),
     ],
-    ids=["key", "number", "rows", "bits", "missing", "no kernel", "no length", "hurwitz"],
+    ids=["key", "number", "expanded", "rows", "bits", "missing", "no kernel", "no length", "hurwitz"],
 )
 def test_tensors_that_are_no_such_model_are_named(tmp_path, weights, message):
     settings = hyper_parameters()

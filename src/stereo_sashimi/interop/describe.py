@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from stereo_sashimi.interop.pickled import lookup
-from stereo_sashimi.models.checkpoint import CheckpointError
+from stereo_sashimi.models.locate import CheckpointError
 
 NAMES = {"sashimi": "sashimi_modular", "sashimi_standalone": "sashimi_standalone", "unet": "unet_modular"}
 # Field -> keys of the original's configuration, the first that is there and not null counts.

@@ -15,8 +15,9 @@ from stereo_sashimi.interop.describe import agree, claimed, shown
 from stereo_sashimi.interop.pickled import read_lightning
 from stereo_sashimi.interop.reference import load_reference
 from stereo_sashimi.interop.versions import modernise
-from stereo_sashimi.models.checkpoint import CheckpointError
 from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.locate import CheckpointError
+from stereo_sashimi.models.weights import is_whole
 
 
 def load_lightning(path: str | Path, config: Mapping[str, Any] | None = None) -> LanguageModel:
@@ -64,6 +65,8 @@ def _weights(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     for key, tensor in state_dict.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(f"state_dict[{key!r}] is a {type(tensor).__name__}, not a tensor.")
+        if not is_whole(tensor):
+            raise CheckpointError(f"state_dict[{key!r}] is no tensor with values of its own.")
         weights[re.sub(r"(^|\.)(?:module|_orig_mod)\.", r"\1", key)] = tensor
     if any(key.startswith(("model.backbone.", "model.embedding.")) for key in weights):
         raise CheckpointError("this is a checkpoint of stereo-sashimi itself; read it with stereo_sashimi.load.")

@@ -5,15 +5,12 @@ their names, listed in SAFE, stand for `Remains`: an object that keeps fields an
 Lightning or NumPy is imported, and any name that is neither in SAFE nor in torch's own list is refused.
 """
 
-import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from stereo_sashimi.models.checkpoint import CheckpointError
+from stereo_sashimi.models.archive import check_size, read_archive
+from stereo_sashimi.models.locate import CheckpointError
 
 
 class Remains:
@@ -49,33 +46,23 @@ SAFE = (
     *("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
 )
 
+_ADVICE = (
+    "OmegaConf configurations are read too. If you trust the file, save {'state_dict': .., 'hyper_parameters': ..} of "
+    "it to another one, both as plain dictionaries."
+)
+# Configurations refer to a value once or twice removed; a long chain of references that branch would never end.
+_MAX_REFERENCES = 3
+_MAX_KEY = 100
+
 
 def read_lightning(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file, its `hyper_parameters` as plain dictionaries and lists (interpolations kept).
 
-    Raises CheckpointError, naming the file, if it is missing, no zip archive of torch, damaged, or holds pickled
-    classes other than those in SAFE; then it names them, and nothing of the file was run.
+    Raises CheckpointError as `read_archive`, for pickled classes other than those in SAFE too, and for a file without
+    a state_dict.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is truncated or not a Lightning checkpoint (no zip archive).")
-    safe: list[Any] = [(Remains, name) for name in SAFE]
-    with torch.serialization.safe_globals([*safe, (_empty_dict, "collections.defaultdict")]):
-        try:
-            refused = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-            content = None if refused else torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(f"{path} needs pickled code and is refused ({error}).") from error
-        except Exception as error:  # A damaged archive fails in many ways, from RuntimeError to IndexError.
-            raise CheckpointError(f"{path} is damaged or not a checkpoint ({error}).") from error
-    if refused:
-        raise CheckpointError(
-            f"{path} needs pickled code and is refused: it names {', '.join(refused)}. Only tensors, plain fields and "
-            "OmegaConf configurations are read. If you trust the file, save {'state_dict': .., 'hyper_parameters': ..} "
-            "of it to another one, both as plain dictionaries."
-        )
+    stand_ins: dict[str, Any] = dict.fromkeys(SAFE, Remains) | {"collections.defaultdict": _empty_dict}
+    content = read_archive(path, _ADVICE, stand_ins)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(
             f"{path} is not a Lightning checkpoint: it has no state_dict. For a bare state dict of the original see "
@@ -83,20 +70,24 @@ def read_lightning(path: str | Path) -> dict[str, Any]:
         )
     if "hyper_parameters" in content:
         try:
-            content["hyper_parameters"] = _plain(content["hyper_parameters"])
-        except RecursionError as error:
-            raise CheckpointError(
-                f"{path}: its hyper_parameters contain themselves, or are nested too deep."
-            ) from error
+            check_size(content["hyper_parameters"], _held)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: its hyper_parameters are refused: {error}.") from error
+        content["hyper_parameters"] = _plain(content["hyper_parameters"])
     return content
+
+
+def _held(node: Any) -> list[Any]:
+    """The content of an OmegaConf container or value node."""
+    fields = vars(node) if isinstance(node, Remains) else {}
+    return [fields[name] for name in ("_content", "_val") if name in fields][:1]
 
 
 def _plain(node: Any) -> Any:
     """OmegaConf's containers and value nodes as dictionaries, lists and values."""
     if isinstance(node, Remains):
-        fields = vars(node)
-        held = fields.get("_content", fields.get("_val", node))
-        return node if held is node else _plain(held)
+        held = _held(node)
+        return _plain(held[0]) if held else node
     if isinstance(node, dict):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, (list, tuple)):
@@ -122,11 +113,14 @@ def lookup(tree: Any, key: str, default: Any = None, seen: tuple[str, ...] = ())
 
 def _follow(tree: Any, expression: str, parts: list[str], seen: tuple[str, ...]) -> Any:
     here = ".".join(parts)
-    match = re.fullmatch(r"\$\{(\.*)([\w.]+)\}", expression)
-    if match is not None and here not in seen and len(match[1]) <= len(parts):
+    match = re.fullmatch(r"\$\{(\.*)([\w.]+)\}", expression[: _MAX_KEY + 1])
+    allowed = here not in seen and len(seen) < _MAX_REFERENCES
+    if match is not None and allowed and match[0] == expression and len(match[1]) <= len(parts):
         base = parts[: -len(match[1])] if match[1] else []
         missing = object()
         value = lookup(tree, ".".join([*base, match[2]]), missing, (*seen, here))
         if value is not missing:
             return value
-    raise CheckpointError(f"hyper_parameters leave {here} open: {expression!r}. Give its value in config={{..}}.")
+    raise CheckpointError(
+        f"hyper_parameters leave {here} open: {expression[:_MAX_KEY]!r}. Give its value in config={{..}}."
+    )

@@ -14,6 +14,7 @@ from stereo_sashimi.interop.keys import rename
 from stereo_sashimi.interop.versions import modernise
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
+from stereo_sashimi.models.weights import MAX_D_STATE
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig
 from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig, SSMParameters
@@ -42,9 +43,11 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     """
     if config.get("type") in KINDS[1:]:
         state_dict, config = modernise(state_dict, config)
-    module = build(config)
+    # Without memory, until it is known that the tensors are as large as the config says.
+    with torch.device("meta"):
+        blank = build(config)
     renamed, _ = _rename(state_dict, config)
-    expected = dict(module.named_parameters())
+    expected = dict(blank.named_parameters())
     missing, left_over = sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys())
     if missing or left_over:
         raise ValueError(
@@ -57,7 +60,7 @@ def load_reference(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
                 f"{name} has shape {tuple(renamed[name].shape)} in the state dict, but the config gives "
                 f"{tuple(parameter.shape)}; check d_model, n_layers, pool, d_state and n_ssm."
             )
-    module = module.to(max((t.dtype for t in renamed.values()), key=lambda dtype: torch.finfo(dtype).bits))
+    module = build(config).to(max((t.dtype for t in renamed.values()), key=lambda dtype: torch.finfo(dtype).bits))
     with torch.no_grad():
         converted = convert(state_dict, config)
         module.load_state_dict(converted)
@@ -80,6 +83,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     for field in (*required, "bits") if language_model else required:
         if field not in config:
             raise ValueError(f"The config of a {kind!r} lacks {field!r}.")
+    if config["d_state"] > MAX_D_STATE:
+        raise ValueError(f"d_state must be at most {MAX_D_STATE}; got {config['d_state']}.")
     layer = _layer(config)
     if kind == "s4block":
         return S4(config["d_model"], layer)

@@ -16,16 +16,17 @@ import safetensors
 import safetensors.torch
 
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.models.weights import CheckpointError, build, check, collect, describe
+from stereo_sashimi.models.locate import EXPORTED, CheckpointError
+from stereo_sashimi.models.weights import build, check, collect, describe
 from stereo_sashimi.schema import from_plain, to_plain
 from stereo_sashimi.version import __version__
 
 FORMAT = "stereo-sashimi model"
 FORMAT_VERSION = 1
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-# Far above any description: a larger file is not one.
+CONFIG, WEIGHTS = EXPORTED
+# Far above any description, and any list of weights: what is larger is not one.
 _MAX_CONFIG_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,6 @@ def load(path: Path, backend: str) -> LanguageModel:
 
     Raises CheckpointError for a file that is missing, damaged, edited, not of this format or of a newer one.
     """
-    if not path.is_file():
-        raise CheckpointError(f"There is no {path}. Give the folder of an exported model: {CONFIG} and {WEIGHTS}.")
     config_path, weights_path = path.with_name(CONFIG), path.with_name(WEIGHTS)
     if path.suffix == ".json":
         config_path = path
@@ -130,6 +129,11 @@ def load(path: Path, backend: str) -> LanguageModel:
             f"{weights_path} is not the file that {config_path} was written with (its SHA-256 differs): damaged, "
             "edited, or of another model. Fetch or export both files again."
         )
+    with open(weights_path, "rb") as file:
+        # A safetensors file begins with the length of its list of tensors.
+        length = int.from_bytes(file.read(8), "little")
+    if min(length, weights_path.stat().st_size) > _MAX_HEADER_BYTES:
+        raise CheckpointError(f"{weights_path} is no model: its list of weights alone has {length} bytes.")
     try:
         weights = safetensors.torch.load_file(weights_path)
     except Exception as error:  # Wrong headers fail in many ways, from SafetensorError to KeyError.

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig, current_names
+from stereo_sashimi.models.locate import CheckpointError as CheckpointError
 from stereo_sashimi.nn.s4 import SSMParameters
 from stereo_sashimi.schema import check_type, refuse_unknown
 
 # Start codes are no weights, so no file bounds them; these are six minutes at 44.1 kHz.
 MAX_PAD_LEN = 1 << 24
+# Blocks cost time, and HiPPO matrices d_state**2 memory, beyond what their weights say.
+MAX_BLOCKS = 1000
+MAX_D_STATE = 1024
 DTYPES = (torch.float32, torch.float64)
 # Digits of C below its precision (`nn/s4.py`); no parameter, and not always there.
 REMAINDER = "C_remainder"
-
-
-class CheckpointError(ValueError):
-    """A file that is no checkpoint or exported model of this package, or a damaged one. The message names the file."""
 
 
 def describe(plain: Any, where: str) -> LanguageModelConfig:
@@ -35,7 +35,12 @@ def describe(plain: Any, where: str) -> LanguageModelConfig:
             pad_len = check_type(plain.get("pad_len", 0), int, "pad_len")
             if pad_len > MAX_PAD_LEN:
                 raise ValueError(f"pad_len must be at most {MAX_PAD_LEN}; got {pad_len}.")
-        return LanguageModelConfig.from_plain(plain)
+        config = LanguageModelConfig.from_plain(plain)
+        if config.model.n_layers * (1 + 2 * len(config.model.pool)) > MAX_BLOCKS:
+            raise ValueError(f"n_layers on all levels must be at most {MAX_BLOCKS} blocks.")
+        if config.model.layer.d_state > MAX_D_STATE:
+            raise ValueError(f"d_state must be at most {MAX_D_STATE}; got {config.model.layer.d_state}.")
+        return config
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{where}: its model description is not valid: {error}") from error
 
@@ -90,12 +95,6 @@ def check(config: LanguageModelConfig, weights: Mapping[str, Any], where: str) -
     def disagree(text: str) -> CheckpointError:
         return CheckpointError(f"{where}: weights and model description disagree: {text}.")
 
-    # Modules are made one by one, on the meta device too: more of them than the file has weights are not its own.
-    if config.model.n_layers * (1 + len(config.model.pool)) > len(weights):
-        raise disagree(
-            f"model.n_layers={config.model.n_layers} with {1 + len(config.model.pool)} levels, but there are only "
-            f"{len(weights)} weights"
-        )
     try:
         with torch.device("meta"):
             blank = config.build()
@@ -116,7 +115,7 @@ def check(config: LanguageModelConfig, weights: Mapping[str, Any], where: str) -
     dtypes: set[torch.dtype] = set()
     for name, blank_tensor in expected.items():
         tensor = weights[name]
-        if not _is_whole(tensor):
+        if not is_whole(tensor):
             raise disagree(f"{name} is no tensor with values of its own")
         if tensor.shape != blank_tensor.shape:
             raise disagree(f"{name} has shape {tuple(tensor.shape)}, described is {tuple(blank_tensor.shape)}")
@@ -136,7 +135,7 @@ def _is_remainder(name: str) -> bool:
     return name.endswith(f".{REMAINDER}")
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
     """Whether this is a plain tensor that holds every value it shows: an expanded one can be larger than its file."""
     return (
         isinstance(value, Tensor)

@@ -30,15 +30,37 @@ def test_a_folder_gives_its_best_or_last(tmp_path, names, expected):
     assert find_checkpoint(str(run), "nowhere") == run / "checkpoints" / expected
 
 
-def test_the_newest_finished_run(tmp_path):
+def test_the_newest_finished_run(tmp_path, capsys):
     make_run(tmp_path / "z-old", age=50)
     expected = make_run(tmp_path / "a-finished", age=20)
     make_run(tmp_path / "running", status="running", age=5)
     make_run(tmp_path / "stopped", status=None)
     broken = make_run(tmp_path / "broken", age=1)
     (broken / "run.json").write_text('{"status": "fini')
-    assert newest_finished(tmp_path) == expected
+    make_run(tmp_path / "without-weights", names=(), age=2)
+    assert newest_finished(tmp_path / ".") == tmp_path / "without-weights"
     assert find_checkpoint(None, str(tmp_path)) == expected / "checkpoints" / "best.ckpt"
+    assert capsys.readouterr().err == ""
+    # The folder itself stands for it too; then a line says which run that is.
+    assert find_checkpoint(str(tmp_path), "nowhere") == expected / "checkpoints" / "best.ckpt"
+    assert capsys.readouterr().err.endswith("newest finished run is taken, a-finished/checkpoints/best.ckpt\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("{", "damaged"),
+        ("[3]", "damaged"),
+        ("{}", "damaged"),
+        ("[" * 9999, "damaged"),
+        ('{"status": "failed"}', "failed"),
+    ],
+)
+def test_runs_that_did_not_finish_are_named(tmp_path, text, word):
+    (make_run(tmp_path / "mine") / "run.json").write_text(text)
+    for given, runs in ((str(tmp_path), "nowhere"), (None, str(tmp_path))):
+        with pytest.raises(ValueError, match=rf"no finished run .*\(mine: .*{word}\).*checkpoint=runs/<run>"):
+            find_checkpoint(given, runs)
 
 
 def test_nothing_to_find(tmp_path):
@@ -52,7 +74,7 @@ def test_nothing_to_find(tmp_path):
     for given, meant in (("pretraned", "pretrained"), (tmp_path / "2026-01-03", run)):
         with pytest.raises(ValueError, match=rf"There is no checkpoint {given}\. Did you mean {meant}\?"):
             find_checkpoint(str(given), "runs")
-    with pytest.raises(ValueError, match=r"holds no checkpoints/best\.ckpt"):
+    with pytest.raises(ValueError, match=r"holds no model: .*checkpoints/best\.ckpt, .* no finished run"):
         find_checkpoint(str(make_run(tmp_path / "empty", names=())), "runs")
 
 

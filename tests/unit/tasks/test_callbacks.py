@@ -12,8 +12,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.generation.stream import Stream
-from stereo_sashimi.models import SashimiConfig
 from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, EmbeddingConfig, S4Config
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.spec import AudioSpec

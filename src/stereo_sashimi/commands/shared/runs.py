@@ -1,40 +1,29 @@
-"""Finding checkpoints in run folders: a run is `finished` when its run.json says so."""
+"""Runs and their checkpoints, as commands name and find them; what a path stands for is in models/locate.py."""
 
-import difflib
-import json
 from pathlib import Path
 
+from stereo_sashimi.models.locate import EXPORTED as EXPORTED
+from stereo_sashimi.models.locate import STATUS_FILE as STATUS_FILE
+from stereo_sashimi.models.locate import finished_runs, model_file, newest_model
 from stereo_sashimi.pretrained import FOLDER as PRETRAINED_FOLDER
 from stereo_sashimi.pretrained import NAME as PRETRAINED
 
-STATUS_FILE = "run.json"
-# The names of models/exported.py, which is not imported here: a report should not wait for torch.
-EXPORTED = ("config.json", "model.safetensors")
-
 
 def find_checkpoint(given: str | None, runs: str, key: str = "checkpoint") -> Path:
-    """The file that the user means: a .ckpt, or the weights of an exported model.
-
-    - `given`: a file, a run folder, an exported model's folder, `pretrained` for the shipped model, or None for the
-      newest finished run under `runs`.
-    - `key`: what it is called in messages.
-
-    Of a run folder the best weights are taken, or the last where no validation ran. Raises ValueError.
-    """
-    if given is None:
-        return _of_run(newest_finished(Path(runs)))
+    """The file that the user means: `model_file` of what is given, or that of the newest finished run under `runs`."""
     # A name of digits reaches us as a number.
-    path = PRETRAINED_FOLDER if given == PRETRAINED else Path(str(given))
-    if (path / EXPORTED[0]).is_file():
-        return path / EXPORTED[1]
-    if path.is_dir():
-        return _of_run(path)
-    if not path.is_file():
-        names = {PRETRAINED: PRETRAINED} | {other.name: str(other) for other in path.parent.glob("*")}
-        close = difflib.get_close_matches(path.name, list(names), n=1)
-        hint = f"Did you mean {names[close[0]]}?" if close else f"Give a .ckpt file or a run folder: {key}=runs/<run>."
-        raise ValueError(f"There is no checkpoint {given}. {hint}")
-    return path
+    return newest_model(Path(runs), key) if given is None else model_file(str(given), key)
+
+
+def newest_finished(runs: Path) -> Path:
+    """The newest run folder under `runs` whose run.json says that it finished. Raises ValueError if there is none."""
+    finished, others = finished_runs(runs)
+    if not finished:
+        raise ValueError(
+            f"There is no finished run under {runs}/{others}. Train one (python train.py "
+            "experiment=audio/sashimi-sample), or give its folder."
+        )
+    return finished[0]
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -57,30 +46,3 @@ def relative(path: Path) -> str:
     """As short as a person would type it from here."""
     path = path.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _of_run(folder: Path) -> Path:
-    for name in ("best.ckpt", "last.ckpt"):
-        path = folder / "checkpoints" / name
-        if path.is_file():
-            return path
-    raise ValueError(
-        f"{folder} holds no checkpoints/best.ckpt or checkpoints/last.ckpt. Give another run or a .ckpt file."
-    )
-
-
-def newest_finished(runs: Path) -> Path:
-    """The newest run folder under `runs` whose run.json says that it finished. Raises ValueError if there is none."""
-    finished = []
-    for status in runs.rglob(STATUS_FILE):
-        try:
-            if json.loads(status.read_text()).get("status") == "finished":
-                finished.append((status.stat().st_mtime_ns, status.parent))
-        except (ValueError, AttributeError, OSError):
-            continue
-    if not finished:
-        raise ValueError(
-            f"There is no finished run under {runs}/. Train one (python train.py experiment=audio/sashimi-sample), "
-            "name one (checkpoint=runs/<run>), or take the shipped model (checkpoint=pretrained)."
-        )
-    return max(finished)[1]

@@ -1,6 +1,7 @@
 """Going on with a run: what must be as it was, and the command that does it."""
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,17 @@ def check_resume(path: str, task: AutoregressiveTask, trainer: pl.Trainer) -> No
     with offering(path):
         content = checkpoints.read(path)
     config = describe(content["hyper_parameters"]["model"], path)
-    saved, ours = (_flat(h) for h in (content["hyper_parameters"], dict(task.hparams)))
-    for name in ours | saved:
-        value = ours.get(name)
-        before = saved.get(name, ABSENT.get(name))
-        if before != value and name not in RESUMABLE:
-            section = name.removeprefix("model.").split(".")[0]
-            group = GROUPS.get(section, section)
+    saved, ours = (dict(_flat(h)) for h in (content["hyper_parameters"], dict(task.hparams)))
+    for keys in ours | saved:
+        value = ours.get(keys)
+        before = saved.get(keys, ABSENT.get(keys[0]))
+        if before != value and keys[0] not in RESUMABLE:
+            keys = keys[1:] if keys[0] == "model" else keys
+            group = GROUPS.get(str(keys[0]), keys[0])
+            was = _cut(f"{'.'.join(map(str, keys))}={before!r}")
             raise ValueError(
-                f"checkpoint {path} was trained with {name.removeprefix('model.')}={before!r}; this run has "
-                f"{value!r}. Match `{group}` to the run that wrote it."
+                f"checkpoint {path} was trained with {was}; this run has {value!r}. Match `{_cut(str(group))}` to the "
+                "run that wrote it."
             )
     prefix = "model."
     weights = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if str(k).startswith(prefix)}
@@ -68,15 +70,17 @@ def _check_averaging(path: str, content: dict[str, Any], trainer: pl.Trainer) ->
         )
 
 
-def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields under dotted names; sequences as lists."""
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
+def _flat(fields: dict[Any, Any], above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The keys that lead to each nested field, and its value; sequences as lists."""
+    for key, value in fields.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            yield from _flat(value, (*above, key))
         else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
+            yield (*above, key), list(value) if isinstance(value, tuple) else value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def resume_command(checkpoint: str | Path) -> str:
