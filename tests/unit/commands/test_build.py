@@ -29,7 +29,7 @@ def cfg(tmp_path) -> DictConfig:
             "train": {"train_chunk_size": 3, "val_chunk_size": 2, "seed": 7, "monitor": "val/bpb", "mode": "max",
                       "on_nan": "skip", "carry_state": False},
             "encoder": {"_target_": "stereo_sashimi.nn.EmbeddingConfig", "d_model": 4},
-            "model": {"_target_": "stereo_sashimi.models.SashimiConfig", "d_model": 4, "n_layers": 1, "pool": [2],
+            "model": {"_target_": "stereo_sashimi.models.sashimi.SashimiConfig", "d_model": 4, "n_layers": 1, "pool": [2],
                       "layer": {"_target_": "stereo_sashimi.nn.S4DConfig", "d_state": 4}},
             "decoder": {"_target_": "stereo_sashimi.nn.CategoricalHeadConfig", "coupling": "autoregressive"},
             "task": {"_target_": "stereo_sashimi.tasks.AutoregressiveTask", "metrics": ["bpb"]},

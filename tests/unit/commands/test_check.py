@@ -34,7 +34,7 @@ def test_known_keys_pass(config):
             r"Unknown key decoder\.n_mixtures\. Allowed: coupling\.",
         ),
         (
-            {"model": {"_target_": "stereo_sashimi.models.SashimiConfig",
+            {"model": {"_target_": "stereo_sashimi.models.sashimi.SashimiConfig",
                        "layer": {"_target_": "stereo_sashimi.nn.S4Config", "d_sate": 4}}},
             r"Unknown key model\.layer\.d_sate\. Did you mean model\.layer\.d_state\?",
         ),

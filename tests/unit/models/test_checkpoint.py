@@ -53,7 +53,7 @@ def test_what_was_saved_comes_back(model, saved):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no checkpoint .*absent\.ckpt.*checkpoint=<run>"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*absent\.ckpt.*checkpoint=runs/<run>"):
         load(tmp_path / "absent.ckpt")
 
 
