@@ -24,7 +24,7 @@ class Watch(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.losses.append(float(outputs["loss"]))
-        self.rates.append({g["group"]: g["lr"] for g in trainer.optimizers[0].param_groups})
+        self.rates.append({g["name"]: g["lr"] for g in trainer.optimizers[0].param_groups})
         grads = [p.grad.norm() for p in pl_module.parameters() if p.grad is not None]
         self.norms.append(float(torch.stack(grads).norm()))
         self.clips.append(batch.clips.tolist())
@@ -224,10 +224,23 @@ def test_without_loggers_nothing_is_logged(train, tmp_path):
 
 
 def test_a_run_that_never_validates_has_no_best(train, tmp_path):
-    result = train(*CATEGORICAL, *NO_LOGS, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=1")
+    result = train(*CATEGORICAL, *NO_LOGS, "trainer.limit_val_batches=0")
     assert result["best"] is None
     assert "validation_after" not in result
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"last.ckpt"}
+
+
+def test_the_last_weights_are_validated_once_also_in_a_run_shorter_than_an_interval(train, tmp_path):
+    options = (*CATEGORICAL, *NO_LOGS, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=1")
+    watch = Watch()
+    result = train(*options, watchers=[watch])
+    assert len(watch.validations) == 1
+    best = saved(tmp_path / "run", "best")
+    assert best["global_step"] == result["steps"] == 3
+    # Nothing is left to do for the run that goes on from its end, and it knows the best score.
+    again = train(*options, f"checkpoint={tmp_path}/run/checkpoints/last.ckpt", run=tmp_path / "b", watchers=[watch])
+    assert len(watch.validations) == 1
+    assert again["best_score"] == result["best_score"] > 0
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ its own. train.py, generate.py, evaluate.py and compress.py in a checkout are do
 
 import difflib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from stereo_sashimi.commands.shared.errors import as_typed, speak
-from stereo_sashimi.commands.shared.overrides import SWEEP, check_overrides
+from stereo_sashimi.commands.shared.overrides import SWEEP, check_overrides, check_run_folder
 from stereo_sashimi.commands.shared.suggest import explain
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -97,15 +99,26 @@ def launch(command: str, words: Sequence[str]) -> None:
         from stereo_sashimi.commands.translate import refuse_files
 
         refuse_files(configs, words)
+        if any(word.startswith("resume=") for word in words):
+            from stereo_sashimi.commands.train.resume import with_saved_overrides
+
+            words = with_saved_overrides(words)
+    if command == "train":
+        check_run_folder(words)
     given = sys.argv
 
     def task(cfg: DictConfig) -> Any:
         # Lightning starts the other processes of a run with the command line that was given.
         sys.argv = given
-        for key in map(str, cfg):
-            if OmegaConf.is_missing(cfg, key):
-                raise ValueError(f"{key} has no value: give {key}=.. (stereo-sashimi {command} --help).")
-        return import_module(f"stereo_sashimi.commands.{COMMANDS[command][0]}").run(cfg)
+        try:
+            for key in map(str, cfg):
+                if OmegaConf.is_missing(cfg, key):
+                    raise ValueError(f"{key} has no value: give {key}=.. (stereo-sashimi {command} --help).")
+            return import_module(f"stereo_sashimi.commands.{COMMANDS[command][0]}").run(cfg)
+        except BaseException:
+            if command == "train":
+                _remove_unused(Path(HydraConfig.get().runtime.output_dir))
+            raise
 
     # Hydra's parser wants its options in front, and with this variable it raises what it would print and exit on.
     sys.argv = [sys.argv[0], *sorted(words, key=lambda word: word not in SWEEP)]
@@ -121,3 +134,9 @@ def launch(command: str, words: Sequence[str]) -> None:
         os.environ.pop("HYDRA_FULL_ERROR")
         if full is not None:
             os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def _remove_unused(run: Path) -> None:
+    """Remove the folder of a run that was refused: it holds nothing but what Hydra writes before a command starts."""
+    if run.is_dir() and all(path.name == ".hydra" for path in run.iterdir()):
+        shutil.rmtree(run, ignore_errors=True)

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
 
 from stereo_sashimi.audio.channels import n_channels
 from stereo_sashimi.audio.io import probe
 from stereo_sashimi.audio.resample import METHODS
 from stereo_sashimi.data.clip_sampler import EpochSampler, FixedDrawSampler, SamplerError
-from stereo_sashimi.data.dataset import AudioFolder, ResumableLoader, collate, leave_signals
+from stereo_sashimi.data.dataset import AudioFolder, Loader, ResumableLoader, collate, obey_parent
 from stereo_sashimi.data.position import ranks_of, reload_for_short_chunks, state_in_training, training_sampler
 from stereo_sashimi.data.split import SPLITS, DataError, split_folder
 from stereo_sashimi.spec import AudioSpec
@@ -186,11 +185,11 @@ class AudioDataModule(pl.LightningDataModule):
         begins = data.tracks[0] if self.carry_state else None
         return ResumableLoader(data, sampler=sampler, **self._loader_options(begins))
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> Loader:
         """Batches of a draw of `val_chunk_size` validation clips, the same in every epoch."""
         return self._evaluation_loader("valid", self.val_chunk_size)
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> Loader:
         """Batches of all test clips."""
         return self._evaluation_loader("test", None)
 
@@ -287,13 +286,13 @@ class AudioDataModule(pl.LightningDataModule):
             "pin_memory": self.pin_memory and torch.cuda.is_available(),
             "persistent_workers": self.persistent_workers,
             "collate_fn": partial(collate, start_code=self.spec.start_code, begins=begins),
-            "worker_init_fn": leave_signals,
+            "worker_init_fn": obey_parent,
             "generator": generator,
         }
 
-    def _evaluation_loader(self, split: str, chunk_size: int | None) -> DataLoader[Any]:
+    def _evaluation_loader(self, split: str, chunk_size: int | None) -> Loader:
         data = self.datasets[split]
         rank, world_size = self._ranks
         sampler = FixedDrawSampler(len(data), chunk_size, self.seed, rank, world_size)
         sampler.check_shards(split)
-        return DataLoader(data, sampler=sampler, **self._loader_options())
+        return Loader(data, sampler=sampler, **self._loader_options())

@@ -5,7 +5,9 @@ Item i is `(codes, i)`; `collate` makes the Batch that models see.
 
 import hashlib
 import logging
+import os
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -246,7 +248,37 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         )
 
 
-class ResumableLoader(DataLoader[Any]):
+# Often sent to a whole process group, and not for workers to answer.
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader whose workers (with `obey_parent` as `worker_init_fn`) leave Ctrl-C and SIGTERM to this process.
+
+    Ended by them they would be an error while this process saves; they end when it tells them to, or is gone.
+    """
+
+    def __iter__(self) -> Any:
+        """Start the workers with both signals blocked, from their first instruction on."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def obey_parent(worker: int) -> None:
+    """In a worker: the SIGTERM of the parent counts, which at its exit waits for the workers that it sent it to."""
+    threading.Thread(target=_end_at_sigterm_of_parent, daemon=True).start()
+
+
+def _end_at_sigterm_of_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+class ResumableLoader(Loader):
     """The training loader; its two extra methods tell Lightning that a resume in mid-epoch is safe.
 
     The position itself travels in `AudioDataModule.state_dict`, because Lightning asks a loader for its length before
@@ -259,12 +291,3 @@ class ResumableLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing: see the class docstring."""
-
-
-def leave_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM often reach workers too; ended by them they would be an error while the main process saves.
-
-    It ends them itself, and they end when it is gone.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

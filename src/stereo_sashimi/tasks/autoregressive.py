@@ -17,7 +17,7 @@ from stereo_sashimi.metrics.likelihood import Likelihood
 from stereo_sashimi.models.language_model import LanguageModelConfig
 from stereo_sashimi.models.torch_compile import compile_blocks, one_graph
 from stereo_sashimi.schema import from_plain
-from stereo_sashimi.tasks.lightning_internals import fitting
+from stereo_sashimi.tasks.checkpoints import validates_in_training
 from stereo_sashimi.tasks.optim import AdamWConfig, CosineWarmupConfig, PlateauConfig, SchedulerConfig
 from stereo_sashimi.tasks.tbptt import Carry
 
@@ -150,7 +150,7 @@ class AutoregressiveTask(pl.LightningModule):
         """Log totals over totals; inside a fit, show the monitored one to the plateau scheduler."""
         numbers = self._log_totals("val")
         scheduler = self.lr_schedulers()
-        if fitting(self.trainer) and isinstance(scheduler, ReduceLROnPlateau):
+        if validates_in_training(self.trainer) and isinstance(scheduler, ReduceLROnPlateau):
             if self.monitor not in numbers:
                 raise ValueError(f"train.monitor={self.monitor} is not validated; there are {', '.join(numbers)}.")
             scheduler.step(numbers[self.monitor])

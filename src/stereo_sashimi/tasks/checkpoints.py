@@ -1,4 +1,5 @@
-"""When and how checkpoints are written: the last state, the best weights, each file whole or not at all.
+"""When and how checkpoints are written: the last state, the best weights, each file whole or not at all; and the
+validation at the end, so that the best weights may be the last.
 
 What is in them besides Lightning's own: `exact_resume.py` (how to go on exactly), `ema.py` (averaged weights).
 """
@@ -12,10 +13,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from stereo_sashimi.tasks.lightning_internals import accumulating, fitting
+from stereo_sashimi.tasks.lightning_internals import accumulating, find, fitting, validate_inside_fit
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -167,3 +168,39 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_model_path = self.kth_best_model_path = str(here)
         self.best_model_score = self.kth_value = score
         self.best_k_models = {str(here): score}
+
+
+class LastValidation(Callback):
+    """Validates behind the last step of a fit, if nothing has.
+
+    It may make these weights the best ones, and is no part of training: the plateau scheduler does not see it, and a
+    checkpoint leaves it out, so that a run that goes on with more steps is the run in one piece.
+
+    Attributes:
+        running: Whether this validation runs now.
+    """
+
+    def __init__(self) -> None:
+        self.running = False
+        self._validated = -1
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note which step is validated."""
+        if fitting(trainer):
+            self._validated = trainer.global_step
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validate, unless someone waits for the run to stop."""
+        if self._validated == trainer.global_step or not trainer.enable_validation or trainer.received_sigterm:
+            return
+        self.running = True
+        try:
+            validate_inside_fit(trainer)
+        finally:
+            self.running = False
+
+
+def validates_in_training(trainer: pl.Trainer) -> bool:
+    """Whether the validation that runs is one of a fit that training may depend on."""
+    last: Any = find(trainer, LastValidation)
+    return fitting(trainer) and not (last is not None and last.running)

@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.signals import TRAINING_SIGNALS, Deferral
 from stereo_sashimi.tasks import random_state
+from stereo_sashimi.tasks.checkpoints import validates_in_training
 from stereo_sashimi.tasks.lightning_internals import (
     accumulating,
     batch_counted,
@@ -97,7 +98,7 @@ class ExactResume(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The validation counts from here on: the plateau scheduler is about to see it."""
-        if not fitting(trainer) or self._boundary is None:
+        if not validates_in_training(trainer) or self._boundary is None:
             return
         self._boundary.validation_due = False
         self._boundary.random = random_state.capture(pl_module.device)

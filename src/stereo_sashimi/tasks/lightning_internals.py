@@ -41,6 +41,16 @@ def validation_due(trainer: pl.Trainer) -> bool:
     return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
 
 
+def validate_inside_fit(trainer: pl.Trainer) -> None:
+    """Run the fit's validation loop, as Lightning does between two batches."""
+    connector: Any = trainer._logger_connector
+    first_loop_iter = connector._first_loop_iter
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+    connector._first_loop_iter = first_loop_iter
+
+
 @contextmanager
 def batch_counted(trainer: pl.Trainer) -> Iterator[None]:
     """Inside the block the current batch counts as completed; Lightning counts it behind the callbacks of its end."""

@@ -50,11 +50,7 @@ class AdamWConfig:
         }
         groups = parameter_groups(model)
         return torch.optim.AdamW(
-            [
-                {"params": list(groups[name].values()), "group": name, **options[name]}
-                for name in GROUPS
-                if groups[name]
-            ],
+            [{"params": list(groups[name].values()), "name": name, **options[name]} for name in GROUPS if groups[name]],
             betas=(self.betas[0], self.betas[1]),
         )
 

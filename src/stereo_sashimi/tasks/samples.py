@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.generation.engines.engine import NonFiniteOutputError
@@ -75,10 +76,7 @@ class SampleLogger(Callback):
         save_png(figure, folder / f"step-{step}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                # TensorBoard plays one channel.
-                for c, name in enumerate(spec.channel_names):
-                    wave = torch.from_numpy(pcm[None, :, c].astype(np.float32) / 32768)
-                    logger.experiment.add_audio(f"sample/{name}", wave, step, sample_rate=spec.sample_rate)
+                _log_audio(logger, folder / f"step-{step}.wav", pcm, spec.sample_rate, step)
                 logger.experiment.add_figure("sample/picture", figure, step, close=False)
             elif isinstance(logger, WandbLogger):
                 import wandb
@@ -87,6 +85,19 @@ class SampleLogger(Callback):
                 # As WandbLogger logs: wandb counts its own steps and would drop what names an earlier one.
                 sample = {"sample/audio": audio, "sample/picture": wandb.Image(figure), "trainer/global_step": step}
                 logger.experiment.log(sample)
+
+
+def _log_audio(logger: TensorBoardLogger, path: Path, pcm: np.ndarray, sample_rate: int, step: int) -> None:
+    """All channels in one clip; torch's `add_audio` takes only one."""
+    audio = Summary.Audio(
+        sample_rate=sample_rate,
+        num_channels=pcm.shape[1],
+        length_frames=len(pcm),
+        encoded_audio_string=path.read_bytes(),
+        content_type="audio/wav",
+    )
+    summary = Summary(value=[Summary.Value(tag="sample/audio", audio=audio)])
+    logger.experiment.file_writer.add_summary(summary, step)
 
 
 @contextmanager

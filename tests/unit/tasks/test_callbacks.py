@@ -34,6 +34,8 @@ class Trainer(pl.Trainer):
     callbacks: ClassVar[list] = []
     checkpoint_callbacks: ClassVar[list] = []
     received_sigterm = False
+    estimated_stepping_batches = float("inf")
+    ckpt_path = None
     default_root_dir = "."
 
     def __init__(self, fn=TrainerFn.FITTING, **values):
@@ -158,34 +160,48 @@ METRICS = {
 
 
 def test_a_step_line():
-    line = step_line(200, METRICS, 35210.0, 1.234)
+    line = step_line(20, METRICS, 35210.0, 1.234, lr=0.004, total=300, seconds_left=75.4)
     assert line == (
-        "step 200  loss 3.4000 nats  4.905 bits/sample (left 4.800 right 5.010)  35.2 k samples/s  1.23 GiB"
+        "step 20 of 300  loss 3.4000 nats  4.905 bits/sample (left 4.800 right 5.010)  lr 0.004  35.2 k samples/s  "
+        "1.23 GiB  0:01:15 left"
     )
     mono = {name: value for name, value in METRICS.items() if not name.endswith(("left", "right"))}
-    assert "bits/sample  35.2 k" in step_line(200, mono, 35210.0, 1.0)
+    line = step_line(20, mono, 35210.0, 1.0, lr=1 / 3)
+    assert line == "step 20  loss 3.4000 nats  4.905 bits/sample  lr 0.333  35.2 k samples/s  1.00 GiB"
 
 
-def test_step_lines_count_samples_of_every_process(capsys, monkeypatch):
-    clock = iter([10.0, 12.0, 12.0, 13.0, 13.0])
+def test_step_lines_tell_the_first_step_at_once_and_count_samples_of_every_process(capsys, monkeypatch):
+    clock = iter([10.0, 10.5, 11.0, 13.0, 15.0])
     monkeypatch.setattr("stereo_sashimi.tasks.step_lines.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     callback, trainer, module = StepLines(every_n_steps=2), Trainer(callback_metrics=METRICS, world_size=3), Module()
-    callback.on_train_epoch_start(trainer, module)
+    trainer.estimated_stepping_batches = 20
+    optimizer = SimpleNamespace(param_groups=[{"lr": 1.0}, {"lr": 0.5}])
+    # Resumed behind step 6.
+    trainer.global_step = 6
+    callback.on_train_start(trainer, module)
     batch = Batch(torch.zeros(2, 50, 2, dtype=torch.int64), torch.tensor([50, 30]), torch.arange(2))
-    for step in (1, 2, 2, 3):
-        trainer.global_step = step
+    for trainer.global_step in (7, 8, 8, 9):
+        callback.on_before_optimizer_step(trainer, module, optimizer)
         callback.on_train_batch_end(trainer, module, None, batch, 0)
-    # Steps 1 and 2: two batches of 80 valid frames, two channels, three processes, in two seconds.
-    assert [numbers.get("train/samples_per_s") for numbers in module.logged] == [2 * 80 * 2 * 3 / 2.0, None]
-    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == ["step 2"]
+    # Batches of 80 valid frames, two channels, three processes: one in half a second, one in two seconds.
+    assert [numbers.get("train/samples_per_s") for numbers in module.logged] == [960.0, None, 240.0, None]
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("step 7 of 20  ")
+    assert "left" not in first.split("  ")[-1]
+    assert "  lr 0.5  " in first
+    # Two steps took five seconds; twelve are left.
+    assert second.startswith("step 8 of 20  ")
+    assert second.endswith("  0:00:30 left")
 
 
 def test_the_validation_line(capsys):
     metrics = {name.replace("train", "val"): value for name, value in METRICS.items()}
     StepLines().on_validation_end(Trainer(global_step=5, callback_metrics=metrics), Module())
     StepLines().on_validation_end(Trainer(sanity_checking=True, callback_metrics=metrics), Module())
+    behind = Trainer(fn=TrainerFn.VALIDATING, global_step=7, callback_metrics=metrics, ckpt_path="run/best.ckpt")
+    StepLines().on_validation_end(behind, Module())
     expected = "val  step 5  loss 3.4000 nats  4.905 bits/sample (left 4.800 right 5.010)\n"
-    assert capsys.readouterr().out == expected
+    assert capsys.readouterr().out == expected + expected.replace("step 5", "best.ckpt")
 
 
 def test_memory_is_positive_and_less_than_a_terabyte():

@@ -81,9 +81,9 @@ def test_membership_is_that_of_the_original(name, group):
 
 def test_rates_and_decay_of_each_group(model):
     optimizer = AdamWConfig(lr=0.004, weight_decay=0.1, betas=[0.8, 0.95], ssm_lr=0.001).build(model)
-    seen = {g["group"]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
+    seen = {g["name"]: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
     assert seen == {"ssm": (0.001, 0.0), "ssm_output": (0.004, 0.1), "no_decay": (0.004, 0.0), "decay": (0.004, 0.1)}
-    assert [g["group"] for g in optimizer.param_groups] == list(GROUPS)
+    assert [g["name"] for g in optimizer.param_groups] == list(GROUPS)
     assert all(g["betas"] == (0.8, 0.95) for g in optimizer.param_groups)
 
 
@@ -95,12 +95,12 @@ def test_frozen_parameters_are_left_out_and_empty_groups_too():
     model = build(*((BACKBONES[0]), HEADS[0]))
     model.backbone.requires_grad_(False)
     optimizer = AdamWConfig().build(model)
-    assert [g["group"] for g in optimizer.param_groups] == ["decay"]
+    assert [g["name"] for g in optimizer.param_groups] == ["decay"]
 
 
 def test_a_model_without_state_spaces_is_served_too():
     optimizer = AdamWConfig().build(torch.nn.Linear(2, 3))
-    assert [g["group"] for g in optimizer.param_groups] == ["no_decay", "decay"]
+    assert [g["name"] for g in optimizer.param_groups] == ["no_decay", "decay"]
 
 
 def test_cosine_warmup_factors():

@@ -25,8 +25,8 @@ PLAIN = {
 }
 TRAIN_SECTIONS = (
     *PLAIN,
-    *("checkpoint", "init_from", "dataset", "task", "encoder", "model", "decoder", "optimizer", "scheduler", "trainer"),
-    *("callbacks", "logger", "compile", "activation_checkpointing"),
+    *("resume", "checkpoint", "init_from", "dataset", "task", "encoder", "model", "decoder", "optimizer", "scheduler"),
+    *("trainer", "callbacks", "logger", "compile", "activation_checkpointing"),
 )
 
 

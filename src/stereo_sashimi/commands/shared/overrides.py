@@ -1,5 +1,6 @@
 """Values on the command line as Hydra reads them: which need quotes, and what to type instead."""
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -54,6 +55,19 @@ def check_overrides(words: Sequence[str], keys: Sequence[str] = (), configs: Pat
                 f"{word} means several runs, which train.py -m starts.\n  For a name with a comma write {name}, for a "
                 f"list {several} (the outer quotes are the shell's)."
             )
+
+
+def check_run_folder(words: Sequence[str]) -> None:
+    """Raise ValueError if Hydra could not make the run's folder, which it does before the command starts."""
+    values = dict(word.partition("=")[::2] for word in words)
+    key = "hydra.run.dir" if "hydra.run.dir" in values else "paths.runs"
+    folder = Path(values.get(key, "runs").strip("\"'")).absolute()
+    if "${" in str(folder):
+        return
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        why = "cannot be written" if existing.is_dir() else "is a file"
+        raise ValueError(f"{key}={folder} cannot be made: {existing} {why}. Give another folder: {key}=<folder>.")
 
 
 def override(key: str, value: str) -> str:

@@ -18,7 +18,7 @@ from stereo_sashimi.models.torch_compile import check_compiler
 from stereo_sashimi.nn import ReversibleNormInputConfig, ReversibleNormOutputConfig
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.tasks import AutoregressiveTask
-from stereo_sashimi.tasks.checkpoints import AtomicCheckpointIO
+from stereo_sashimi.tasks.checkpoints import AtomicCheckpointIO, LastValidation
 from stereo_sashimi.tasks.exact_resume import ExactResume
 from stereo_sashimi.tasks.nan_guard import NonFiniteGuard
 from stereo_sashimi.tasks.tbptt import check_segments
@@ -92,7 +92,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     loggers = each("logger")
     callbacks = [c for c in each("callbacks") if loggers or not isinstance(c, pl.callbacks.LearningRateMonitor)]
     # Not among the callbacks to choose: no run is to be trusted without them. ExactResume comes last.
-    callbacks += [NonFiniteGuard(cfg.train.on_nan), ExactResume()]
+    callbacks += [NonFiniteGuard(cfg.train.on_nan), LastValidation(), ExactResume()]
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
         callbacks=callbacks,

@@ -1,17 +1,18 @@
 """Going on with a run: what must be as it was, and the command that does it."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from stereo_sashimi.commands.shared.errors import as_typed
 from stereo_sashimi.commands.shared.loading import offering
 from stereo_sashimi.commands.shared.overrides import override
-from stereo_sashimi.commands.shared.runs import relative
+from stereo_sashimi.commands.shared.runs import relative, run_folder
 from stereo_sashimi.models import checkpoint as checkpoints
 from stereo_sashimi.models.weights import check as check_weights
 from stereo_sashimi.models.weights import describe
@@ -26,10 +27,12 @@ ABSENT = {"carry_state": False}
 # Where a field is set, if that is not the section of its name.
 GROUPS = {"spec": "dataset", "pad_len": "dataset", "context_len": "dataset", "carry_state": "train.carry_state"}
 LAST = Path("checkpoints", "last.ckpt")
+# Written by Hydra.
+OVERRIDES = Path(".hydra", "overrides.yaml")
 
 
-def check_resume(path: str, task: AutoregressiveTask, trainer: pl.Trainer) -> None:
-    """Raise ValueError that names the first field in which a checkpoint and this run disagree.
+def check_resume(path: str, task: AutoregressiveTask, trainer: pl.Trainer) -> int:
+    """The step that a checkpoint goes on from. Raises ValueError that names the first field in which the two disagree.
 
     A checkpoint that cannot be read raises CheckpointError, with the one to use instead if there is one.
     """
@@ -56,6 +59,7 @@ def check_resume(path: str, task: AutoregressiveTask, trainer: pl.Trainer) -> No
             f"checkpoint {path} has no {', '.join(lost)}: it can be sampled from, but not resumed. Give a last.ckpt."
         )
     _check_averaging(path, content, trainer)
+    return int(content["global_step"])
 
 
 def _check_averaging(path: str, content: dict[str, Any], trainer: pl.Trainer) -> None:
@@ -83,9 +87,49 @@ def _cut(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
+def with_saved_overrides(words: Sequence[str]) -> list[str]:
+    """The command line without `resume=<run>`: what that run was started with, its last.ckpt, and the other words.
+
+    A word replaces the saved one of its key. Raises ValueError where the folder is no run that `train.py` made.
+    """
+    given = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
+    if not given or given[-1] == "null":
+        return list(words)
+    run = Path(given[-1].strip("\"'"))
+    checkpoint, saved = last_checkpoint(run, "resume"), run / OVERRIDES
+    if not saved.is_file():
+        raise ValueError(
+            f"resume={run}: there is no {saved}, which holds what the run was started with. Type that yourself: "
+            f"python train.py <overrides> {override('checkpoint', str(checkpoint))}"
+        )
+    others = [word for word in words if not word.startswith("resume=")]
+    replaced = {_key(word) for word in others} | {"checkpoint"}
+    before: Any = OmegaConf.to_container(OmegaConf.load(saved))
+    kept = [str(word) for word in before if _key(str(word)) not in replaced]
+    return [*kept, override("checkpoint", str(checkpoint)), *others]
+
+
+def _key(word: str) -> str:
+    return word.split("=")[0].lstrip("+~").split("@")[0]
+
+
+def last_checkpoint(given: str | Path, key: str = "checkpoint") -> Path:
+    """The file to go on from: `given`, or the last.ckpt of a run folder. Raises ValueError if there is none."""
+    path = Path(given)
+    if path.is_dir():
+        path = path / LAST
+    if not path.is_file():
+        raise ValueError(f"{key}={given}: there is no file {path}. Give a run folder or its checkpoints/last.ckpt.")
+    return path
+
+
 def resume_command(checkpoint: str | Path) -> str:
-    """`python train.py` with the overrides of this run, going on from `checkpoint`."""
+    """`python train.py resume=<run>`, or all overrides and `checkpoint=` where the run does not keep its overrides."""
+    path = Path(checkpoint)
+    run = run_folder(path)
+    if path.name == LAST.name and (run / OVERRIDES).is_file():
+        return as_typed("python train.py " + shlex.quote(override("resume", relative(run))))
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     overrides = [o for o in overrides if not o.startswith("checkpoint=")]
-    overrides.append(override("checkpoint", relative(Path(checkpoint))))
+    overrides.append(override("checkpoint", relative(path)))
     return as_typed("python train.py " + " ".join(shlex.quote(o) for o in overrides))

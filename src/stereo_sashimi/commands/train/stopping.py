@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerStatus
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -22,6 +23,25 @@ from stereo_sashimi.tasks.lightning_internals import find
 
 # As a shell reports a process that a signal has ended: 128 + its number.
 CTRL_C, TERMINATED = 130, 143
+
+
+class CtrlC(Callback):
+    """Raises KeyboardInterrupt, and once more at the next batch where python drops it: inside `__del__` of a loader."""
+
+    def __init__(self) -> None:
+        self._pressed = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler of the signal."""
+        self._pressed = True
+        raise KeyboardInterrupt
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Stop if it is still to be done."""
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    on_validation_batch_start = on_test_batch_start = on_train_batch_start  # type: ignore[assignment]
 
 
 @contextmanager
@@ -39,12 +59,17 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
         if not trainer.received_sigterm:
             raise SIGTERMException
 
-    with _on_sigterm(stop):
+    ctrl_c = CtrlC()
+    trainer.callbacks.append(ctrl_c)  # type: ignore[attr-defined]
+    # A job in the background ignores it, and goes on doing so.
+    handler = signal.getsignal(signal.SIGINT)
+    note = ctrl_c.note if handler is signal.default_int_handler else handler
+    with _handling(signal.SIGTERM, stop), _handling(signal.SIGINT, note):
         try:
             yield
         except BaseException as error:
             # What is written from here on is written to its end: a second signal changes nothing.
-            with _on_sigterm(signal.SIG_IGN):
+            with _handling(signal.SIGTERM, signal.SIG_IGN), _handling(signal.SIGINT, signal.SIG_IGN):
                 interrupted, code = _cause(error, trainer)
                 result |= {"status": "interrupted" if interrupted else "failed", "steps": trainer.global_step}
                 keeper = find(trainer, LastCheckpoint)
@@ -67,20 +92,24 @@ def _cause(error: BaseException, trainer: pl.Trainer) -> tuple[bool, int]:
         return True, TERMINATED
     # Lightning turns Ctrl-C into SystemExit once its callbacks have saved.
     by_lightning = isinstance(error, SystemExit) and trainer.state.status == TrainerStatus.INTERRUPTED
-    return by_lightning or isinstance(error, KeyboardInterrupt), CTRL_C
+    # Where Ctrl-C comes while workers start, Lightning's clean-up behind it fails.
+    reason: BaseException | None = error
+    while reason is not None and not isinstance(reason, KeyboardInterrupt):
+        reason = reason.__context__
+    return by_lightning or reason is not None, CTRL_C
 
 
 @contextmanager
-def _on_sigterm(handler: Any) -> Iterator[None]:
-    """Set SIGTERM's handler for the block; outside the main thread python allows none."""
+def _handling(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """Set a signal's handler for the block; outside the main thread python allows none."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, handler)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 def check_sigterm(trainer: pl.Trainer) -> None:

@@ -16,7 +16,7 @@ from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
 from stereo_sashimi.commands.train.allocator import keep_freed_memory
 from stereo_sashimi.commands.train.build import build_datamodule, build_model_config, build_task, build_trainer
 from stereo_sashimi.commands.train.header import header
-from stereo_sashimi.commands.train.resume import LAST, check_resume, resume_command
+from stereo_sashimi.commands.train.resume import LAST, check_resume, last_checkpoint, resume_command
 from stereo_sashimi.commands.train.stopping import check_sigterm, stoppable, write_status
 from stereo_sashimi.commands.train.sweep import check_sweep, objective
 from stereo_sashimi.data.datamodule import AudioDataModule
@@ -39,6 +39,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     check_keys(cfg)
     check_values(cfg)
     _quiet()
+    checkpoint = None if cfg.checkpoint is None else str(last_checkpoint(str(cfg.checkpoint)))
     datamodule = build_datamodule(cfg)
     datamodule.setup("fit")
     # The data module has checked the seed and draws nothing from the global generators.
@@ -52,8 +53,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     source = _initialise(cfg, task)
     trainer = build_trainer(cfg)
     check_sweep(trainer)
-    if cfg.checkpoint is not None:
-        check_resume(cfg.checkpoint, task, trainer)
+    begun = "" if source is None else f"  initialised from {source}"
+    if checkpoint is not None:
+        begun = f"  resumed from {relative(Path(checkpoint))} at step {check_resume(checkpoint, task, trainer)}"
     ema = find(trainer, EMA)
     folder = make_folder(cfg.paths.run, "paths.run")
     if trainer.is_global_zero:
@@ -64,7 +66,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 backend=cfg.backend.name,
                 device=str(trainer.strategy.root_device),
                 precision=str(trainer.precision),
-                run=relative(folder) + ("" if source is None else f"  initialised from {source}"),
+                run=relative(folder) + begun,
                 seed=cfg.train.seed,
                 resume=resume_command(folder / LAST),
                 ema=None if ema is None else ema.decay,
@@ -79,8 +81,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         "init_from": source,
     }
     write_status(trainer, folder, result)
-    with stoppable(trainer, folder, result, cfg.checkpoint):
-        _train(cfg, trainer, task, datamodule, result)
+    with stoppable(trainer, folder, result, checkpoint):
+        _train(cfg, trainer, task, datamodule, result, checkpoint)
     write_status(trainer, folder, result)
     if trainer.is_global_zero:
         print(summary(result), flush=True)
@@ -103,11 +105,12 @@ def _train(
     task: AutoregressiveTask,
     datamodule: AudioDataModule,
     result: dict[str, Any],
+    checkpoint: str | None,
 ) -> None:
     """Fit, with the validations and the test that are asked for; their numbers go into `result`."""
-    if cfg.train.validate_before and cfg.checkpoint is None:
+    if cfg.train.validate_before and checkpoint is None:
         result["validation_before"] = _validate(trainer, task, datamodule, None)
-    trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.checkpoint, weights_only=True)
+    trainer.fit(task, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     check_sigterm(trainer)
     keeper, last, guard = find(trainer, BestCheckpoint), find(trainer, LastCheckpoint), find(trainer, NonFiniteGuard)
     best = "" if keeper is None else keeper.best_model_path
