@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import re
 import shutil
 import sys
 import types
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import stereo_sashimi
@@ -107,27 +110,106 @@ def test_shards_make_the_same_totals(score, whole, tmp_path, capsys, monkeypatch
     assert score(tmp_path, *PASSES, "shard=1/2") == whole[1]
 
 
-def test_an_interruption_changes_no_bit(score, whole, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(stream_module, "PREFILL_FRAMES", 64)
+def interrupt(score, out: Path, piece: int) -> Path:
+    """Interrupt an evaluation at a piece; the file of the track that is half done."""
     pieces, add = [], evaluate.Meter.add
 
     def interrupted(self, frames):
         pieces.append(frames)
-        if len(pieces) == 3:
+        if len(pieces) == piece:
             raise Stopped(15)
         add(self, frames)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate.Meter, "add", interrupted)
         with pytest.raises(SystemExit) as stopped:
-            score(tmp_path, *PASSES)
+            score(out, *PASSES)
     assert stopped.value.code == 128 + 15
+    (partial,) = (out / "tracks").iterdir()
+    return partial
+
+
+@pytest.mark.parametrize(("piece", "position"), [(3, (0, 192)), (5, (300, 0))], ids=["inside", "end of a pass"])
+def test_an_interruption_changes_no_bit(score, whole, tmp_path, monkeypatch, capsys, piece, position):
+    monkeypatch.setattr(stream_module, "PREFILL_FRAMES", 64)
+    partial = interrupt(score, tmp_path, piece)
     assert "The same command goes on" in capsys.readouterr().err
-    (partial,) = (tmp_path / "tracks").iterdir()
     state = torch.load(partial, weights_only=True)["current"]["state"]
-    assert (state["start"], state["offset"]) == (0, 192)
+    assert (state["start"], state["offset"]) == position
     assert score(tmp_path, *PASSES) == whole[1]
     assert not partial.exists()
+
+
+NESTED = "[" * 100_000 + "]" * 100_000
+# What becomes of the text of a finished track.
+RESULTS = {
+    "cut": (lambda text: text[:40], r"is damaged: .*column"),
+    "nested too deep": (lambda text: NESTED, "is damaged: it is nested too deep"),
+    "a list": (lambda text: "[]", "is damaged: its fields are not those"),
+    "NaN": (lambda text: re.sub(r"(nats\": \[\s*)[\d.]+", r"\1NaN", text), r"channel_nats\[0\] is NaN or infinite"),
+    "wrong type": (lambda text: text.replace('"frames": 300', '"frames": "x"'), r"frames must be int; got str"),
+    "frames 0": (lambda text: text.replace('"frames": 300', '"frames": 0'), "that of another recording"),
+    "a field less": (lambda text: text.replace('"frames"', '"farmes"'), "result must have the fields file, "),
+    "a second less": (
+        lambda text: re.sub(r'(?s)"bits_each_second": .*?\],\s*"l', '"bits_each_second": [], "l', text),
+        "bits_each_second must have 1 entries; got 0",
+    ),
+}
+PARTIALS = {
+    "no archive": (None, "it cannot be read"),
+    "no current": (lambda content: content | {"current": None}, "is damaged: its fields are not those"),
+    "unknown pass": (lambda content: content | {"current": {"name": "8"}}, "'8' is not in list"),
+    "done wrong": (
+        lambda content: content | {"done": {"carried": {}}},
+        "done.carried must have the fields channel_nats",
+    ),
+    "done early": (lambda content: content | {"done": {}}, "done must have the fields carried"),
+    "state list": (lambda content: content | {"current": {"name": "100", "state": []}}, "no segment begins at"),
+    **{
+        f"state {key}": (
+            lambda content, key=key, value=value: (
+                content | {"current": {"name": "100", "state": content["current"]["state"] | {key: value}}}
+            ),
+            message,
+        )
+        for key, value, message in (
+            ("start", 50, "no segment begins at"),
+            ("offset", 100, "its offset lies outside"),
+            ("phase", 3, "its phase is not that"),
+            ("layers", [], r"state\.layers must have \d+ entries; got 0"),
+            ("hidden", torch.full((1, 1, 8), math.nan), "state.hidden is NaN or infinite"),
+            ("nats", torch.zeros(3), r"state\.nats must be torch.float64 \[2\]; got torch.float32 \[3\]"),
+        )
+    },
+}
+
+
+def test_damaged_files_are_named(score, whole, tmp_path, monkeypatch):
+    remedy = r".*\. Delete it, or set overwrite=true: then its track is scored again\."
+    done = tmp_path / "done"
+    shutil.copytree(whole[0], done)
+    (path,) = (path for path in (done / "tracks").iterdir() if '"a/one.wav"' in path.read_text())
+    text = path.read_text()
+    for name, (damage, message) in RESULTS.items():
+        path.write_text(damage(text))
+        assert path.read_text() != text, name
+        with pytest.raises(ValueError, match=f"(?s){re.escape(path.name)} is damaged: .*") as error:
+            score(done, *PASSES)
+        assert re.search(message, str(error.value)), (name, str(error.value))
+        assert re.search(remedy, str(error.value)), name
+    monkeypatch.setattr(stream_module, "PREFILL_FRAMES", 64)
+    partial = interrupt(score, tmp_path / "half", 8)
+    content = torch.load(partial, weights_only=True)
+    assert (content["current"]["name"], content["current"]["state"]["offset"]) == ("100", 64)
+    for name, (damage, message) in PARTIALS.items():
+        if damage is None:
+            partial.write_bytes(b"no archive")
+        else:
+            torch.save(damage(content), partial)
+        with pytest.raises(ValueError, match=f"{re.escape(partial.name)} is damaged: ") as error:
+            score(tmp_path / "half", *PASSES)
+        assert re.search(message + remedy, str(error.value)), (name, str(error.value))
+    assert score(tmp_path / "half", *PASSES, "overwrite=true") == whole[1]
 
 
 def test_models_with_independent_channels(score, launch, stereo_folder, tmp_path):
@@ -153,17 +235,35 @@ def test_other_codes_are_named(score, launch, stereo_folder, tmp_path, capsys):
     assert "baselines are left out: " in out
 
 
+def test_a_file_of_another_format_and_a_name_that_is_not_utf8(score, audio, tmp_path, capsys):
+    name = os.fsdecode(b"x\xff.wav")
+    # libsndfile itself is not given such a name.
+    soundfile.write(tmp_path / "x.wav", np.full(8000, 0.1), 48000, subtype="PCM_24")
+    (tmp_path / "x.wav").rename(tmp_path / name)
+    conversions = ("resample=true", "requantize=true", "upmix=true", "baselines=false")
+    found = score(tmp_path / "out", *conversions, f"data='{tmp_path / name}'")
+    (track,) = found["tracks"]
+    assert (track["file"], track["frames"]) == (f"{tmp_path}/x\\xff.wav", 7350)
+    out = capsys.readouterr().out
+    assert found["converted"]["rounded to 16 bits"] == 1
+    for what in ("resampled to 44100 Hz", "rounded to 16 bits", "copied to both channels"):
+        assert f"1 of 1 files {what}\n" in out
+    assert "x\\xff.wav  0.17 s" in out
+    assert "x\\xff.wav,7350" in (tmp_path / "out" / "evaluation.csv").read_text()
+
+
 def test_reports_and_generated_audio(score, audio, monkeypatch, tmp_path):
     calls = []
     page, distances = types.ModuleType("page"), types.ModuleType("distances")
-    page.write_page = lambda evaluation, files, path: calls.append((evaluation["generated"], files, path))
+    page.write_page = lambda evaluation, sources, path: calls.append((evaluation["generated"], sources, path))
     distances.compare = lambda generated, reference: {"generated": len(generated), "reference": len(reference)}
     monkeypatch.setitem(sys.modules, "stereo_sashimi.commands.evaluate.page", page)
     monkeypatch.setitem(sys.modules, "stereo_sashimi.metrics.distances", distances)
     found = score(tmp_path / "out", "report=true", f"generated={audio / 'a'}", "baselines=false")
     assert found["generated"] == {"generated": 1, "reference": 3}
-    files = {name: audio / name for name in LENGTHS}
-    assert calls == [(found["generated"], files, tmp_path / "out" / "evaluation.html")]
+    ((generated, sources, path),) = calls
+    assert {name: source.path for name, source in sources.items()} == {name: audio / name for name in LENGTHS}
+    assert (generated, path) == (found["generated"], tmp_path / "out" / "evaluation.html")
 
 
 @pytest.mark.parametrize(

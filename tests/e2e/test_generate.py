@@ -39,7 +39,7 @@ def categorical_run(launch, stereo_folder, tmp_path_factory) -> Path:
 def _cheap_pictures(request, monkeypatch):
     """The pictures have tests of their own; only one test here looks at one, and they are the slow part."""
     if request.node.name != "test_wav_png_and_json":
-        monkeypatch.setattr(generate, "sheet", lambda pcm, rate, title: title)
+        monkeypatch.setattr(generate, "sheet", lambda pcm, rate, title, prompt_frames: f"{title} {prompt_frames}")
         monkeypatch.setattr(generate, "save_png", lambda figure, path: path.write_text(figure))
 
 
@@ -118,6 +118,7 @@ def test_a_prompt_is_continued(sample, dml_run, prompt, limit, frames):
     assert np.array_equal(pcm[:frames], pcm_of(prompt)[:frames])
     settings = settings_of(wav)
     assert settings["prompt_frames"] == frames
+    assert wav.with_suffix(".png").read_text().endswith(f"bits/sample {frames}")
     by_hand = bits_by_hand(dml_run / "checkpoints" / "best.ckpt", pcm)
     assert settings["prompt_bits_per_sample"]["pooled"] == pytest.approx(by_hand[:frames].mean(), rel=1e-4)
     assert settings["bits_per_sample"]["right"] == pytest.approx(by_hand[frames:, 1].mean(), rel=1e-4)
@@ -143,6 +144,23 @@ def test_names_and_places(sample, dml_run, tmp_path):
     assert [path.name for path in sample("name=take", "n_samples=2")] == ["take-seed0.wav", "take-seed1.wav"]
 
 
+@pytest.mark.parametrize("options", [(), ("stream=true",)], ids=["whole", "stream"])
+def test_nothing_is_replaced_unasked(sample, tmp_path, monkeypatch, options):
+    (wav,) = sample(*options)
+    left = {path.name: path.read_bytes() for path in wav.parent.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(SamplingJob, "blocks", lambda self: pytest.fail("drawn"))
+        for name in left:
+            for other in left.keys() - {name}:
+                (wav.parent / other).unlink(missing_ok=True)
+            (wav.parent / name).write_bytes(left[name])
+            with pytest.raises(ValueError, match=rf"{name} is there already\. Give another seed=.*or overwrite=true"):
+                sample(*options)
+            assert [path.name for path in wav.parent.iterdir()] == [name]
+    assert sample(*options, "overwrite=true", "seed=0") == [wav]
+    assert wav.read_bytes() == left[wav.name]
+
+
 def test_the_newest_finished_run_is_found(sample, dml_run, tmp_path):
     runs = tmp_path / "runs"
     for age, (name, status) in enumerate((("c-old", "finished"), ("b-new", "finished"), ("a-newest", "running"))):
@@ -152,7 +170,7 @@ def test_the_newest_finished_run_is_found(sample, dml_run, tmp_path):
     (wav,) = sample(f"paths.runs={runs}", checkpoint=None)
     assert settings_of(wav)["checkpoint"] == str(runs / "b-new" / "checkpoints" / "best.ckpt")
     (runs / "b-new" / "checkpoints" / "best.ckpt").unlink()
-    (wav,) = sample(f"paths.runs={runs}", checkpoint=None)
+    (wav,) = sample(f"paths.runs={runs}", "overwrite=true", checkpoint=None)
     assert settings_of(wav)["checkpoint"] == str(runs / "b-new" / "checkpoints" / "last.ckpt")
 
 
@@ -219,7 +237,7 @@ def test_a_prompt_of_another_rate_is_converted_when_asked(sample, prompt, tmp_pa
     pcm = np.rint(9000 * np.sin(2 * np.pi * np.stack([300 * time, 500 * time], axis=1))).astype(np.int16)
     write_pcm(tmp_path / "fast.wav", pcm, 48000)
     for limit, frames in (((), 882), (("prompt_seconds=0.01",), 441)):
-        (wav,) = sample(f"prompt={tmp_path / 'fast.wav'}", "prompt_resample=true", *limit)
+        (wav,) = sample(f"prompt={tmp_path / 'fast.wav'}", "prompt_resample=true", "overwrite=true", *limit)
         assert f"{tmp_path}/fast.wav resampled from 48000 Hz to 44100 Hz" in capsys.readouterr().out
         assert settings_of(wav)["prompt_resampled_from"] == 48000
         assert settings_of(wav)["prompt_frames"] == frames

@@ -11,18 +11,25 @@ from stereo_sashimi.spec import AudioSpec
 _AHEAD = 2048
 
 
-def read(path: io.PathLike, spec: AudioSpec, frames: int | None = None, resample: bool = False) -> np.ndarray:
-    """The samples of a file as 16-bit PCM, int16 (frames, channels); nothing is mixed, nor resampled unasked.
+def read(
+    path: io.PathLike,
+    spec: AudioSpec,
+    frames: int | None = None,
+    resample: bool = False,
+    requantize: bool = False,
+) -> np.ndarray:
+    """The samples of a file as 16-bit PCM, int16 (frames, channels); nothing is mixed, nor converted unasked.
 
     Args:
         path: The file.
         spec: The format of the model (`model.spec`).
         frames: Read only so many, at least 1, counted at the model's rate; None reads all.
         resample: Convert another sample rate to the model's.
+        requantize: Round 24 and 32 bits to 16.
 
     Raises:
-        ValueError: Another sample rate or number of channels than the model's, no frames, 24 or 32 bit integers, or
-            a file that `audio.read_pcm` refuses.
+        ValueError: Another sample rate or number of channels than the model's, no frames, 24 or 32 bit integers
+            without `requantize`, or a file that `audio.read_pcm` refuses.
     """
     with io.open_audio(path) as file:
         file.check_end()
@@ -40,14 +47,14 @@ def read(path: io.PathLike, spec: AudioSpec, frames: int | None = None, resample
             )
         if info.frames == 0:
             raise ValueError(f"{path} has no frames. Give a file with audio.")
-        if info.subtype in io.WIDE:
+        if info.subtype in io.WIDE and not requantize:
             raise ValueError(f"{path} has {info.subtype[4:]}-bit samples. Convert it to 16 bits first.")
         if info.sample_rate != spec.sample_rate:
-            return _read_resampled(file, spec.sample_rate, frames)
-        return file.read(0, frames)[0]
+            return _read_resampled(file, spec.sample_rate, frames, requantize)
+        return file.read(0, frames, requantize=requantize)[0]
 
 
-def _read_resampled(file: io.AudioReader, rate: int, frames: int | None) -> np.ndarray:
+def _read_resampled(file: io.AudioReader, rate: int, frames: int | None, requantize: bool) -> np.ndarray:
     """The first `frames` frames of a file at another rate; they do not depend on how many of them are asked for."""
     info = file.info
     length = resampled_length(info.frames, info.sample_rate, rate)
@@ -58,7 +65,8 @@ def _read_resampled(file: io.AudioReader, rate: int, frames: int | None) -> np.n
         )
     # The filter looks ahead; what lies further behind is not read.
     ahead = _AHEAD * max(info.sample_rate, rate) // rate
-    pcm, _ = file.read(0, min(info.frames, resampled_length(frames, rate, info.sample_rate) + ahead))
+    source_frames = min(info.frames, resampled_length(frames, rate, info.sample_rate) + ahead)
+    pcm, _ = file.read(0, source_frames, requantize=requantize)
     samples = resample_clip(pcm.astype(np.float32) / 32768, info.sample_rate, rate)
     return io.float_to_pcm(samples[:frames])[0]
 

@@ -7,6 +7,7 @@ here, because a decoder asked for integers wraps around where a sample exceeds f
 import io
 import os
 import secrets
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,10 +116,13 @@ def open_audio(path: PathLike) -> Iterator[AudioReader]:
     """Open a file for reading, once.
 
     Raises:
-        AudioError: It is missing, empty, not audio, unreadable, shorter than its header says, or without a length.
+        AudioError: It is missing, no regular file, empty, not audio, unreadable, cut off, or without a length.
     """
     path = Path(path)
     try:
+        # Opening a pipe waits for a writer, for ever if there is none.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise AudioError(f"{path}: not a file but a pipe, device or folder.\n  Take it out, or give a file.")
         raw = open(path, "rb")  # noqa: SIM115
         size, missing = os.fstat(raw.fileno()).st_size, missing_bytes(raw)
     except FileNotFoundError:
@@ -189,11 +193,8 @@ def check_readable(info: AudioInfo, *, requantize: bool = False) -> None:
 def float_to_pcm(x: Float[np.ndarray, "*shape"]) -> tuple[Int16[np.ndarray, "*shape"], int]:
     """16-bit PCM of samples whose full scale is 1: rint(x * 32768), halves to even, clipped to [-32768, 32767].
 
-    Returns:
-        The integers, and how many of them were clipped; 1.0 itself is clipped, to 32767.
-
-    Raises:
-        ValueError: NaN, infinity, or an array of integers.
+    Gives the integers, and how many of them were clipped; 1.0 itself is clipped, to 32767.
+    Raises ValueError for NaN, infinity, or an array of integers.
     """
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"float_to_pcm takes floating point samples (full scale 1.0); got {x.dtype}.")
@@ -209,7 +210,6 @@ def write_pcm(path: PathLike, pcm: Pcm, sample_rate: int, *, bits: int = 16) -> 
 
     Args:
         pcm: int16 (frames, channels).
-        sample_rate: Frames per second.
         bits: 16, or 8, which keeps the upper byte of each sample.
 
     Raises:

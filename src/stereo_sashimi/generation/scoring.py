@@ -5,6 +5,7 @@ scoring restored from it ends with the very same bits. The model's state is carr
 starts anew at every segment.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from stereo_sashimi.generation import stream as stream_module
 from stereo_sashimi.generation.engines.engine import EngineState, NonFiniteOutputError
 from stereo_sashimi.generation.results import TrackScore
 from stereo_sashimi.generation.stream import Stream, StreamState
+from stereo_sashimi.generation.structure import check_structure
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
 from stereo_sashimi.spec import LN2
@@ -116,11 +118,22 @@ class Scoring:
         return content
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Continue from a `state()` of the same model, recording and arguments."""
-        self._start, self._offset = content["start"], content["offset"]
+        """Continue from a `state()` of the same model, recording and arguments. Raises ValueError for anything else."""
+        start, offset = (content.get(key) if isinstance(content, dict) else None for key in ("start", "offset"))
+        end = len(self._pcm)
+        if type(start) is not int or not 0 <= start <= end or (start % self._length and start != end):
+            raise ValueError("no segment begins at its start")
+        self._start, self._offset = start, 0
+        if type(offset) is not int or not 0 <= offset < max(1, self._group()[1]):
+            raise ValueError("its offset lies outside of the segment")
+        self._offset = offset
+        stream = self._new_stream(self._group()[0])
+        like = self.state()
+        check_structure(content, like, "state")
         self._nats, self._seconds = content["nats"].numpy().copy(), content["seconds"].numpy().copy()
-        if self._offset:
-            stream = self._new_stream(self._group()[0])
+        if offset:
+            if content["phase"] != (like["phase"] + offset) % math.prod(self._model.config.model.pool):
+                raise ValueError("its phase is not that of its offset")
             engine = EngineState(SashimiState(content["phase"], tuple(content["layers"])), content["hidden"])
             stream.restore(StreamState(engine, stream.state().random))
 

@@ -1,4 +1,4 @@
-"""Lossless audio coders on the same samples as a model: FLAC by libsndfile, and the programs that are installed.
+"""Lossless audio coders on the same samples as a model: FLAC by libsndfile, and WavPack where it is installed.
 
 Sizes are those of whole files, headers counted; these are some tens or hundreds of bytes.
 """
@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+
+# Ends the name of a coder that codes each channel for itself.
+APART = ", no mid/side"
 
 
 def coded_bits(pcm: np.ndarray, sample_rate: int, bits: int = 16) -> dict[str, int]:
@@ -32,21 +35,12 @@ def coded_bits(pcm: np.ndarray, sample_rate: int, bits: int = 16) -> dict[str, i
     found = {"flac -8": _flac(pcm, sample_rate, bits)}
     if stereo:
         # As two files, of which one header is too many by some 50 bytes.
-        found["flac -8, no mid/side"] = sum(_flac(pcm[:, c : c + 1], sample_rate, bits) for c in range(2))
-    flac, wavpack = shutil.which("flac"), shutil.which("wavpack")
-    if flac is None and wavpack is None:
-        return found
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "in.wav"
-        soundfile.write(source, pcm, sample_rate, format="WAV", subtype="PCM_16" if bits == 16 else "PCM_U8")
-        if flac is not None:
-            # Room for tags and an index for players are no audio; --lax takes sample rates outside of its subset.
-            command = [flac, "-8", "--silent", "--force", "--lax", "--no-padding", "--no-seektable"]
-            found["flac binary -8"] = _size(command, source, "-o", "out.flac")
-            if stereo:
-                found["flac binary -8, no mid/side"] = _size([*command, "--no-mid-side"], source, "-o", "apart.flac")
-        if wavpack is not None:
-            found["wavpack -hhx6"] = _size([wavpack, "-hhx6", "-q", "-y"], source, "-o", "out.wv")
+        found[f"flac -8{APART}"] = sum(_flac(pcm[:, c : c + 1], sample_rate, bits) for c in range(2))
+    if (wavpack := shutil.which("wavpack")) is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "in.wav", Path(folder) / "out.wv"
+            soundfile.write(source, pcm, sample_rate, format="WAV", subtype="PCM_16" if bits == 16 else "PCM_U8")
+            found["wavpack -hhx6"] = _size([wavpack, "-hhx6", "-q", "-y", str(source), "-o", str(target)], target)
     return found
 
 
@@ -63,9 +57,8 @@ def _flac(pcm: np.ndarray, sample_rate: int, bits: int) -> int:
     return 8 * len(encoded.getbuffer())
 
 
-def _size(command: list[str], source: Path, option: str, name: str) -> int:
-    target = source.with_name(name)
-    done = subprocess.run([*command, str(source), option, str(target)], capture_output=True, text=True, check=False)
+def _size(command: list[str], target: Path) -> int:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not target.is_file():
         raise ValueError(
             f"{' '.join(command)} failed with exit code {done.returncode}: {done.stderr.strip() or 'no message'}. "

@@ -19,6 +19,7 @@ from stereo_sashimi.metrics.stereo import FULL_SCALE, HIGHEST, LOWEST, check_pcm
 COLUMNS = 1000
 CHANNEL_COLOURS = {"mono": "#2563a8", "left": "#2563a8", "right": "#0f7b6c"}
 CLIP_COLOUR = "#d0021b"
+PROMPT_COLOUR = "#a8118f"
 # Below this length seconds need four digits and more.
 _MILLISECONDS_BELOW = 0.1
 # The noise of 16-bit rounding lies near -127 dBFS in a bin of a 2048-point window; below is nothing to see.
@@ -91,6 +92,20 @@ def _time_axes(
         panel.tick_params(labelbottom=panel is axes[-1])
     axes[-1].set_xlabel(f"time ({unit})")
     return names, factor
+
+
+def mark_prompt(prompt_frames: int, frames: int, axes: Sequence[Axes]) -> None:
+    """Draw where a prompt ends and what was sampled begins, across panels that run over a clip of so many frames."""
+    place = prompt_frames / frames * axes[0].get_xlim()[1]
+    for panel in axes:
+        # Seen on white as on the dark of a spectrogram.
+        panel.axvline(place, color="white", linewidth=2.6, zorder=3)
+        panel.axvline(place, color=PROMPT_COLOUR, linewidth=1.4, linestyle=(0, (4, 2)), zorder=3)
+    for text, side, shift in (("prompt", "right", -3), ("sampled", "left", 3)):
+        axes[0].annotate(
+            text, (place, 1.0), xytext=(shift, 2), xycoords=axes[0].get_xaxis_transform(),
+            textcoords="offset points", ha=side, va="bottom", color=PROMPT_COLOUR, fontsize="small",
+        )  # fmt: skip
 
 
 def spectrogram(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axes: Sequence[Axes]) -> list[AxesImage]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.metrics.stereo import check_pcm, describe
-from stereo_sashimi.plots.panels import goniometer, spectrogram, waveform
+from stereo_sashimi.plots.panels import goniometer, mark_prompt, spectrogram, waveform
 
 # The page in inches, from its upper left corner; a fixed plan keeps panels in place whatever is drawn in them.
 _WIDTH, _DPI = 13.0, 110
@@ -40,10 +40,11 @@ _STEREO = (
 )
 
 
-def sheet(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, title: str) -> Figure:
+def sheet(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, title: str, prompt_frames: int = 0) -> Figure:
     """One page about a clip of 1 or 2 channels: waveforms, spectrograms, stereo image, numbers.
 
-    A title of more than 100 characters is cut. The figure needs no closing (no pyplot).
+    A line marks the end of the first `prompt_frames`, 0 for none. A title of more than 100 characters is cut. The
+    figure needs no closing (no pyplot).
     Raises ValueError for PCM that `metrics.stereo.check_pcm` refuses.
     """
     names = check_pcm(pcm, sample_rate)
@@ -62,6 +63,8 @@ def sheet(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, title: st
     waves[-1].tick_params(labelbottom=False)
     waves[-1].set_xlabel("")
     images = spectrogram(pcm, sample_rate, spectra)
+    if prompt_frames:
+        mark_prompt(prompt_frames, len(pcm), panels)
     first = tops[len(names)]
     bar = _place(figure, _BAR_LEFT, first, _BAR_WIDTH, _HEIGHT - _BOTTOM - first)
     figure.colorbar(images[0], cax=bar)

@@ -1,5 +1,6 @@
 """Integer PCM in and out of files: every format, every refusal; `audio/io.py`."""
 
+import os
 import resource
 import struct
 
@@ -127,7 +128,8 @@ def test_wide_files_need_requantize(tmp_path, subtype, suffix):
     assert clipped == 1
 
 
-def test_missing_empty_and_foreign_files(tmp_path):
+def test_missing_empty_and_foreign_files_and_pipes_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is not audio at all" * 10)
     (tmp_path / "noise.raw").write_bytes(b"\1\2\3\4")
@@ -137,7 +139,7 @@ def test_missing_empty_and_foreign_files(tmp_path):
         ("empty.wav", "empty"),
         ("text.wav", "not an audio file"),
         ("noise.raw", "not an audio file"),
-        ("folder.wav", "cannot read"),
+        *((name, "not a file but a pipe, device or folder") for name in ("folder.wav", "pipe.wav", "/dev/zero")),
     ]:
         for call in (probe, read_pcm):
             with pytest.raises(AudioError, match=f"{name}.*{reason}"):

@@ -5,54 +5,24 @@ import hashlib
 import io
 import math
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import soundfile
+from html_tables import Page
 from PIL import Image
 
 from stereo_sashimi.audio.io import read_pcm, write_pcm
-from stereo_sashimi.commands.evaluate.page import generated_tables, write_page
+from stereo_sashimi.commands.evaluate.page import write_page
+from stereo_sashimi.commands.evaluate.recordings import Conversions, Track, tracks
+from stereo_sashimi.metrics.distances import compare
 from stereo_sashimi.metrics.totals import TrackResult, channel_labels, pooled
 from stereo_sashimi.spec import AudioSpec
 
 RATE = 8000
 NAMES = ("long.wav", "short.flac")
-CODERS = ("flac -8", "wavpack -hhx6")
+CODERS = ("flac -8", "wavpack -hhx6", "flac -8, no mid/side")
 AWKWARD = "<img src=x onerror=alert(1)> & \"two\" 'one' Ünï \udcff.wav"
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the cells of each table, as text; bold cells stand between stars."""
-
-    def __init__(self, path) -> None:
-        super().__init__()
-        self.tags, self.tables, self.text, self.in_cell = [], [], "", False
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.in_cell = self.in_cell or tag in ("td", "th")
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        self.handle_data("*" if tag == "strong" else "")
-
-    def handle_endtag(self, tag):
-        self.handle_data("*" if tag == "strong" else "")
-        self.in_cell = self.in_cell and tag not in ("td", "th")
-
-    def handle_data(self, data):
-        self.text += data
-        if self.in_cell:
-            self.tables[-1][-1][-1] += data.strip()
-
-    def of(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def evaluation_of(files, channels=2, scored=None) -> dict:
@@ -65,7 +35,7 @@ def evaluation_of(files, channels=2, scored=None) -> dict:
         nats = bits.sum(axis=0) * math.log(2)
         contexts = {"carried": {"channel_nats": list(nats)}, "4000": {"channel_nats": list(nats * 1.25)}}
         independent = {"channel_nats": list(nats * [1.0, 1.5])} if channels == 2 else None
-        lossless = {coder: round(float(bits.sum()) * f) for coder, f in zip(CODERS, (1.3, 0.9), strict=True)}
+        lossless = {coder: round(float(bits.sum()) * f) for coder, f in zip(CODERS, (1.3, 0.9, 1.4), strict=True)}
         pcm_facts = hashlib.sha256(pcm.data).hexdigest(), len(pcm), RATE, channels
         tracks.append(TrackResult(name, *pcm_facts, contexts, independent, bits.tolist(), lossless))
     spec = AudioSpec(RATE, channels, 16)
@@ -75,11 +45,19 @@ def evaluation_of(files, channels=2, scored=None) -> dict:
     if channels == 2:
         totals["cross_channel_gain"]["interval"] = [0.125, 2.0]
     return {
-        "package_version": "1.2.3", "generated": None, "contexts": ["carried", "4000"], "spec": spec.to_dict(),
+        "package_version": "1.2.3", "generated": None, "converted": {}, "contexts": ["carried", "4000"],
+        "spec": spec.to_dict(),
         "checkpoint": "runs/a/best.ckpt", "checkpoint_independent": "runs/b/best.ckpt", "model_sha256": "ab" * 32,
         "model": {"pool": [4, 4], "decoder": {"coupling": "autoregressive"}},
         "tracks": [vars(track) for track in tracks], "pooled": totals,
     }  # fmt: skip
+
+
+def page_of(evaluation, files, path) -> Page:
+    """Write the page of an evaluation of some files, and read it."""
+    sources = {t["file"]: Track(t["file"], files[t["file"]], t["frames"], t["sha256"]) for t in evaluation["tracks"]}
+    write_page(evaluation, sources, path)
+    return Page(path)
 
 
 def noise(path, frames, channels=2):
@@ -102,13 +80,13 @@ def made(tmp_path_factory):
     files = {name: folder / name for name in NAMES}
     pcm = {name: noise(files[name], frames) for name, frames in zip(NAMES, (98_000, 16_000), strict=True)}
     evaluation = evaluation_of(files)
-    write_page(evaluation, files, folder / "page.html")
+    page = page_of(evaluation, files, folder / "page.html")
     assert sorted(path.name for path in folder.iterdir()) == sorted([*NAMES, "page.html"])
-    return evaluation, files, pcm, folder / "page.html"
+    return evaluation, files, pcm, folder / "page.html", page
 
 
 def test_nothing_is_fetched_and_nothing_runs(made):
-    text, page = made[3].read_text(encoding="utf-8"), Page(made[3])
+    text, page = made[3].read_text(encoding="utf-8"), made[4]
     assert not re.search(r"https?://|url\(|@import", text)
     assert not {"script", "iframe", "object", "embed", "base", "source"} & {name for name, _ in page.tags}
     ids = {attributes.get("id") for _, attributes in page.tags}
@@ -125,8 +103,7 @@ def test_nothing_is_fetched_and_nothing_runs(made):
 
 
 def test_pictures_say_what_they_show_and_players_hold_the_pcm_of_the_middle(made):
-    _, _, pcm, path = made
-    page = Page(path)
+    _, _, pcm, _, page = made
     for image, name in zip(page.of("img"), np.repeat(NAMES, 2), strict=True):
         assert name in image["alt"]
         picture = Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))
@@ -136,16 +113,15 @@ def test_pictures_say_what_they_show_and_players_hold_the_pcm_of_the_middle(made
         assert "controls" in player
         np.testing.assert_array_equal(heard(player), pcm[name][start : start + 80_000])
     assert "1.12 s to 11.12 s of 12.25 s (frames 9,000 to 89,000)" in page.text
-    assert "Excerpt, 16-bit FLAC: the whole track, 2.00 s." in page.text
+    assert "Excerpt: the whole track, 2.00 s." in page.text
 
 
 def test_the_tables_have_the_numbers_of_the_evaluation(made):
-    evaluation, _, _, path = made
-    page = Page(path)
+    evaluation, _, _, path, page = made
     pooled_rows, gain, contexts, per_track = page.tables
     tracks, totals, dash = evaluation["tracks"], evaluation["pooled"], "\N{EN DASH}"
     carried, longer = (totals["contexts"][name] for name in evaluation["contexts"])
-    flac, wavpack = (totals["lossless"][coder] for coder in CODERS)
+    flac, wavpack = (totals["lossless"][coder] for coder in CODERS[:2])
 
     def row(label, entry):
         bits, span = entry["bits_per_sample"], entry["interval"]
@@ -173,9 +149,10 @@ def test_the_tables_have_the_numbers_of_the_evaluation(made):
         ["state carried", f"{together.mean():.3f}", dash],
         ["segments of 4,000 frames (0.5 s)", f"{1.25 * together.mean():.3f}", f"{together.mean() / 4:+.3f}"],
     ]
-    assert per_track[0] == ["track", "seconds", "model", *CODERS]
+    assert per_track[0] == ["track", "seconds", "model", *CODERS[:2]]
+    assert CODERS[2] not in page.text
     for cells, seconds, track in zip(per_track[1:3], ("12.25", "2.00"), tracks, strict=True):
-        bits = [sum(track["contexts"]["carried"]["channel_nats"]) / math.log(2), *track["lossless"].values()]
+        bits = [sum(track["contexts"]["carried"]["channel_nats"]) / math.log(2), *list(track["lossless"].values())[:2]]
         model, first, second = (f"{value / 2 / track['frames']:.3f}" for value in bits)
         assert cells == [track["file"], seconds, model, first, f"*{second}*"]
     model, first, second = (f"{entry['bits_per_sample']:.3f}" for entry in (carried, flac, wavpack))
@@ -186,29 +163,24 @@ def test_the_tables_have_the_numbers_of_the_evaluation(made):
     assert path.stat().st_size - sum(len(player["src"]) for player in page.of("audio")) < 2 * 350_000
 
 
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
+def test_whose_bits_they_are(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("stereo_sashimi.commands.evaluate.page.MOST_PICTURED", 0)
+    for spec, words in (
         ({"bits": 8}, "Bits are those of the top byte of each 16-bit sample"),
         ({"bits": 8, "quantization": "mu-law"}, "Bits are those of the model's codes (mu-law, normalize none)"),
         ({}, "16 bit linear"),
-    ],
-)
-def test_whose_bits_they_are(made, tmp_path, spec, words, monkeypatch):
-    monkeypatch.setattr("stereo_sashimi.commands.evaluate.page.MOST_PICTURED", 0)
-    write_page(made[0] | {"spec": made[0]["spec"] | spec}, {}, tmp_path / "page.html")
-    text = Page(tmp_path / "page.html").text
-    assert words in text
-    assert ("Bits are those" in text) == bool(spec)
+    ):
+        text = page_of(made[0] | {"spec": made[0]["spec"] | spec}, made[1], tmp_path / "page.html").text
+        assert words in text
+        assert ("Bits are those" in text) == bool(spec)
 
 
 def test_names_are_text_and_not_markup(tmp_path):
     noise(tmp_path / "a.wav", 4000)
     evaluation = evaluation_of({AWKWARD: tmp_path / "a.wav"})
     evaluation["checkpoint"] = "<script>a & b</script>"
-    evaluation["generated"] = {"<b>": {"<i>": "<u>"}}
-    write_page(evaluation, {AWKWARD: tmp_path / "a.wav"}, tmp_path / "page.html")
-    page = Page(tmp_path / "page.html")
+    evaluation["model"] = {"<b>": {"<i>": "<u>"}}
+    page = page_of(evaluation, {AWKWARD: tmp_path / "a.wav"}, tmp_path / "page.html")
     assert not {"script", "b", "i", "u"} & {name for name, _ in page.tags}
     shown = AWKWARD.replace("\udcff", r"\udcff")
     assert [shown in image["alt"] for image in page.of("img")] == [True, True]
@@ -218,11 +190,13 @@ def test_names_are_text_and_not_markup(tmp_path):
 
 CHANGED = "has changed since it was evaluated"
 HARMS = {
-    "not given": (lambda files, name: files.pop(name), "The audio file was not given."),
     "gone": (lambda files, name: files[name].unlink(), "gone.wav: there is no such file."),
     "changed": (lambda files, name: noise(files[name], 9001), CHANGED),
-    "shorter": (lambda files, name: noise(files[name], 8999), CHANGED),
-    "mono": (lambda files, name: write_pcm(files[name], read_pcm(files[name])[0].reshape(-1, 1), RATE), CHANGED),
+    "shorter": (lambda files, name: noise(files[name], 8999), "but the file has 8999 frames"),
+    "mono": (
+        lambda files, name: write_pcm(files[name], read_pcm(files[name])[0].reshape(-1, 1), RATE),
+        "has 1 channel, the model 2",
+    ),
     "damaged": (lambda files, name: files[name].write_bytes(b"no audio"), "not an audio file"),
     "whole": (lambda files, name: None, "the whole track"),
 }
@@ -235,7 +209,7 @@ def test_a_lost_file_is_said_in_its_place(tmp_path):
     evaluation = evaluation_of(files)
     for name, (harm, _) in HARMS.items():
         harm(files, name)
-    write_page(evaluation, files, tmp_path / "page.html")
+    page_of(evaluation, files, tmp_path / "page.html")
     articles = (tmp_path / "page.html").read_text(encoding="utf-8").split("<article")[1:]
     for (name, (_, words)), article in zip(HARMS.items(), articles, strict=True):
         assert words in article
@@ -243,17 +217,25 @@ def test_a_lost_file_is_said_in_its_place(tmp_path):
         assert found == ([2, 1, 0] if name == "whole" else [1, 0, 1])
 
 
-def test_tracks_of_which_only_the_beginning_was_scored(tmp_path, monkeypatch):
-    monkeypatch.setattr("stereo_sashimi.commands.evaluate.page._BLOCK_FRAMES", 7001)
+def test_players_have_what_was_scored_of_the_beginning_and_after_conversions(tmp_path, monkeypatch):
     monkeypatch.setattr("stereo_sashimi.commands.evaluate.page.EXCERPT_SECONDS", 1)
-    files = {suffix: tmp_path / f"a.{suffix}" for suffix in ("wav", "flac", "ogg")}
+    files, spec = {suffix: tmp_path / f"a.{suffix}" for suffix in ("wav", "flac", "ogg")}, AudioSpec(RATE, 2, 16)
     for file in files.values():
         noise(file, 30_000)
-    write_page(evaluation_of(files, scored=24_000), files, tmp_path / "page.html")
-    page = Page(tmp_path / "page.html")
+    page = page_of(evaluation_of(files, scored=24_000), files, tmp_path / "page.html")
     assert page.text.count("1.00 s to 2.00 s of 3.00 s (frames 8,000 to 16,000)") == 3
     for player, file in zip(page.of("audio"), files.values(), strict=True):
         np.testing.assert_array_equal(heard(player), read_pcm(file)[0][8000:16_000])
+    fast = tmp_path / "fast.wav"
+    soundfile.write(fast, np.random.default_rng(0).normal(0, 0.1, 5000), 2 * RATE, subtype="PCM_24")
+    (track,) = tracks({"fast": fast}, spec, None, Conversions(resample=True, requantize=True, upmix=True))
+    soundfile.write(tmp_path / "scored.wav", track.read(spec), RATE)
+    evaluation = evaluation_of({"fast": tmp_path / "scored.wav"}) | {"converted": dict.fromkeys(track.converted, 1)}
+    write_page(evaluation, {"fast": track}, tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    np.testing.assert_array_equal(heard(page.of("audio")[0]), track.read(spec))
+    for what in ("resampled to 8000 Hz", "rounded to 16 bits", "copied to both channels"):
+        assert f"1 file {what}" in page.text
 
 
 def test_mono_without_the_rest(tmp_path):
@@ -263,8 +245,7 @@ def test_mono_without_the_rest(tmp_path):
     evaluation["contexts"], evaluation["checkpoint_independent"] = ["carried"], None
     evaluation["tracks"][0]["lossless"], evaluation["pooled"]["lossless"] = {}, {}
     evaluation["pooled"]["contexts"]["carried"]["interval"] = None
-    write_page(evaluation, files, tmp_path / "page.html")
-    page = Page(tmp_path / "page.html")
+    page = page_of(evaluation, files, tmp_path / "page.html")
     pooled_rows, tracks = page.tables
     assert (pooled_rows[0][-1], pooled_rows[1][2]) == ("mono", "*\N{EN DASH}*")
     assert [len(row) for row in tracks] == [3, 3]
@@ -274,27 +255,33 @@ def test_mono_without_the_rest(tmp_path):
 
 def test_more_tracks_than_pictures_and_a_coder_that_lacks_one(made, tmp_path, monkeypatch):
     monkeypatch.setattr("stereo_sashimi.commands.evaluate.page.MOST_PICTURED", 1)
-    evaluation, files, _, _ = made
+    evaluation, files = made[:2]
     first, second = evaluation["tracks"]
     # As `metrics.totals.pooled` leaves it out.
     totals = evaluation["pooled"] | {"lossless": {CODERS[0]: evaluation["pooled"]["lossless"][CODERS[0]]}}
     lacking = evaluation | {"tracks": [first, second | {"lossless": {CODERS[0]: 5}}], "pooled": totals}
-    write_page(lacking, files, tmp_path / "page.html")
-    page = Page(tmp_path / "page.html")
+    page = page_of(lacking, files, tmp_path / "page.html")
     assert [row[-1] == "\N{EN DASH}" for row in page.tables[-1]] == [False, False, True, True]
     assert (len(page.of("article")), len(page.of("audio")), len(page.of("a"))) == (1, 1, 1)
     assert "for the first 1 of 2 tracks" in page.text
 
 
-def test_generated_numbers_whatever_they_are():
-    one = {"distance": 0.123456, "unit": "dB", "generated": {"median": -1.0, "quartiles": [-2.0, 0.5]}, "floor": None}
-    tables = generated_tables({"files": {"generated": 12000}, "windows": 7, "metrics": {"rms": one, "peak": one}})
-    cells = ["0.1235", "dB", "-1", "-2, 0.5", "\N{EN DASH}"]
-    head = ["", "distance", "unit", "generated median", "generated quartiles", "floor"]
-    assert tables == [
-        ("", [], [["windows", "7"]]),
-        ("files", [], [["generated", "12,000"]]),
-        ("metrics", head, [["rms", *cells], ["peak", *cells]]),
-    ]
-    assert generated_tables(None) == []
-    assert [t.title for t in generated_tables({"a": {"b": {"c": True}, "d": {"e": 1}}})] == ["a, b", "a, d"]
+def test_distances_have_units_meanings_and_a_picture(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("stereo_sashimi.commands.evaluate.page.MOST_PICTURED", 0)
+    evaluation, files = made[:2]
+    silent = tmp_path / "silent.wav"
+    soundfile.write(silent, np.zeros((16_000, 2), np.int16), RATE)
+    found = compare([silent], [files["long.wav"]])
+    page = page_of(evaluation | {"generated": found}, files, tmp_path / "page.html")
+    rows = {row[0]: row[1:] for row in page.tables[3]}
+    assert rows[""] == ["unit", "distance", "floor", "KS", "generated", "reference"]
+    assert rows.keys() == {"", *found["metrics"]}
+    assert [name.split("/")[0] for name in list(rows)[-8:]] == ["coherence"] * 4 + ["phase_difference"] * 4
+    metric, dash = found["metrics"]["loudness_lufs"], "\N{EN DASH}"
+    assert rows["loudness_lufs"][:5] == ["LUFS", dash, f"{metric['floor']:.3g}", dash, dash]
+    low, high = metric["reference"]["quartiles"]
+    assert rows["loudness_lufs"][5] == f"{metric['reference']['median']:.3g} ({low:.3g} to {high:.3g})"
+    assert rows["silent_share"][:2] == ["of 1", f"{found['metrics']['silent_share']['distance']:.3g}"]
+    words = ("2 windows of 1 generated file, 12 windows of 1 reference file", "1 LUFS is 1 dB", "-1 inverted")
+    assert all(word in page.text for word in words)
+    assert [image["alt"][:21] for image in page.of("img")] == ["Medians and quartiles"]

@@ -1,10 +1,14 @@
 """Streamed samples: what is kept when something ends them, and memory that does not grow with their length."""
 
+import array
+import fcntl
 import json
 import os
 import signal
 import sys
+import termios
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,14 +60,6 @@ def model():
     return LanguageModelConfig(SPEC, EmbeddingConfig(4), backbone, CategoricalHeadConfig()).build()
 
 
-@pytest.fixture(autouse=True)
-def _ctrl_c_is_heard():
-    """A job in the background, as tests may be, is started with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def job(model, tmp_path):
     """`job(n_frames, at=block, happening=function)`."""
@@ -113,11 +109,18 @@ def test_every_sample_gets_its_file_and_its_numbers(job, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_a_signal_completes_the_files(job, tmp_path, number):
-    before = signal.getsignal(number)
+def test_a_signal_completes_the_files_and_more_disturb_nothing(job, tmp_path, monkeypatch, number):
+    before, save, sent = signal.getsignal(number), SamplingJob.save_json, []
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*arguments)
+        sent.append(os.kill(os.getpid(), signal.SIGTERM))
+
+    monkeypatch.setattr(SamplingJob, "save_json", signalled)
     with pytest.raises(SystemExit) as stopped:
         live(job(at=5, happening=kill(number)))
-    assert stopped.value.code == 128 + number
+    assert (stopped.value.code, len(sent)) == (128 + number, 2)
     assert signal.getsignal(number) is before
     for row, name in enumerate("ab"):
         # Four blocks lay behind the prompt; the fifth had begun.
@@ -132,21 +135,6 @@ def test_a_signal_before_the_first_frame_leaves_nothing(job, tmp_path, at):
         live(job(at=at, happening=kill(signal.SIGTERM)))
     assert stopped.value.code == 143
     assert list(tmp_path.iterdir()) == []
-
-
-def test_more_signals_disturb_nothing(job, tmp_path, monkeypatch):
-    save, sent = SamplingJob.save_json, []
-
-    def signalled(*arguments):
-        os.kill(os.getpid(), signal.SIGINT)
-        save(*arguments)
-        sent.append(os.kill(os.getpid(), signal.SIGTERM))
-
-    monkeypatch.setattr(SamplingJob, "save_json", signalled)
-    with pytest.raises(SystemExit) as stopped:
-        live(job(at=3, happening=kill(signal.SIGTERM)))
-    assert (stopped.value.code, len(sent)) == (143, 2)
-    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_full_wav_file_is_the_end(job, tmp_path, monkeypatch, capsys):
@@ -175,14 +163,12 @@ def test_a_disk_that_cannot_be_written_keeps_the_files(job, tmp_path, monkeypatc
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_second_file_that_cannot_be_made_leaves_nothing(job, tmp_path):
+def test_a_second_file_that_cannot_be_made_leaves_nothing_and_an_error_of_the_model_keeps_all(job, tmp_path, capsys):
     (tmp_path / "b.part.wav").mkdir()
     with pytest.raises(AudioError, match=r"b\.part\.wav: cannot write the file \(Is a directory\)"):
         live(job())
     assert [path.name for path in tmp_path.iterdir()] == ["b.part.wav"]
-
-
-def test_an_error_of_the_model_keeps_the_files(job, tmp_path, capsys):
+    (tmp_path / "b.part.wav").rmdir()
     with pytest.raises(ZeroDivisionError):
         live(job(at=3, happening=lambda: 1 // 0))
     assert np.array_equal(read_pcm(tmp_path / "a.wav")[0], expected(2))
@@ -218,12 +204,20 @@ def test_a_listener_who_leaves(job, tmp_path, names, capsys):
 
 def test_a_listener_who_pauses_keeps_no_signal_away(job, tmp_path):
     reader, writer = os.pipe()
-    # By then the pipe is full and nobody reads: 64 KiB are 16,384 frames.
-    timer = threading.Timer(0.5, kill(signal.SIGTERM))
-    timer.start()
+
+    def pause() -> None:
+        # Until the pipe is full, as nobody reads: 64 KiB are 16,384 frames.
+        waiting = array.array("i", [0])
+        while waiting[0] < 65536:
+            time.sleep(0.01)
+            fcntl.ioctl(reader, termios.FIONREAD, waiting)
+        kill(signal.SIGTERM)()
+
+    thread = threading.Thread(target=pause)
+    thread.start()
     with pytest.raises(SystemExit) as stopped:
         live(job(names=("a",)), PcmPipe(writer))
-    timer.join()
+    thread.join()
     os.close(reader)
     os.close(writer)
     assert stopped.value.code == 143

@@ -48,12 +48,11 @@ def test_the_gain_is_what_is_saved():
 
 
 def test_one_track_has_no_interval_and_a_coder_that_lacks_a_track_is_left_out():
-    found = pooled([track("a", 100, 3.0, 2.0)], SPEC, LABELS)
-    assert found["contexts"]["carried"]["interval"] is None
-    assert found["lossless"]["flac -8"]["interval"] is None
-    other = track("b", 100, 3.0, 2.0)
+    one, other = track("a", 100, 3.0, 2.0), track("b", 100, 3.0, 2.0)
+    found = pooled([one], SPEC, LABELS)
+    assert found["contexts"]["carried"]["interval"] is found["lossless"]["flac -8"]["interval"] is None
     other.lossless.clear()
-    assert pooled([track("a", 100, 3.0, 2.0), other], SPEC, LABELS)["lossless"] == {}
+    assert pooled([one, other], SPEC, LABELS)["lossless"] == {}
 
 
 def test_intervals_cover_about_as_often_as_they_say():
@@ -65,8 +64,9 @@ def test_intervals_cover_about_as_often_as_they_say():
     assert 170 <= inside <= 199
 
 
-def test_labels_say_what_is_known():
-    mono = AudioSpec(44100, 1, 16)
-    assert channel_labels(SPEC, "autoregressive") == ("left", "right | left")
-    assert channel_labels(SPEC, "independent") == ("left", "right")
-    assert channel_labels(mono, "autoregressive") == ("mono",)
+@pytest.mark.parametrize(
+    ("channels", "coupling", "labels"),
+    [(2, "autoregressive", LABELS), (2, "independent", ("left", "right")), (1, "autoregressive", ("mono",))],
+)
+def test_labels_say_what_is_known(channels, coupling, labels):
+    assert channel_labels(AudioSpec(44100, channels, 16), coupling) == labels

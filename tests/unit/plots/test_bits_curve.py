@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo_sashimi.plots.bits_curve import bits_curve, bits_per_sample_each_second
@@ -14,6 +14,7 @@ FRAMES = 5 * RATE // 2
 
 
 @given(st.integers(1, 50_000), st.integers(1, 9000), st.integers(1, 2))
+@settings(deadline=None)
 def test_a_constant_rate_is_a_constant_line(frames, rate, channels):
     seconds = -(-frames // rate)
     bits = np.array([[3.5 * min(rate, frames - second * rate)] * channels for second in range(seconds)])

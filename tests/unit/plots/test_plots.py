@@ -84,16 +84,6 @@ def test_one_sample_of_a_long_file_is_seen_at_its_place():
     assert panel.get_xlim() == (0, 12.5)
 
 
-def test_each_channel_has_its_own_panel():
-    both = panels(2)
-    waveform(np.full((50, 2), [8192, -16384], np.int16), RATE, both)
-    assert [(set(axes.lines[0].get_ydata()), axes.get_ylabel()) for axes in both] == [
-        ({0.25}, "left"),
-        ({-0.5}, "right"),
-    ]
-    assert both[1].get_xlabel() == "time (ms)"
-
-
 def test_clipped_samples_are_marked_where_they_are():
     pcm = np.zeros((40_000, 2), np.int16)
     pcm[10_000, 0], pcm[30_000:30_003, 0] = 32767, -32768
@@ -151,15 +141,20 @@ def test_levels_are_finite_and_bounded_for_any_clip(channel, rate, columns):
     assert (levels == FLOOR_DBFS).all() or channel.any()
 
 
-def test_each_channel_has_its_own_spectrum_on_one_scale():
-    left, right = panels(2)
-    pcm = np.stack([sine(1000, 8000), np.zeros(8000, np.int16)], axis=1)
-    images = spectrogram(pcm, RATE, [left, right])
+def test_each_channel_has_its_own_waveform_and_its_own_spectrum_on_one_scale():
+    left, right, *both = panels(4)
+    images = spectrogram(np.stack([sine(1000, 8000), np.zeros(8000, np.int16)], axis=1), RATE, [left, right])
     assert images[0].get_array().max() > -2
     assert (images[1].get_array() == FLOOR_DBFS).all()
     assert images[0].get_clim() == images[1].get_clim() == (FLOOR_DBFS, 0.0)
     assert left.get_ylim() == (0, 8)
     assert left.get_xlim() == right.get_xlim() == (0, 0.5)
+    waveform(np.full((50, 2), [8192, -16384], np.int16), RATE, both)
+    assert [(set(panel.lines[0].get_ydata()), panel.get_ylabel()) for panel in both] == [
+        ({0.25}, "left"),
+        ({-0.5}, "right"),
+    ]
+    assert both[1].get_xlabel() == "time (ms)"
 
 
 @given(STEREO, st.integers(2, 80))
@@ -195,23 +190,18 @@ def test_no_cell_is_favoured():
     assert set(counts[middle - 10 : middle + 11, middle - 10 : middle + 11].flat) == {cell**2 // 2}
 
 
-def test_left_is_drawn_towards_the_letter_l():
-    (axes,) = panels(1)
-    pcm = np.stack([np.full(100, 20_000), np.zeros(100)], axis=1).astype(np.int16)
-    goniometer(pcm, axes)
+def test_left_is_drawn_towards_the_letter_l_and_mono_and_silence_are_said():
+    axes, mono, silence = panels(3)
+    goniometer(np.stack([np.full(100, 20_000), np.zeros(100)], axis=1).astype(np.int16), axes)
     image = axes.images[0]
     (row,), (column,) = np.nonzero(image.get_array().filled(0))
     letter = next(text for text in axes.texts if text.get_text() == "L")
     assert letter.get_position()[0] < 0 < letter.get_position()[1]
     assert column < len(image.get_array()) // 2 < row
     assert (image.origin, axes.get_aspect()) == ("lower", 1)
-
-
-@pytest.mark.parametrize(("pcm", "word"), [(noise(9, 1), "mono"), (np.zeros((9, 2), np.int16), "silence")])
-def test_mono_and_silence_are_said(pcm, word):
-    (axes,) = panels(1)
-    goniometer(pcm, axes)
-    assert axes.texts[-1].get_text() == word
+    goniometer(noise(9, 1), mono)
+    goniometer(np.zeros((9, 2), np.int16), silence)
+    assert [panel.texts[-1].get_text() for panel in (mono, silence)] == ["mono", "silence"]
 
 
 def inked(figure: Figure) -> dict[str, Bbox]:
@@ -243,6 +233,17 @@ def test_nothing_overlaps_and_nothing_leaves_the_page(pcm):
     assert not outside
 
 
+def test_the_end_of_a_prompt_is_marked_in_every_panel():
+    plain, marked = (sheet(noise(8820, 2), 44100, "", prompt) for prompt in (0, 2205))
+    for before, after in zip(plain.axes[:4], marked.axes[:4], strict=True):
+        assert len(after.lines) == len(before.lines) + 2
+        assert [set(line.get_xdata()) for line in after.lines[-2:]] == [{0.05}, {0.05}]
+    assert [text.get_text() for text in marked.axes[0].texts] == ["prompt", "sampled"]
+    boxes = [text.get_window_extent() for text in marked.axes[0].texts]
+    place, _ = marked.axes[0].transData.transform((0.05, 0))
+    assert boxes[0].x1 < place < boxes[1].x0
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_the_table_has_the_numbers_of_describe(channels):
     pcm = noise(4410, channels) + 100
@@ -259,7 +260,7 @@ def test_the_table_has_the_numbers_of_describe(channels):
     assert "-0.0" not in numbers_table(np.array([[32767]], np.int16), 44100)
 
 
-def test_save_png_writes_a_picture_of_the_page_with_a_title_that_is_cut_and_no_formula(tmp_path):
+def test_save_png_writes_a_whole_picture_or_none_with_a_title_that_is_cut_and_no_formula(tmp_path, monkeypatch):
     path, figure = tmp_path / "sheet.png", sheet(noise(100, 2), RATE, r"$\frac$" + "x" * 200)
     save_png(figure, path)
     (title,) = [text.get_text() for text in figure.texts if text.get_text().startswith(r"$\frac$")]
@@ -269,17 +270,12 @@ def test_save_png_writes_a_picture_of_the_page_with_a_title_that_is_cut_and_no_f
         save_png(figure, tmp_path / "sheet.jpg")
     width, height = figure.get_size_inches() * figure.dpi
     assert plt.imread(path).shape[:2] == (round(height), round(width))
-    assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
-
-
-def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "sheet.png"
-    path.write_bytes(b"old")
+    old = path.read_bytes()
     monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(errno.ENOSPC, "disk full")))
     with pytest.raises(AudioError, match=r"sheet\.png: cannot write the file \(disk full\)"):
         save_png(Figure(), path)
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == old
 
 
 def test_what_cannot_be_drawn_is_refused():

@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from omegaconf import DictConfig
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.cli import keys
 from stereo_sashimi.commands.evaluate import evaluate_options as options
+from stereo_sashimi.commands.evaluate import recordings
+from stereo_sashimi.commands.evaluate.recordings import Track
 from stereo_sashimi.commands.evaluate.track_scorer import TrackScorer
 from stereo_sashimi.commands.shared.checks import check_keys, make_folder
 from stereo_sashimi.commands.shared.loading import device_of, load_model, model_line
@@ -43,7 +46,7 @@ def run(cfg: DictConfig) -> Path | None:
 
 
 def _run(cfg: DictConfig) -> Path | None:
-    files, device = options.files(cfg.data), device_of(cfg.device)
+    files, device = recordings.files(cfg.data), device_of(cfg.device)
     path, model = load_model(cfg.checkpoint, cfg.paths.runs, cfg.backend.name)
     backend, key = s4_response.describe(s4_response.resolve(cfg.backend.name)), "checkpoint_independent"
     names, independent = {"checkpoint": name_of(path), key: None}, None
@@ -62,7 +65,10 @@ def _run(cfg: DictConfig) -> Path | None:
         print("bits are those of the top byte of each 16-bit sample, the model's 8 bits", flush=True)
     if cfg.baselines and why is not None:
         print(f"baselines are left out: coders of PCM have nothing to do with codes of {why}", flush=True)
-    tracks = options.tracks(files, spec, cfg.max_seconds)
+    tracks = recordings.tracks(files, spec, cfg.max_seconds, options.conversions(cfg))
+    converted = Counter(what for track in tracks for what in track.converted)
+    for what, count in converted.items():
+        print(f"{count} of {len(tracks)} files {what}", flush=True)
     out = make_folder(options.out_folder(cfg.out, path, cfg.paths.runs), "out")
     baselines, folder = cfg.baselines and why is None, make_folder(out / "tracks", "out")
     contexts = options.contexts(cfg.segment_frames)
@@ -97,8 +103,9 @@ def _run(cfg: DictConfig) -> Path | None:
         "spec": spec.to_dict(),
         "model": model.config.to_plain(),
         "contexts": list(contexts),
+        "converted": dict(converted),
     }
-    return _write(cfg, facts, model, results, files, out)
+    return _write(cfg, facts, model, results, tracks, out)
 
 
 def _write(
@@ -106,7 +113,7 @@ def _write(
     facts: dict[str, Any],
     model: LanguageModel,
     results: list[TrackResult],
-    files: dict[str, Path],
+    tracks: list[Track],
     out: Path,
 ) -> Path:
     """Write and print the totals."""
@@ -118,7 +125,7 @@ def _write(
         # Imported here: only this needs it.
         from stereo_sashimi.metrics.distances import compare
 
-        generated = compare(options.in_folder(str(cfg.generated), "generated"), list(files.values()))
+        generated = compare(recordings.in_folder(str(cfg.generated), "generated"), [track.path for track in tracks])
     evaluation = {
         "format": "stereo-sashimi evaluation",
         "version": 1,
@@ -140,7 +147,7 @@ def _write(
         from stereo_sashimi.commands.evaluate.page import write_page
 
         written.append(out / "evaluation.html")
-        write_page(evaluation, files, written[-1])
+        write_page(evaluation, {track.file: track for track in tracks}, written[-1])
     print("\n".join(relative(file) for file in written), flush=True)
     return path
 

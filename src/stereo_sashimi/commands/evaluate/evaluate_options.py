@@ -1,31 +1,26 @@
 """The keys of `evaluate.py`, checked one by one: each error names the key or the file, and the remedy."""
 
-import hashlib
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from stereo_sashimi.audio import io
-from stereo_sashimi.audio.files import read
-from stereo_sashimi.commands.evaluate.track_scorer import Track
+from stereo_sashimi.commands.evaluate.recordings import Conversions, in_folder
 from stereo_sashimi.commands.shared.runs import EXPORTED, STATUS_FILE, run_folder
-from stereo_sashimi.data.split import find_audio
-from stereo_sashimi.generation.sampling import frames_in
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.schema import check_type
 from stereo_sashimi.spec import AudioSpec
 
 CARRIED = "carried"
-# Bad files that one message lists.
-MOST_LISTED = 8
 
 
 def check(cfg: DictConfig) -> None:
     """Raise ValueError for values that are wrong whatever the model and the data are."""
     for key in ("baselines", "report", "overwrite"):
         check_type(cfg[key], bool, key)
+    conversions(cfg)
     contexts(cfg.segment_frames)
     shard(cfg.shard)
     if cfg.max_seconds is not None:
@@ -35,6 +30,11 @@ def check(cfg: DictConfig) -> None:
             raise ValueError(f"{key} is empty. Give a path, or {key}=null.")
     if cfg.generated is not None:
         in_folder(str(cfg.generated), "generated")
+
+
+def conversions(cfg: DictConfig) -> Conversions:
+    """What may be done to files of another format."""
+    return Conversions(**{key.name: check_type(cfg[key.name], bool, key.name) for key in fields(Conversions)})
 
 
 def contexts(given: Any) -> dict[str, int | None]:
@@ -62,58 +62,6 @@ def shard(given: Any) -> tuple[int, int]:
     if not 1 <= part <= of:
         raise ValueError(f"shard must be a part of all, from 1/4 to 4/4 with four machines; got {given!r}.")
     return part, of
-
-
-def in_folder(name: str, key: str) -> list[Path]:
-    """The audio files of a folder; at least one."""
-    folder = Path(name)
-    if folder.is_file():
-        raise ValueError(f"{key}={name} is a file. Give its folder, or for data a list: data=[{name}].")
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {name}. Give a folder with audio files: {key}=<folder>.")
-    found = find_audio(folder)
-    if not found:
-        raise ValueError(f"{key}={name} holds no audio files ({', '.join(io.AUDIO_SUFFIXES)}). Give another folder.")
-    return found
-
-
-def files(data: Any) -> dict[str, Path]:
-    """The recordings by their names in the results: relative to a folder, or as they were given in a list."""
-    if isinstance(data, (list, ListConfig)):
-        names = [str(name) for name in data]
-        if not names:
-            raise ValueError("data is an empty list. Give files, data=[a.wav,b.wav], or a folder.")
-        if len(set(names)) != len(names):
-            raise ValueError(f"data names {next(n for n in names if names.count(n) > 1)} twice. Name each file once.")
-        return {name: Path(name) for name in sorted(names)}
-    folder = Path(str(data))
-    return dict(sorted((path.relative_to(folder).as_posix(), path) for path in in_folder(str(data), "data")))
-
-
-def tracks(found: dict[str, Path], spec: AudioSpec, max_seconds: float | None) -> list[Track]:
-    """Read every file once, so that all that cannot be scored are told of before the first one is."""
-    limit = None if max_seconds is None else frames_in(float(max_seconds), spec, "max_seconds")
-    done, bad = [], []
-    for name, path in found.items():
-        try:
-            info = io.probe(path)
-            if info.sample_rate != spec.sample_rate:
-                # A resampled recording has other bits, so nothing here does that unasked.
-                raise ValueError(
-                    f"{path} has {info.sample_rate} Hz, the model {spec.sample_rate} Hz. Resample the file first: "
-                    f"`ffmpeg -i in.wav -ar {spec.sample_rate} out.wav`."
-                )
-            frames = info.frames if limit is None else min(info.frames, limit)
-            done.append(Track(name, path, frames, hashlib.sha256(read(path, spec, frames).data).hexdigest()))
-        except ValueError as error:
-            bad.append(str(error))
-    if len(bad) == 1:
-        raise ValueError(bad[0])
-    if bad:
-        more = [f"and {len(bad) - MOST_LISTED} more"] if len(bad) > MOST_LISTED else []
-        lines = "\n  ".join(bad[:MOST_LISTED] + more)
-        raise ValueError(f"{len(bad)} of {len(found)} files cannot be evaluated:\n  {lines}")
-    return done
 
 
 def check_pair(model: LanguageModel, other: LanguageModel) -> None:

@@ -4,7 +4,6 @@ The layout is in `page.html.jinja`; here numbers become text, pictures and audio
 """
 
 import base64
-import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping
@@ -14,15 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-from jaxtyping import Int16
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from stereo_sashimi.audio.io import AudioError, probe, read_pcm, write_whole
+from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.commands.evaluate.generated import by_family, distance_rows, meanings
+from stereo_sashimi.commands.evaluate.recordings import Track
+from stereo_sashimi.metrics.lossless import APART
 from stereo_sashimi.plots.bits_curve import bits_curve
+from stereo_sashimi.plots.quartiles import quartile_ranges
 from stereo_sashimi.plots.sheet import sheet
-from stereo_sashimi.spec import LN2, bits_per_byte
+from stereo_sashimi.spec import LN2, AudioSpec, bits_per_byte
 
 MOST_PICTURED = 20
 EXCERPT_SECONDS = 10
@@ -31,7 +33,6 @@ COMPARED = "flac -8"
 NOTHING = "\N{EN DASH}"
 # Half of the bytes of a picture in PNG are the noise in its spectrograms; WebP takes a sixth.
 _PICTURE_QUALITY = 85
-_BLOCK_FRAMES = 1 << 20
 
 Plain = dict[str, Any]
 
@@ -44,12 +45,12 @@ class PageTable(NamedTuple):
     rows: list[list[str]]
 
 
-def write_page(evaluation: Plain, files: Mapping[str, Path], path: Path) -> None:
+def write_page(evaluation: Plain, sources: Mapping[str, Track], path: Path) -> None:
     """Write the page of an evaluation: numbers, curves, pictures and players in one HTML file without scripts.
 
-    The first MOST_PICTURED tracks get pictures, and a player of at most EXCERPT_SECONDS from their middle, so long
-    files cost no memory. Where a file is gone, changed or unreadable the page says so.
-    `files` holds the audio file of each track, by its "file". Raises AudioError if the page cannot be written.
+    The first MOST_PICTURED tracks get pictures, and a player of at most EXCERPT_SECONDS from their middle, read again
+    from `sources`, by their "file". Where a file is gone, changed or unreadable the page says so.
+    Raises AudioError if the page cannot be written.
     """
     loader = PackageLoader("stereo_sashimi.commands", "evaluate")
     environment = Environment(
@@ -64,9 +65,9 @@ def write_page(evaluation: Plain, files: Mapping[str, Path], path: Path) -> None
         contexts_table=contexts_table(evaluation),
         pooled_table=pooled_table(evaluation),
         gain=gain_table(evaluation),
-        generated_tables=generated_tables(evaluation["generated"]),
+        distances=generated_section(evaluation["generated"]),
         tracks_table=tracks_table(evaluation),
-        pictured=((track, _panels(evaluation, track, files.get(track["file"]))) for track in pictured),
+        pictured=((track, _panels(evaluation, track, sources[track["file"]])) for track in pictured),
         n_pictured=len(pictured),
         compared=COMPARED,
     )
@@ -81,7 +82,7 @@ def pooled_table(evaluation: Plain) -> PageTable:
         f"model, {context_label(name, spec['sample_rate'])}": pooled["contexts"][name]
         for name in evaluation["contexts"]
     }
-    entries |= pooled["lossless"]
+    entries |= _coders(pooled["lossless"])
     fewest = min(entry["bits_per_sample"] for entry in entries.values())
     rows = []
     for label, entry in entries.items():
@@ -122,7 +123,7 @@ def gain_table(evaluation: Plain) -> PageTable | None:
 def tracks_table(evaluation: Plain) -> PageTable:
     """A row for each track and one for all of them; the fewest bits of a row are bold."""
     tracks, pooled, context = evaluation["tracks"], evaluation["pooled"], evaluation["contexts"][0]
-    coders = list(dict.fromkeys(chain.from_iterable(track["lossless"] for track in tracks)))
+    coders = list(dict.fromkeys(chain.from_iterable(_coders(track["lossless"]) for track in tracks)))
 
     def row(name: str, some: list[Plain], values: list[float | None]) -> list[str]:
         fewest = min(value for value in values if value is not None)
@@ -142,28 +143,33 @@ def tracks_table(evaluation: Plain) -> PageTable:
     return PageTable("", ["track", "seconds", "model", *coders], rows)
 
 
-def generated_tables(generated: Mapping[str, Any] | None, title: str = "") -> list[PageTable]:
-    """Nested mappings of numbers as tables: groups with equal keys are the rows of one, others follow."""
-    if not generated:
-        return []
-    groups = {key: value for key, value in generated.items() if isinstance(value, Mapping)}
-    single = [[key, plain(value)] for key, value in generated.items() if key not in groups]
-    tables = [PageTable(title, [], single)] if single else []
-    columns = [tuple(name for name, _ in _leaves(group, " ")) for group in groups.values()]
-    if len(groups) > 1 and all(names == columns[0] for names in columns):
-        rows = [[key, *(text for _, text in _leaves(group, " "))] for key, group in groups.items()]
-        return [*tables, PageTable(title, ["", *columns[0]], rows)]
-    for key, group in groups.items():
-        tables += generated_tables(group, f"{title}, {key}" if title else key)
-    return tables
+def generated_section(generated: Plain | None) -> Plain | None:
+    """Distances of generated audio as a table, what each metric means, and both sides as a picture."""
+    if generated is None:
+        return None
+    metrics = by_family(generated["metrics"])
+    head, *rows = distance_rows(metrics, NOTHING)
+    return {
+        "table": PageTable("", head, rows),
+        "meanings": meanings(metrics),
+        "picture": _picture(quartile_ranges(metrics), "png"),
+    }
 
 
-def _panels(evaluation: Plain, track: Plain, file: Path | None) -> Plain:
+def _coders(lossless: Plain) -> Plain:
+    """Each coder once: what its choice of mid/side saves is for the JSON."""
+    return {name: bits for name, bits in lossless.items() if not name.endswith(APART)}
+
+
+def _panels(evaluation: Plain, track: Plain, source: Track) -> Plain:
     """Curve, picture, player and place of one track; "problem" says why there is only a curve, or is None."""
     panels: Plain = {"problem": None}
     shaded, rate = None, track["sample_rate"]
     try:
-        pcm, start = _excerpt(track, file)
+        pcm = source.read(AudioSpec(**evaluation["spec"]))
+        length = min(len(pcm), EXCERPT_SECONDS * rate)
+        start = (len(pcm) - length) // 2
+        pcm = pcm[start : start + length]
         place = f"the whole track, {_clock(len(pcm), rate)}"
         if len(pcm) < track["frames"]:
             end = start + len(pcm)
@@ -183,25 +189,6 @@ def _panels(evaluation: Plain, track: Plain, file: Path | None) -> Plain:
     bits = np.asarray(track["bits_each_second"], dtype=np.float64)
     curve = bits_curve(bits, track["frames"], rate, list(_channels(evaluation)), average=average, excerpt=shaded)
     return panels | {"curve": _picture(curve, "png")}
-
-
-def _excerpt(track: Plain, file: Path | None) -> tuple[Int16[np.ndarray, "frames channels"], int]:
-    """The middle of what was scored of a track, and its first frame.
-
-    Raises AudioError, for people, if the file is not given, gone, unreadable, or holds other samples than were scored.
-    """
-    if file is None:
-        raise AudioError("The audio file was not given.")
-    info, frames, samples = probe(file), track["frames"], hashlib.sha256()
-    # "sha256" is that of the PCM; in blocks, a track of an hour needs no more memory than one of a minute.
-    for first in range(0, frames if info.frames >= frames else 0, _BLOCK_FRAMES):
-        samples.update(read_pcm(file, first, min(_BLOCK_FRAMES, frames - first))[0].data)
-    same_format = (info.sample_rate, info.n_channels) == (track["sample_rate"], track["n_channels"])
-    if not same_format or samples.hexdigest() != track["sha256"]:
-        raise AudioError(f"{file}: the file has changed since it was evaluated.")
-    length = min(frames, EXCERPT_SECONDS * info.sample_rate)
-    start = (frames - length) // 2
-    return read_pcm(file, start, length)[0], start
 
 
 def data_uri(media_type: str, content: bytes) -> str:

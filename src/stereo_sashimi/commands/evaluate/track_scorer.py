@@ -8,18 +8,19 @@ import hashlib
 import io
 import json
 import re
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stereo_sashimi.audio.files import read
 from stereo_sashimi.audio.io import write_whole
+from stereo_sashimi.commands.evaluate.recordings import Track
 from stereo_sashimi.generation.scoring import Scoring
+from stereo_sashimi.generation.structure import check_structure
 from stereo_sashimi.metrics.lossless import coded_bits
 from stereo_sashimi.metrics.totals import TrackResult
 from stereo_sashimi.models.language_model import LanguageModel
@@ -29,16 +30,6 @@ from stereo_sashimi.signals import Stopped
 # Seconds between two saves of a half-scored track.
 SAVE_SECONDS = 60.0
 INDEPENDENT = "independent"
-
-
-@dataclass(frozen=True)
-class Track:
-    """A recording to be scored: its name in the results, how many frames of it, and the hash of these as PCM."""
-
-    file: str
-    path: Path
-    frames: int
-    sha256: str
 
 
 class TrackScorer:
@@ -61,18 +52,31 @@ class TrackScorer:
         self.passes = [(name, model, frames) for name, frames in contexts.items()]
         if independent is not None:
             self.passes.append((INDEPENDENT, independent, next(iter(contexts.values()))))
-        self.model_sha256 = _sha256(model)
+        self.model_sha256, self._spec = _sha256(model), model.spec
         self._contexts, self._baselines, self._folder = list(contexts), baselines, folder
         self._independent_sha256 = None if independent is None else _sha256(independent)
 
     def finished(self, track: Track) -> TrackResult | None:
-        """The stored result of a track, if its fingerprint is the one it would get now."""
-        try:
-            content = json.loads(self._path(track).read_bytes())
-            return TrackResult(**content["result"]) if content["fingerprint"] == self._fingerprint(track) else None
-        except (OSError, ValueError, KeyError, TypeError):
-            # An unreadable result is computed again.
+        """The stored result of a track, if its fingerprint is the one it would get now.
+
+        Raises ValueError, naming the file, for one that is damaged.
+        """
+        path = self._path(track)
+        if not path.exists():
             return None
+        with _reading(path):
+            content = json.loads(path.read_bytes())
+            if content["fingerprint"] != self._fingerprint(track):
+                return None
+            result, like = content["result"], asdict(self._like(track))
+            if self._baselines:
+                # Which programs there were is not known.
+                like["lossless"] = dict.fromkeys(result["lossless"], 1)
+            check_structure(result, like, "result")
+            facts = ("file", "sha256", "frames", "sample_rate", "n_channels")
+            if {name: result[name] for name in facts} != {name: like[name] for name in facts}:
+                raise ValueError("result is that of another recording")
+            return TrackResult(**result)
 
     def forget(self, track: Track) -> None:
         """Delete what is stored of a track."""
@@ -85,10 +89,8 @@ class TrackScorer:
         `progress` gets the frames of each piece. If it or a signal raises Stopped, the state after the last piece is
         saved. Raises ValueError, naming the file, if its samples have changed or the model computes NaN or infinity.
         """
-        spec = self.passes[0][1].spec
-        pcm = read(track.path, spec, track.frames)
-        if hashlib.sha256(pcm.data).hexdigest() != track.sha256:
-            raise ValueError(f"{track.path} has changed since the evaluation began. Run the command again.")
+        spec = self._spec
+        pcm = track.read(spec)
         done, current = self._resume(track)
         for name, model, segment_frames in self.passes:
             if name in done:
@@ -96,18 +98,15 @@ class TrackScorer:
                 continue
             scoring = Scoring(model, pcm, segment_frames)
             if current is not None and current["name"] == name:
-                scoring.restore(current["state"])
+                with _reading(self._partial(track)):
+                    scoring.restore(current["state"])
                 progress(scoring.frames)
             try:
                 done[name] = self._score_pass(track, scoring, name, done, progress)
             except ValueError as error:
                 raise ValueError(f"{track.path}: {error}") from error
-        result = TrackResult(
-            file=track.file,
-            sha256=track.sha256,
-            frames=len(pcm),
-            sample_rate=spec.sample_rate,
-            n_channels=spec.n_channels,
+        result = replace(
+            self._like(track),
             contexts={name: {"channel_nats": done[name]["channel_nats"]} for name in self._contexts},
             independent={"channel_nats": done[INDEPENDENT]["channel_nats"]} if INDEPENDENT in done else None,
             bits_each_second=done[self._contexts[0]]["second_bits"],
@@ -144,15 +143,36 @@ class TrackScorer:
     def _resume(self, track: Track) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The finished passes of an interrupted track, and the state of the next one."""
         path = self._partial(track)
-        if not path.is_file():
+        if not path.exists():
             return {}, None
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            if content["fingerprint"] == self._fingerprint(track):
-                return content["done"], content["current"]
-        except Exception as error:  # A damaged archive fails in many ways.
-            print(f"{path} is damaged ({error}); {track.file} is scored from its start", file=sys.stderr, flush=True)
-        return {}, None
+        with _reading(path):
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # A damaged archive fails in many ways.
+                raise ValueError("it cannot be read") from error
+            if content["fingerprint"] != self._fingerprint(track):
+                return {}, None
+            done, current, names = content["done"], content["current"], [name for name, _, _ in self.passes]
+            before = names[: names.index(current["name"])]
+            empty = self._like(track)
+            scored = {"channel_nats": [0.0] * self._spec.n_channels, "second_bits": empty.bits_each_second}
+            check_structure(done, dict.fromkeys(before, scored), "done")
+            return done, current
+
+    def _like(self, track: Track) -> TrackResult:
+        """A result that costs nothing, of the structure that a real one has."""
+        spec, nats = self._spec, [0.0] * self._spec.n_channels
+        return TrackResult(
+            file=track.file,
+            sha256=track.sha256,
+            frames=track.frames,
+            sample_rate=spec.sample_rate,
+            n_channels=spec.n_channels,
+            contexts={name: {"channel_nats": nats} for name in self._contexts},
+            independent=None if self._independent_sha256 is None else {"channel_nats": nats},
+            bits_each_second=[nats] * -(-track.frames // spec.sample_rate),
+            lossless={},
+        )
 
     def _fingerprint(self, track: Track) -> str:
         """Of everything that a result depends on: samples, weights and settings."""
@@ -166,6 +186,19 @@ class TrackScorer:
 
     def _partial(self, track: Track) -> Path:
         return self._path(track).with_suffix(".partial")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Any way in which a stored file can be damaged, as a ValueError with its name and what to do."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = str(error) if isinstance(error, ValueError) else "its fields are not those of a stored track"
+        why = "it is nested too deep" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or why
+        raise ValueError(
+            f"{path} is damaged: {why}. Delete it, or set overwrite=true: then its track is scored again."
+        ) from error
 
 
 def _sha256(model: LanguageModel) -> str:

@@ -16,7 +16,7 @@ from stereo_sashimi.commands.generate.live import draw_live
 from stereo_sashimi.commands.shared.checks import check_keys, make_folder
 from stereo_sashimi.commands.shared.loading import load_model, model_line
 from stereo_sashimi.commands.shared.progress import DrawMeter
-from stereo_sashimi.commands.shared.runs import name_of, results_folder
+from stereo_sashimi.commands.shared.runs import name_of, results_folder, shown
 from stereo_sashimi.generation.engines.engine import resolve
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.ops import s4_response
@@ -56,12 +56,13 @@ def _prepare(cfg: DictConfig, options: GenerateOptions) -> SamplingJob:
     if (waiting := engine.preparation()) is not None:
         print(f"engine {engine.name}: {waiting}", flush=True)
     if resampled is not None:
-        print(f"prompt {options.prompt} resampled from {resampled} Hz to {spec.sample_rate} Hz", flush=True)
+        print(f"prompt {shown(str(options.prompt))} resampled from {resampled} Hz to {spec.sample_rate} Hz", flush=True)
     files = []
     if not options.stdout or options.out is not None or options.name is not None:
         options.check_room(n_frames, 0 if prompt is None else len(prompt), spec)
         out = make_folder(options.out or str(results_folder(path, cfg.paths.runs) / "samples"), "out")
         files = [out / name for name in options.file_names()]
+        options.check_new(files)
     return SamplingJob(options, model, path, engine.name, n_frames, prompt, resampled, files)
 
 
@@ -74,8 +75,8 @@ def _draw_whole(job: SamplingJob, signals: Deferral) -> list[Path]:
     for i, (file, pcm) in enumerate(zip(job.files, samples, strict=True)):
         write_pcm(file, pcm, rate)
         job.save_json(i, meter.totals, describe(pcm, rate))
-        title = f"{file.stem}  {meter.totals.scores()[i].bits_per_sample:.2f} bits/sample"
-        save_png(sheet(pcm, rate, title), file.with_name(f"{file.stem}.png"))
+        title = f"{shown(file.stem)}  {meter.totals.scores()[i].bits_per_sample:.2f} bits/sample"
+        save_png(sheet(pcm, rate, title, meter.totals.prompt_frames), file.with_name(f"{file.stem}.png"))
     signals.release()
     return job.files
 

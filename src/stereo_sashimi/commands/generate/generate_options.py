@@ -1,7 +1,7 @@
 """The keys of `generate.py` as `GenerateOptions`, and with a model `SamplingJob`, which also writes the JSON files."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,12 @@ class GenerateOptions:
     format: str = "wav"
     stream: bool = False
     stdout: bool = False
+    overwrite: bool = False
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "GenerateOptions":
         """Check the values that are wrong whatever the model is. Raises ValueError."""
-        for key in ("stream", "stdout", "prompt_resample"):
+        for key in ("stream", "stdout", "prompt_resample", "overwrite"):
             check_type(cfg[key], bool, key)
         if cfg.format not in io.FORMATS:
             raise ValueError(f"format must be one of {', '.join(io.FORMATS)}; got {cfg.format!r}.")
@@ -99,6 +100,7 @@ class GenerateOptions:
             format=cfg.format,
             stream=cfg.stream,
             stdout=cfg.stdout,
+            overwrite=cfg.overwrite,
         )
 
     def n_frames(self, spec: AudioSpec) -> int | None:
@@ -131,6 +133,14 @@ class GenerateOptions:
                 f"{most / spec.sample_rate:.0f} s of this model's audio, the prompt included. "
                 + ("Use stdout=true without out= and name=." if self.stream else "Use format=flac.")
             )
+
+    def check_new(self, files: Sequence[Path]) -> None:
+        """Raise ValueError if a file that a sample leaves is there already, unless it may be replaced."""
+        suffixes = (f".{self.format}", ".json", f".part.{self.format}" if self.stream else ".png")
+        written = [file.with_name(f"{file.stem}{suffix}") for file in files for suffix in suffixes]
+        there = next((path for path in written if path.exists()), None)
+        if there is not None and not self.overwrite:
+            raise ValueError(f"{there} is there already. Give another seed=, name= or out=, or overwrite=true.")
 
     def file_names(self) -> list[str]:
         """One a sample; how sampling differs from the model itself is part of it, unless `name` says it all."""

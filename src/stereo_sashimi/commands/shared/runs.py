@@ -1,5 +1,6 @@
 """Runs and their checkpoints, as commands name and find them; what a path stands for is in models/locate.py."""
 
+import os
 from pathlib import Path
 
 from stereo_sashimi.models.locate import EXPORTED as EXPORTED
@@ -45,4 +46,9 @@ def name_of(checkpoint: Path) -> str:
 def relative(path: Path) -> str:
     """As short as a person would type it from here."""
     path = path.resolve()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return shown(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def shown(name: str | Path) -> str:
+    """A file name that can be printed and kept anywhere: bytes that are not UTF-8 are written as `\xff`."""
+    return os.fsencode(name).decode(errors="backslashreplace")
