@@ -1,11 +1,12 @@
-"""Signals: in `listening` Ctrl-C and SIGTERM raise `Stopped`; a `Deferral` lets them wait while files are written."""
+"""Signals: in `listening` Ctrl-C, SIGTERM and SIGHUP raise `Stopped`; in a `Deferral` they wait."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 # SIGUSR1 is SLURM's announcement of a requeue, at which Lightning saves inside the signal handler. SIGTERM needs no
 # deferral in training: its handlers only set a flag that the training loop looks at between batches.
@@ -23,6 +24,13 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number, self.code = number, 128 + number
+
+    def leave(self, message: str) -> NoReturn:
+        """End the process with `code`, and a line on standard error."""
+        # Behind SIGHUP there may be no terminal any more.
+        with suppress(OSError):
+            print(f"\n{message}", file=sys.stderr, flush=True)
+        raise SystemExit(self.code) from None
 
 
 class Deferral:
@@ -81,16 +89,16 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def listening() -> Iterator[Deferral]:
-    """Let SIGINT and SIGTERM raise Stopped in the block, and give the deferral that holds them.
+    """Let SIGINT, SIGTERM and SIGHUP raise Stopped in the block, and give the deferral that holds them.
 
     Nothing happens outside the main thread, where python allows no handler. What was ignored when the command was
-    started, as Ctrl-C is for a job in the background, stays ignored.
+    started, as Ctrl-C is for a job in the background and SIGHUP by nohup, stays ignored.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
-    numbers, before = (signal.SIGINT, signal.SIGTERM), {}
+    numbers, before = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), {}
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
             if signal.getsignal(number) != signal.SIG_IGN:

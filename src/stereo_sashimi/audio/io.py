@@ -8,16 +8,16 @@ import io
 import os
 import secrets
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from jaxtyping import Float, Int16
+
+from stereo_sashimi.audio.truncation import missing_bytes
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 # Formats that are written, by suffix.
@@ -239,15 +239,23 @@ def write_pcm(path: PathLike, pcm: Pcm, sample_rate: int, *, bits: int = 16) -> 
 
 
 def write_whole(path: PathLike, content: bytes | memoryview) -> None:
-    """Write a file under a temporary name in the same folder and rename it when it is complete.
+    """Write a file as `whole_file` does."""
+    with whole_file(path) as file:
+        file.write(content)
 
-    Raises AudioError naming the file if that fails, for instance because the disk is full; nothing is left behind.
+
+@contextmanager
+def whole_file(path: PathLike) -> Iterator[io.BufferedWriter]:
+    """A file to write under a temporary name in the same folder; it is renamed when the block has ended.
+
+    Raises AudioError naming the file if that fails, for instance because the disk is full; after any error nothing is
+    left behind.
     """
     path = Path(path)
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            yield file
         os.replace(temporary, path)
     except OSError as error:
         raise AudioError(f"{path}: cannot write the file ({error.strerror}).") from error
@@ -259,42 +267,3 @@ def _clip(values: np.ndarray) -> tuple[np.ndarray, int]:
     """Whole numbers as int16, and how many of them lay outside."""
     clipped = int(np.count_nonzero((values < _LOW) | (values > _HIGH)))
     return np.clip(values, _LOW, _HIGH).astype(np.int16), clipped
-
-
-def missing_bytes(raw: BufferedReader) -> int:
-    """Bytes that a WAV or Ogg file lacks at its end; 0 for a whole file and for other formats."""
-    size, head = os.fstat(raw.fileno()).st_size, raw.read(12)
-    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:] == b"WAVE":
-        return _missing_wav_bytes(raw, size, ">" if head[:4] == b"RIFX" else "<")
-    if head[:4] == b"OggS":
-        return _missing_ogg_bytes(raw, size)
-    return 0
-
-
-def _missing_wav_bytes(raw: BufferedReader, size: int, order: str) -> int:
-    """EBU Tech 3306: chunks of an id, a 32-bit size and a body; in RF64 the size of `data` is in `ds64`."""
-    long_size = None
-    while len(header := raw.read(8)) == 8:
-        chunk, length = struct.unpack(f"{order}4sI", header)
-        body = raw.tell()
-        if chunk == b"ds64" and length >= 16:
-            long_size = struct.unpack(f"{order}8xQ", raw.read(16))[0]
-        if chunk == b"data":
-            if length == 0xFFFFFFFF:
-                # Without ds64 the writer was a pipe and did not know the length: what is there counts.
-                length = size - body if long_size is None else long_size
-            return max(0, body + length - size)
-        raw.seek(body + length + length % 2)
-    return 0
-
-
-def _missing_ogg_bytes(raw: BufferedReader, size: int) -> int:
-    """RFC 3533: a page is 27 bytes, a table of segment lengths (its size is byte 26) and the segments."""
-    # A page has at most 65,307 bytes, so the last one starts in here.
-    raw.seek(max(0, size - 65307))
-    tail = raw.read()
-    page = tail.rfind(b"OggS\0")
-    if page < 0:
-        return 0
-    table_end = page + 27 + (tail[page + 26] if page + 26 < len(tail) else 0)
-    return max(0, table_end + sum(tail[page + 27 : table_end]) - len(tail))

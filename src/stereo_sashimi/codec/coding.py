@@ -6,7 +6,7 @@ machines; `pcm_files.py` reads and writes audio files.
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -99,7 +99,7 @@ def decode(
     name: str = "the data",
     on_frames: Progress = None,
 ) -> np.ndarray:
-    """The recording in a file's bytes: int16 (frames, channels).
+    """The recording in a file's bytes, or a part of it: int16 (frames, channels).
 
     Args:
         model: The one that coded it.
@@ -112,27 +112,62 @@ def decode(
     Raises:
         CodecError: Before anything is decoded, for bytes that are no such file, damaged, or of another model, and where
             this machine computes other probabilities than the encoder's; behind it if the samples are not those coded.
+            More frames than fit into memory, which a small file may claim.
+    """
+    blocks = decode_blocks(model, data, first=first, frames=frames, name=name, on_frames=on_frames)
+    header, at = container.read_header(data, name), 0
+    count = header.frames - first if frames is None else frames
+    try:
+        pcm = np.empty((count, header.spec.n_channels), np.int16)
+    except MemoryError:
+        raise CodecError(
+            f"{count} frames of {name} do not fit into memory. Ask for a part (first, frames), or use "
+            "codec.decode_blocks."
+        ) from None
+    for block in blocks:
+        pcm[at : at + len(block)] = block
+        at += len(block)
+    return pcm
+
+
+def decode_blocks(
+    model: LanguageModel,
+    data: bytes,
+    *,
+    first: int = 0,
+    frames: int | None = None,
+    name: str = "the data",
+    on_frames: Progress = None,
+) -> Iterator[np.ndarray]:
+    """What `decode` gives, in blocks of a segment at most: in bounded memory, whatever length a file claims.
+
+    Whether the whole is what was coded is known, and CodecError raised, behind the last block only.
     """
     header, segments, _ = unpack(data, name)
     last = header.frames if frames is None else first + frames
     if not 0 <= first <= last <= header.frames:
         raise CodecError(f"frames {first} to {last} were asked for, and {name} has {header.frames}.")
     coder = coder_of_file(model, header, name)
-    begin, end = first // header.segment_frames, -(-last // header.segment_frames)
-    end = end if last > first else begin
-    parts = [np.zeros((0, header.spec.n_channels), np.int16)]
-    for start in range(begin, end, coder.batch_size):
-        numbers = range(start, min(start + coder.batch_size, end))
+    return _blocks(coder, header, segments, range(first, last), name, on_frames)
+
+
+def _blocks(
+    coder: BatchCoder, header: FileHeader, segments: list[Segment], wanted: range, name: str, on_frames: Progress
+) -> Iterator[np.ndarray]:
+    size, digest = header.segment_frames, hashlib.sha256()
+    every = range(wanted.start // size, -(-wanted.stop // size) if wanted else wanted.start // size)
+    for start in every[:: coder.batch_size]:
+        numbers = range(start, min(start + coder.batch_size, every.stop))
         lengths = [header.length(i) for i in numbers]
         batch = _decode_batch(coder, segments[start : numbers.stop], lengths, header.spec, on_frames)
         for i, part in zip(numbers, batch, strict=True):
-            if zlib.crc32(_bytes(part)) != segments[i].crc:
+            pcm = _bytes(part)
+            if zlib.crc32(pcm) != segments[i].crc:
                 raise CodecError(f"{name}: segment {i} does not decode to what was coded. Nothing of it can be used.")
-            parts.append(part)
-    if (begin, end) == (0, header.n_segments) and _digest(parts) != header.pcm:
+            digest.update(pcm)
+            yield part[max(0, wanted.start - i * size) : wanted.stop - i * size]
+    if len(every) == header.n_segments and digest.hexdigest() != header.pcm:
         raise CodecError(f"{name} does not decode to the samples that were coded. Nothing of it can be used.")
-    offset = begin * header.segment_frames
-    return np.concatenate(parts)[first - offset : last - offset]
 
 
 def check_model(model: LanguageModel) -> None:
@@ -202,6 +237,8 @@ def _decode_batch(
     except AssertionError as error:
         # So constriction calls words that no encoder of these probabilities can have written.
         raise CodecError(f"a segment is no code of this model ({error}). Nothing of it can be used.") from error
+    if on_frames is not None:
+        on_frames(sum(lengths) - sum(n for _, n in coded))
     return [
         quantize.decode(next(codes), spec) if mode == MODEL
         # A constant segment holds one frame, which every frame equals.

@@ -55,6 +55,11 @@ class FileHeader:
         """How many segments there are; 0 for no frames."""
         return -(-self.frames // self.segment_frames)
 
+    @property
+    def pcm_bytes(self) -> int:
+        """Bytes of the samples, as a WAV file holds them."""
+        return self.frames * self.spec.n_channels * self.spec.bits // 8
+
     def length(self, segment: int) -> int:
         """Frames of one segment."""
         return min(self.segment_frames, self.frames - segment * self.segment_frames)

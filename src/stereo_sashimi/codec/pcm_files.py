@@ -1,14 +1,18 @@
 """Audio files of the codec: integer PCM in, with what stands around the samples of a WAV file; the same bytes out."""
 
+import os
+import shutil
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import soundfile
 
 from stereo_sashimi.audio import io
-from stereo_sashimi.codec.container import MAX_ENVELOPE, CodecError
+from stereo_sashimi.codec.container import MAX_ENVELOPE, CodecError, FileHeader
 from stereo_sashimi.spec import AudioSpec
 
 # Bits of the sample formats that are coded, by libsndfile's names.
@@ -53,16 +57,69 @@ def _check_format(info: io.AudioInfo, model: AudioSpec) -> None:
         raise CodecError(f"{path} has {bits} bits a sample, and the model codes {model.bits}. Use another model.")
 
 
-def write(path: Path, pcm: np.ndarray, spec: AudioSpec, envelope: bytes, name: str) -> None:
-    """Write .wav or .flac (by suffix) whole or not at all; a WAV file is to the byte the one that was coded.
+def write(path: Path, blocks: Iterable[np.ndarray], header: FileHeader, envelope: bytes, name: str) -> None:
+    """Write blocks of PCM to .wav or .flac (by suffix), whole or not at all; a WAV file is to the byte the one coded.
 
-    `name`: of the coded file, for messages. Raises AudioError where that fails, CodecError for a damaged envelope.
+    `header`, `name`: of the coded file. What is wrong is said before the first block is taken: CodecError for a damaged
+    envelope, AudioError for more than a plain WAV file or the disk holds. Later AudioError where writing fails.
     """
-    if path.suffix.lower() == ".wav" and envelope:
-        head, tail = _open_envelope(envelope, name)
-        io.write_whole(path, b"".join([head, _payload(pcm, spec), tail]))
+    if path.suffix.lower() == ".wav":
+        parts = _open_envelope(envelope, name) if envelope else _plain_wav(path, header)
+        size = header.pcm_bytes + len(parts[0]) + len(parts[1])
+        with io.whole_file(path) as file:
+            if size > (free := shutil.disk_usage(path.parent).free):
+                raise io.AudioError(
+                    f"{path}: {size:,} bytes do not fit on its disk, which has {free:,} left. Make room, or give "
+                    "another output=<file>."
+                )
+            file.write(parts[0])
+            for block in blocks:
+                file.write(_payload(block, header.spec))
+            file.write(parts[1])
     else:
-        io.write_pcm(path, pcm, spec.sample_rate, bits=spec.bits)
+        _write_flac(path, blocks, header)
+
+
+def _plain_wav(path: Path, header: FileHeader) -> tuple[bytes, bytes]:
+    """What stands before and behind the samples of the shortest WAV file."""
+    spec, size = header.spec, header.pcm_bytes
+    frame = spec.n_channels * spec.bits // 8
+    if size > io.WAV_BYTES:
+        raise io.AudioError(f"{path}: {size:,} bytes of audio do not fit into a WAV file; give output=<file>.flac.")
+    try:
+        fmt = struct.pack(
+            "<IHHIIHH", 16, 1, spec.n_channels, spec.sample_rate, spec.sample_rate * frame, frame, spec.bits
+        )
+    except struct.error as error:
+        raise io.AudioError(f"{path}: a WAV file cannot have {spec.sample_rate} Hz.") from error
+    riff = struct.pack("<4sI4s", b"RIFF", 36 + size + size % 2, b"WAVE")
+    return riff + b"fmt " + fmt + struct.pack("<4sI", b"data", size), bytes(size % 2)
+
+
+def _write_flac(path: Path, blocks: Iterable[np.ndarray], header: FileHeader) -> None:
+    spec = header.spec
+    if not header.frames:
+        raise io.AudioError(f"{path}: FLAC cannot hold 0 frames; write .wav.")
+    with io.whole_file(path) as file:
+        try:
+            flac = soundfile.SoundFile(
+                file.fileno(), "w", spec.sample_rate, spec.n_channels, f"PCM_{'16' if spec.bits == 16 else 'S8'}",
+                format="FLAC", closefd=False,
+            )  # fmt: skip
+        except (soundfile.SoundFileError, ValueError, OverflowError) as error:
+            raise io.AudioError(f"{path}: {spec.sample_rate} Hz cannot be written as FLAC ({error}).") from error
+        try:
+            with flac:
+                for block in blocks:
+                    flac.write(block)
+            # What could not be written when the file was closed is not reported.
+            with soundfile.SoundFile(os.fsencode(file.name)) as back:
+                back.seek(header.frames - 1)
+                written = len(back.read(1))
+        except soundfile.SoundFileError as error:
+            raise io.AudioError(f"{path}: cannot write the file ({error}). Is the disk full?") from error
+        if not written:
+            raise io.AudioError(f"{path}: cannot write the file to its end. Is the disk full?")
 
 
 def _envelope(path: Path, pcm: np.ndarray, spec: AudioSpec) -> bytes:

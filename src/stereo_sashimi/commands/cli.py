@@ -6,6 +6,7 @@ its own. train.py, generate.py, evaluate.py and compress.py in a checkout are do
 """
 
 import difflib
+import io
 import os
 import shutil
 import sys
@@ -60,6 +61,9 @@ def keys(command: str) -> list[str]:
 def main(command: str | None = None, words: Sequence[str] | None = None) -> None:
     """Run `command`, by default the first of `words`, by default those of the command line."""
     words = sys.argv[1:] if words is None else words
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files that are not UTF-8 are printed with escapes, as standard error does by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if command is None:
         if not words or words[0] in ("-h", "--help"):
             print(usage())

@@ -77,22 +77,16 @@ def test_what_is_packed_is_unpacked(data):
 
 def test_segments_cover_the_recording():
     assert [HEADER.length(i) for i in range(HEADER.n_segments)] == [10, 10, 5]
-    assert replace(HEADER, frames=20).n_segments == 2
-    assert replace(HEADER, frames=0).n_segments == 0
+    assert [replace(HEADER, frames=frames).n_segments for frames in (20, 0)] == [2, 0]
+    assert HEADER.pcm_bytes == 100
 
 
-def test_a_file_that_was_cut_off_anywhere_is_refused():
-    for end in range(len(FILE)):
+def test_every_byte_and_bit_counts():
+    """A file that was cut off anywhere, and one with any bit turned."""
+    turned = (FILE[:at] + bytes([FILE[at] ^ 1 << bit]) + FILE[at + 1 :] for at in range(len(FILE)) for bit in range(8))
+    for data in [*(FILE[:end] for end in range(len(FILE))), *turned]:
         with pytest.raises(CodecError, match=r"^song\.ssc "):
-            unpack(FILE[:end], "song.ssc")
-
-
-def test_every_bit_counts():
-    for at in range(len(FILE)):
-        for bit in range(8):
-            other = FILE[:at] + bytes([FILE[at] ^ 1 << bit]) + FILE[at + 1 :]
-            with pytest.raises(CodecError, match=r"^song\.ssc "):
-                unpack(other, "song.ssc")
+            unpack(data, "song.ssc")
 
 
 @pytest.mark.parametrize(
@@ -170,22 +164,17 @@ def test_a_header_that_means_nothing_is_refused(text, message):
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("mode", "payload"),
     [
-        Segment(MODEL, b"words of 13 b", 1),
-        Segment(MODEL, b"0123" * 10, 1),
-        Segment(RAW, b"0123" * 9, 1),
-        Segment(RAW, b"0123" * 11, 1),
-        Segment(RAW, b"", 1),
-        Segment(CONSTANT, b"", 1),
-        Segment(CONSTANT, b"01234567", 1),
-        Segment(3, b"0123", 1),
-        Segment(255, b"0123", 1),
+        *((MODEL, size) for size in (13, 40)),
+        *((RAW, size) for size in (0, 36, 44)),
+        *((CONSTANT, size) for size in (0, 8)),
+        *((3, 4), (255, 4)),
     ],
 )
-def test_a_payload_has_the_size_of_its_mode(changed):
+def test_a_payload_has_the_size_of_its_mode(mode, payload):
     with pytest.raises(CodecError, match=r"^song is damaged: its segment 0"):
-        unpack(pack(HEADER, [changed, *SEGMENTS[1:]], ENVELOPE), "song")
+        unpack(pack(HEADER, [Segment(mode, bytes(payload), 1), *SEGMENTS[1:]], ENVELOPE), "song")
 
 
 def test_one_segment_more_or_less_is_refused():

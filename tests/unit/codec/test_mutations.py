@@ -99,24 +99,31 @@ def changed(coded: bytes, changes: dict) -> bytes:
     return pack(replace(header, spec=replace(header.spec, **of_spec), **others), segments)
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_other_payloads_do_not_decode(stereo, pcm, coded, seed):
-    rng = np.random.default_rng(seed)
-    header, segments, _ = unpack(coded)
-    at = int(rng.integers(len(segments)))
-    payload = bytearray(segments[at].payload)
-    kind = seed % 4
-    if kind == 0:
-        payload[int(rng.integers(len(payload) - 8))] ^= 1 << int(rng.integers(8))
-    elif kind == 1:
-        payload[:] = rng.bytes(len(payload))
-    elif kind == 2:
-        del payload[: 4 * int(rng.integers(1, len(payload) // 4 + 1))]
-    else:
-        payload[:] = bytes([0, 255][int(rng.integers(2))] for _ in payload)
-    segments[at] = segments[at]._replace(payload=bytes(payload))
-    with pytest.raises(CodecError, match=r"does not decode|is no code of this model"):
-        decode(stereo, pack(header, segments))
+def flipped(data: bytes, at: int, bit: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
+OTHER = {
+    "one bit": lambda data, rng: flipped(data, int(rng.integers(len(data) - 8)), int(rng.integers(8))),
+    "noise": lambda data, rng: rng.bytes(len(data)),
+    "cut off": lambda data, rng: data[: -4 * int(rng.integers(1, len(data) // 4 + 1))],
+    "extremes": lambda data, rng: rng.choice(np.array([0, 255], np.uint8), len(data)).tobytes(),
+    "zeros": lambda data, rng: bytes(40),
+    "ones": lambda data, rng: b"\xff" * 40,
+    "no bytes": lambda data, rng: b"",
+}
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_other_payloads_do_not_decode(stereo, coded, kind):
+    """Checksums that fit do not make the samples right, and words that no encoder wrote are no crash."""
+    for seed in range(10):
+        rng = np.random.default_rng([seed, len(kind)])
+        header, segments, _ = unpack(coded)
+        at = int(rng.integers(len(segments)))
+        segments[at] = segments[at]._replace(payload=OTHER[kind](segments[at].payload, rng))
+        with pytest.raises(CodecError, match=r"does not decode|is no code of this model"):
+            decode(stereo, pack(header, segments))
 
 
 @pytest.mark.parametrize("mode", [RAW, CONSTANT])
@@ -131,11 +138,12 @@ def test_stored_samples_are_checked_too(stereo, pcm, coded, mode):
         decode(stereo, pack(header, [other, *segments[1:]]))
 
 
-def test_segments_keep_their_order(stereo, coded):
+def test_only_the_whole_proves_the_order_of_segments(stereo, pcm, coded):
     header, segments, _ = unpack(coded)
     swapped = pack(header, [segments[1], segments[0], *segments[2:]])
-    # Each of them is whole, and a part of the file is not compared with the hash of all.
-    assert decode(stereo, swapped, frames=SEGMENT).shape == (SEGMENT, 2)
+    # A part proves its own segments and no more, docs/codec.md says: nothing in the file ties them to their places.
+    part = decode(stereo, swapped, frames=SEGMENT)
+    assert np.array_equal(part, pcm[SEGMENT : 2 * SEGMENT])
     with pytest.raises(CodecError, match="does not decode to the samples that were coded"):
         decode(stereo, swapped)
 
@@ -160,14 +168,11 @@ def test_segments_keep_their_order(stereo, coded):
         ({"quantization": "mu-law"}, r"damaged|is not valid|does not decode"),
     ],
 )
-def test_other_headers_do_not_decode(stereo, coded, changes, message):
+def test_other_headers_do_not_decode(stereo, pcm, coded, changes, message):
+    # These two do not touch the samples.
+    assert np.array_equal(decode(stereo, changed(coded, {"package": "9.9", "sample_rate": 8000})), pcm)
     with pytest.raises(CodecError, match=message):
         decode(stereo, changed(coded, changes))
-
-
-@pytest.mark.parametrize("changes", [{"package": "9.9"}, {"sample_rate": 8000}], ids=str)
-def test_what_does_not_touch_the_samples_may_be_another(stereo, pcm, coded, changes):
-    assert np.array_equal(decode(stereo, changed(coded, changes)), pcm)
 
 
 HEAD = struct.pack("<I", 44) + bytes(44)
@@ -198,7 +203,7 @@ def test_a_spoiled_envelope_writes_nothing(stereo, pcm, coded, tmp_path, make):
     tracemalloc.start()
     try:
         with pytest.raises(CodecError, match=r"song is damaged: the header of its WAV file"):
-            files.write(tmp_path / "song.wav", samples, header.spec, envelope, "song")
+            files.write(tmp_path / "song.wav", [samples], header, envelope, "song")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -206,13 +211,8 @@ def test_a_spoiled_envelope_writes_nothing(stereo, pcm, coded, tmp_path, make):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_largest_envelope_is_written(stereo, pcm, tmp_path):
+def test_the_largest_envelope_is_written(pcm, coded, tmp_path):
     tail = bytes(MAX_ENVELOPE - 44)
     envelope = zlib.compress(struct.pack("<I", 44) + b"h" * 44 + tail)
-    files.write(tmp_path / "song.wav", pcm, stereo.spec, envelope, "song")
+    files.write(tmp_path / "song.wav", [pcm], unpack(coded)[0], envelope, "song")
     assert (tmp_path / "song.wav").read_bytes() == b"h" * 44 + pcm.astype("<i2").tobytes() + tail
-
-
-def test_an_envelope_too_long_for_a_file_is_not_coded(stereo, pcm):
-    with pytest.raises(CodecError, match=f"an envelope has at most {MAX_ENVELOPE} bytes"):
-        encode(stereo, pcm, envelope=bytes(MAX_ENVELOPE + 1))

@@ -34,6 +34,13 @@ def test_an_error_of_input_is_one_line(capsys, error):
     assert capsys.readouterr().err == f"{type(error).__name__}: bits is 12\n"
 
 
+def test_an_error_of_a_file_names_it(capsys):
+    with pytest.raises(SystemExit):
+        failing(PermissionError(13, "Permission denied", "a/b.wav"))()
+    said = "PermissionError: a/b.wav: Permission denied. Give a path that this user may read, for outputs also write.\n"
+    assert capsys.readouterr().err == said
+
+
 def test_the_error_inside_a_constructor_is_the_one_shown(capsys):
     config = OmegaConf.create({"_target_": "stereo_sashimi.nn.DMLHeadConfig", "n_mixtures": 0})
     with pytest.raises(InstantiationException):

@@ -31,6 +31,11 @@ def test_any_text(value):
     assert parsed(override("k", value)) == value
 
 
+def test_a_name_that_is_not_utf_8_is_said():
+    with pytest.raises(ValueError, match=r"^'input=caf\\udce9\.wav' has bytes that are not UTF-8. Rename the file"):
+        check_overrides(["input=caf\udce9.wav"])
+
+
 @pytest.mark.parametrize("value", ["/tmp/a=b", "/tmp/ü", "it's", 'a"b', "(x)", "a#b"])
 def test_the_message_says_what_to_type(value):
     with pytest.raises(ValueError, match="cannot be read") as caught:

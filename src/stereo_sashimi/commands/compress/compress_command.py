@@ -1,6 +1,6 @@
 """`compress.py`: WAV and FLAC files <-> .ssc files, without loss. The codec itself is in stereo_sashimi.codec."""
 
-import sys
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.codec import pcm_files as files
 from stereo_sashimi.codec.batch_coder import BatchCoder
-from stereo_sashimi.codec.coding import check_model, decode, encode
+from stereo_sashimi.codec.coding import check_model, decode_blocks, encode
 from stereo_sashimi.codec.container import MODES, FileHeader, Segment, unpack
 from stereo_sashimi.commands.cli import keys
-from stereo_sashimi.commands.shared.checks import check_keys
+from stereo_sashimi.commands.shared.checks import check_keys, check_writable
 from stereo_sashimi.commands.shared.loading import load_model
 from stereo_sashimi.commands.shared.progress import Meter
 from stereo_sashimi.commands.shared.runs import relative
@@ -32,21 +32,21 @@ COST_SEGMENTS = 64
 
 
 def run(cfg: DictConfig) -> Path | None:
-    """Do what `cfg` says; the file that was written. Ctrl-C and SIGTERM raise SystemExit and leave nothing behind."""
+    """Do what `cfg` says; the file that was written. Signals that end it raise SystemExit and leave nothing behind."""
     check_keys(cfg, keys("compress"))
     for key in ("verify", "segment_cost", "overwrite"):
         check_type(cfg[key], bool, key)
     if cfg.action not in ACTIONS:
         raise ValueError(f"action must be one of {', '.join(ACTIONS)}; got {cfg.action!r}.")
     source = Path(str(cfg.input))
-    if not source.is_file():
+    # Path.is_file raises where a folder may not be looked into.
+    if not os.path.isfile(source):
         raise ValueError(f"There is no file {source}. Give one: input=<file>.")
     try:
         with listening():
             return _encode(cfg, source) if cfg.action == "encode" else _decode(cfg, source)
     except Stopped as stopped:
-        print("\nInterrupted; nothing was written.", file=sys.stderr, flush=True)
-        raise SystemExit(stopped.code) from None
+        stopped.leave("Interrupted; nothing was written.")
 
 
 def _encode(cfg: DictConfig, source: Path) -> Path:
@@ -74,8 +74,7 @@ def _encode(cfg: DictConfig, source: Path) -> Path:
             try:
                 _print_cost(model, pcm, header)
             except Stopped as stopped:
-                print(f"\nInterrupted; {relative(output)} is complete.", file=sys.stderr, flush=True)
-                raise SystemExit(stopped.code) from None
+                stopped.leave(f"Interrupted; {relative(output)} is complete.")
     return output
 
 
@@ -90,12 +89,16 @@ def _decode(cfg: DictConfig, source: Path) -> Path | None:
     samples = header.frames * header.spec.n_channels
     started = time.perf_counter()
     with Meter("decoding", header.spec.sample_rate, header.frames) as meter:
-        pcm = decode(model, data, name=str(source), on_frames=meter.add)
+        blocks = decode_blocks(model, data, name=str(source), on_frames=meter.add)
+        if output is None:
+            for _ in blocks:
+                pass
+        else:
+            files.write(output, blocks, header, envelope, str(source))
     rate = samples / (time.perf_counter() - started)
     if output is None:
         print(f"{source} is whole: {header.frames:,} frames decode to what was coded  {rate:,.0f} samples/s")
         return None
-    files.write(output, pcm, header.spec, envelope, str(source))
     print(f"{relative(output)}  {header.frames:,} frames  {rate:,.0f} samples/s")
     return output
 
@@ -106,6 +109,7 @@ def _output(cfg: DictConfig, source: Path, suffix: str, allowed: tuple[str, ...]
         raise ValueError(f"output must end in {' or '.join(allowed)} for action={cfg.action}; got {output}.")
     if not output.parent.is_dir():
         raise ValueError(f"output={output}: there is no folder {output.parent}. Make it, or give another one.")
+    check_writable(output.parent, "output")
     if output.resolve() == source.resolve():
         raise ValueError(f"output and input are the same file, {source}. Give another output=<file>.")
     if output.exists() and not cfg.overwrite:
@@ -146,5 +150,6 @@ def _print_info(source: Path, data: bytes, header: FileHeader, segments: list[Se
     print(f"{source}  {len(data):,} bytes, coded by stereo-sashimi {header.package}")
     print(f"audio     {names[spec.n_channels]}  {spec.sample_rate} Hz  {spec.bits} bit  {header.frames:,} frames")
     print(f"          {seconds:.2f} s  {'the header of a WAV file is kept' if header.envelope else 'samples only'}")
+    print(f"decoded   {header.pcm_bytes:,} bytes of samples, {header.pcm_bytes / len(data):,.2f} times this file")
     print(f"segments  {header.segment_frames:,} frames each  {_kinds(segments)}")
     print(f"weights   {header.weights}\nprobe     {header.probe}\npcm       {header.pcm}")

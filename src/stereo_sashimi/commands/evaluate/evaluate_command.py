@@ -4,7 +4,6 @@ import csv
 import functools
 import io
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from stereo_sashimi.version import __version__
 def run(cfg: DictConfig) -> Path | None:
     """Evaluate as `cfg` says. Returns evaluation.json, or None while tracks of other shards are missing.
 
-    Ctrl-C and SIGTERM raise SystemExit with 128 and the signal's number; what was reached is saved.
+    Ctrl-C, SIGTERM and SIGHUP raise SystemExit with 128 and the signal's number; what was reached is saved.
     """
     check_keys(cfg, keys("evaluate"))
     options.check(cfg)
@@ -41,8 +40,7 @@ def run(cfg: DictConfig) -> Path | None:
         with listening():
             return _run(cfg)
     except Stopped as stopped:
-        print("\nInterrupted. The same command goes on from here.", file=sys.stderr, flush=True)
-        raise SystemExit(stopped.code) from None
+        stopped.leave("Interrupted. The same command goes on from here.")
 
 
 def _run(cfg: DictConfig) -> Path | None:

@@ -27,7 +27,7 @@ from stereo_sashimi.signals import Deferral, Stopped, listening
 def run(cfg: DictConfig) -> list[Path]:
     """Sample as `cfg` says. Returns the audio files.
 
-    Ctrl-C and SIGTERM raise SystemExit with 128 and the signal's number; a streamed sample is completed first.
+    Ctrl-C, SIGTERM and SIGHUP raise SystemExit with 128 and the signal's number; a streamed sample is completed first.
     """
     check_keys(cfg, keys("generate"))
     options = GenerateOptions.from_config(cfg)
@@ -39,7 +39,7 @@ def run(cfg: DictConfig) -> list[Path]:
             return draw_live(job, signals, pipe) if options.stream else _draw_whole(job, signals)
     except Stopped as stopped:
         if stopped.number != signal.SIGPIPE:
-            print("\nInterrupted.", file=sys.stderr, flush=True)
+            stopped.leave("Interrupted.")
         raise SystemExit(stopped.code) from None
 
 

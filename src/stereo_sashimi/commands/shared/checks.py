@@ -1,6 +1,7 @@
 """Refuse misspelt keys, and values of a wrong type, by the full name of their key, before anything is made."""
 
 import inspect
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,7 +112,14 @@ def make_folder(path: str | Path, key: str) -> Path:
         raise ValueError(
             f"{key}={folder} cannot be made: {error.strerror}. Give a folder that can be written: {key}=<folder>."
         ) from error
+    check_writable(folder, key)
     return folder
+
+
+def check_writable(folder: Path, key: str) -> None:
+    """Raise ValueError naming `key` unless files can be made in a folder, which is seen before the work is done."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"Nothing can be written into {folder}: it is read-only. Give another folder with {key}=..")
 
 
 def _check(values: Mapping[Any, Any], hints: Mapping[str, Any], where: str) -> None:

@@ -69,6 +69,8 @@ def _fail(root: BaseException, error: BaseException) -> NoReturn:
     said = str(root)
     if isinstance(root, ConfigAttributeError | ConfigKeyError):
         said = f"the command reads {root.full_key}, which its config does not have. Give {root.full_key}=.."
+    elif isinstance(root, OSError) and root.filename is not None:
+        said = f"{root.filename}: {root.strerror}. Give a path that this user may read, for outputs also write."
     print(as_typed(f"{type(root).__name__}: {said}"), file=sys.stderr)
     if sweeping():
         # Hydra counts the job as failed and goes on with the next.

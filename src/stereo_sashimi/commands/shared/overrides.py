@@ -44,6 +44,8 @@ def check_overrides(words: Sequence[str], keys: Sequence[str] = (), configs: Pat
         try:
             parsed = parser.parse_override(word)
         except HydraException as error:
+            if any("\udc80" <= character <= "\udcff" for character in word):
+                raise ValueError(f"{word!r} has bytes that are not UTF-8. Rename the file.") from error
             typed = shlex.quote(f"{key}={_quoted(value)}")
             raise ValueError(
                 f"{word} cannot be read: a value with other characters than A-Z, a-z, 0-9 and /-+.:%@?| needs "

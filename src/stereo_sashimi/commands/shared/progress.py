@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -43,7 +44,9 @@ class Meter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._bar.disable:
-            self._bar.stop()
+            # Behind SIGHUP there is no terminal any more.
+            with suppress(OSError):
+                self._bar.stop()
 
     def add(self, frames: int) -> None:
         """So many frames more are done."""
