@@ -18,7 +18,9 @@ from stereo_sashimi.commands.generate.generate_command import run as generate
 from stereo_sashimi.commands.train.train_command import train
 
 CASES: list[tuple[str, tuple[str, ...], str]] = [
-    ("missing", (), r"there is no folder .*data.*\n.*dataset\.path.*preprocess/musdb18stereo_wav\.py"),
+    ("missing", (), r"there is no folder .*data.*\n.*dataset\.path.*`python preprocess/musdb18stereo_wav\.py --sam"),
+    ("missing", ("dataset=sonicpi",), r"there is no folder .*data.*\n.*make it: `python preprocess/sonicpi\.py --root"),
+    ("missing", ("dataset=folder",), r"there is no folder .*data\.\n  Set dataset\.path \(.*\)\.\n$"),
     ("a_file", (), r"data is a file; dataset\.path names a folder.*\n.*Set dataset\.path="),
     ("empty", (), r"holds 0 audio files .*at least 3.*\n.*train/, valid/ and test/"),
     ("two_files", (), r"holds 2 audio files"),
@@ -48,7 +50,10 @@ CASES: list[tuple[str, tuple[str, ...], str]] = [
      r"none of 1 files has sample_len=201.*has 200.*\n.*dataset\.sample_len to 200"),
     ("good", ("dataset.sample_len=-1",), r"dataset\.sample_len must be 1 or more; got -1"),
     ("good", ("dataset.sample_len=1.5",), r"dataset\.sample_len must be an integer; got 1\.5"),
-    ("good", ("dataset.bits=12",), r"bits must be 8 or 16; got 12"),
+    ("good", ("dataset.bits=24",), r"dataset\.bits must be 8 or 16, .*; got 24\. .*dataset\.requantize=true"),
+    ("good", ("dataset.split=random",), r"dataset\.split must be one of order, hash; got 'random'"),
+    ("good", ("dataset.exclude=[none.wav]",), r"dataset\.exclude names 'none\.wav', but .* has no such audio file"),
+    ("good", ("dataset.exclude=none.wav",), r"dataset\.exclude must be a list of texts; got 'none\.wav'"),
     ("good", ("dataset.bits=abc",), r"dataset\.bits must be an integer; got 'abc'"),
     ("good", ("dataset.sample_rate=0",), r"sample_rate must be at least 1 Hz; got 0"),
     ("good", ("dataset.drop_last=maybe",), r"dataset\.drop_last must be true or false; got 'maybe'"),

@@ -53,7 +53,7 @@ def used(facts: list[str]) -> list[str]:
 
 
 def trainable(composed: Callable, words: list[str]) -> build.AudioDataModule:
-    data = build.build_datamodule(composed("train", "model=sashimi_tiny", *words, "dataset.sample_len=50"))
+    data = build.build_datamodule(composed("train", *words, "dataset.sample_len=50"))
     data.setup()
     for split in data.datasets.values():
         assert len(split[0][0]) == 50
@@ -63,9 +63,18 @@ def trainable(composed: Callable, words: list[str]) -> build.AudioDataModule:
 def test_a_good_folder(composed, folder):
     facts, problems = examine(folder, quick=False)
     assert problems == []
-    assert used(facts) == ["dataset=folder", f"dataset.path={folder}", "dataset.is_stereo=true"]
+    assert used(facts) == ["experiment=audio/folder", f"dataset.path={folder}", "dataset.is_stereo=true"]
     assert any(line.split()[:3] == ["rates", "44100", "Hz:"] for line in facts)
-    assert trainable(composed, used(facts)).d_input == 2
+    data = trainable(composed, used(facts))
+    assert data.d_input == 2
+    told = {line.split()[0]: line for line in facts if line}
+    assert data.split.rule in told["split"]
+    for split, files in data.split.files.items():
+        assert f"{len(files)} files, " in told[split]
+        assert all(path.name in told[split] for path in files[:3])
+    assert "validation is tiny: 1 clips, 0.0 s" in told["warning"]
+    cfg = composed("train", "experiment=audio/folder", "dataset.path=here").dataset
+    assert (cfg.train_percentage, cfg.sample_len, cfg.split) == (doctor.TRAIN_PERCENTAGE, doctor.SAMPLE_LEN, "hash")
 
 
 @pytest.mark.parametrize(
@@ -121,10 +130,13 @@ def cut_short(path: Path) -> None:
         (lambda path: soundfile.write(path, noise(6), 44100), "more than 2 channels"),
     ],
 )
-def test_a_bad_file_is_one_problem_that_names_it(folder, spoil, words):
-    spoil(folder / "bad.wav")
-    _, problems = examine(folder, quick=False)
+def test_a_bad_file_is_one_problem_that_names_it_and_is_left_out(composed, folder, spoil, words):
+    (folder / "sub [1], x").mkdir()
+    spoil(folder / "sub [1], x" / "bad.wav")
+    facts, problems = examine(folder, quick=False)
     (problem,) = problems
+    assert 'dataset.exclude=["sub [1], x/bad.wav"]' in used(facts)
+    assert trainable(composed, used(facts)).split.left_out == "1 excluded"
     assert re.fullmatch(f".*bad\\.wav.*{words}.*", problem), problem
     if spoil is not_finite:
         assert examine(folder, quick=True)[1] == [], "headers alone are read"
@@ -137,12 +149,15 @@ def test_silent_and_clipped_files_are_told(folder):
     assert problems == []
     told = {line.split()[0]: line for line in facts}
     assert "hush.wav" in told["silent"]
+    assert 'dataset.exclude=["hush.wav"]' in used(facts)
     assert "loud.wav" in told["clipped"]
     assert "track" not in told["silent"] + told["clipped"]
 
 
-def test_too_few_files_are_a_problem(tmp_path):
+def test_too_few_files_and_kinds_that_are_not_read(tmp_path):
     write_pcm(tmp_path / "only.wav", noise(), 44100)
+    (tmp_path / "song.mp3").touch()
+    assert any("1 .mp3; only .wav, .flac, .ogg are" in line for line in examine(tmp_path, quick=True)[0])
     assert "at least 3" in examine(tmp_path, quick=False)[1][0]
     assert "no folder" in examine(tmp_path / "missing", quick=False)[1][0]
 
@@ -171,7 +186,7 @@ def test_a_misspelt_key_is_refused(capsys):
 
 
 def broken(ssm, length, dtype):
-    raise RuntimeError("no such kernel image\nsecond line")
+    raise RuntimeError(f"no such kernel image, {'and more of it, ' * 20}whole\nsecond line")
 
 
 def wrong(ssm, length, dtype):
@@ -182,9 +197,9 @@ def wrong(ssm, length, dtype):
     ("name", "kernel", "line", "problems"),
     [
         ("krylov", wrong, "krylov, cpu computes wrong kernels", 1),
-        ("auto", broken, "auto, cpu: does not run (no such kernel image)", 1),
+        ("auto", broken, "auto, cpu: does not run (no such kernel image, and", 1),
         # Only what auto would take is a problem.
-        ("cuda_only", broken, "cuda_only, cpu: does not run (no such kernel image)", 0),
+        ("cuda_only", broken, "cuda_only, cpu: does not run (no such kernel image, and", 0),
     ],
 )
 def test_backends_that_compute_something_else_or_fail(monkeypatch, name, kernel, line, problems):
@@ -195,6 +210,7 @@ def test_backends_that_compute_something_else_or_fail(monkeypatch, name, kernel,
     found = Findings()
     doctor.check_backends(found)
     assert any(line in told for told in found.lines + found.problems), found.lines
+    assert kernel is wrong or any(line.endswith("of it, whole)") for line in found.lines), "no word is cut"
     assert len(found.problems) == problems
 
 

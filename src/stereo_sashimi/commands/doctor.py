@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from natsort import natsorted
 from omegaconf import DictConfig
 
 from stereo_sashimi.audio.io import WIDE, AudioError, AudioInfo, check_readable, probe, read_pcm, write_pcm
 from stereo_sashimi.commands.shared.errors import as_typed
 from stereo_sashimi.commands.shared.overrides import override
-from stereo_sashimi.data.split import DataError, find_audio, split_folder
+from stereo_sashimi.data.split import READ, DataError, doubt, duration, find_audio, listed, other_kinds, split_folder
 from stereo_sashimi.nn.s4 import S4Config, SSMParameters
 from stereo_sashimi.ops.s4_response import KERNELS, BackendError, resolve
 from stereo_sashimi.schema import check_type
@@ -36,7 +37,8 @@ VORBIS_TOLERANCE = 2000
 FRAMES_AT_ONCE = 2**20
 # Of all values of a file: below, full scale is a stray peak.
 CLIPPED_SHARE = 1e-3
-TRAIN_PERCENTAGE = 0.88
+# As in configs/experiment/audio/folder.yaml.
+TRAIN_PERCENTAGE, SAMPLE_LEN = 0.88, 8192
 LISTED = 10
 
 
@@ -140,7 +142,7 @@ def check_backends(found: Findings) -> None:
                 resolve(name)
                 values = _kernel_and_gradients(ssm.to(device), name)
             except (BackendError, RuntimeError) as error:
-                found.lines.append(f"{label}: does not run ({str(error).splitlines()[0][:160]})")
+                found.lines.append(f"{label}: does not run ({str(error).splitlines()[0]})")
                 # keops is an extra, triton is for GPUs; what `auto` takes must run.
                 if name == resolve("auto"):
                     found.problems.append(f"{label} does not run: reinstall torch (pip install -e .).")
@@ -180,62 +182,70 @@ def check_audio(found: Findings) -> None:
 
 
 def check_data(found: Findings, folder: Path, quick: bool) -> None:
-    """Read every header in a folder, and without `quick` every sample."""
+    """Read every header in a folder, and without `quick` every sample; say how to train on what is good."""
     if not folder.is_dir():
         found.problems.append(f"there is no folder {folder}: give a folder of audio files, data=FOLDER.")
         return
     files, infos = find_audio(folder), []
-    silent: list[str] = []
-    clipped: list[str] = []
+    bad, silent, clipped = list[str](), list[str](), list[str]()
     for path in files:
+        name = path.relative_to(folder).as_posix()
         try:
             info = probe(path)
             # Wide files are read rounded; that takes an override, no other file.
             check_readable(info, requantize=True)
             if info.frames == 0:
-                found.problems.append(f"{path}: no frames. Remove the file.")
-                continue
+                raise AudioError(f"{path}: no frames.")
+            if info.n_channels > 2:
+                raise AudioError(f"{path}: more than 2 channels. Mix them down.")
             peak, clipped_share = (1, 0.0) if quick else _levels(info)
         except AudioError as error:
-            found.problems.append(" ".join(str(error).split()) + " Repair or remove the file.")
+            bad.append(name)
+            found.problems.append(" ".join(str(error).split()))
             continue
         infos.append(info)
-        silent += [path.name] if peak == 0 else []
-        clipped += [path.name] if clipped_share > CLIPPED_SHARE else []
-    seconds = sum(info.frames / info.sample_rate for info in infos)
-    length = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+        silent += [name] if peak == 0 else []
+        clipped += [name] if clipped_share > CLIPPED_SHARE else []
+    lengths = {info.path: info.frames / info.sample_rate for info in infos}
+    length = duration(sum(lengths.values()))
     found.say("data", f"{folder}: {len(files)} audio files, {length}{', headers only' if quick else ''}")
-    for name, values in (
+    for kind, values in (
         ("rates", Counter(f"{info.sample_rate} Hz" for info in infos)),
         ("channels", Counter(str(info.n_channels) for info in infos)),
         ("samples", Counter(info.subtype for info in infos)),
     ):
         if values:
             mixed = ", mixed" if len(values) > 1 else ""
-            found.say(name, ", ".join(f"{value}: {n} files" for value, n in values.most_common()) + mixed)
+            found.say(kind, ", ".join(f"{value}: {n} files" for value, n in values.most_common()) + mixed)
     if silent:
-        found.say("silent", f"{_listed(silent)}: nothing but zeros; training learns to be silent from them")
+        found.say("silent", f"{listed(silent, LISTED)}: nothing but zeros; there is nothing to learn in them")
     if clipped:
-        found.say("clipped", f"{_listed(clipped)}: more than {CLIPPED_SHARE:.1%} of the values at full scale")
-    if many := [str(info.path.relative_to(folder)) for info in infos if info.n_channels > 2]:
-        found.problems.append(f"{_listed(many)}: more than 2 channels. Mix them down or remove them.")
+        found.say("clipped", f"{listed(clipped, LISTED)}: more than {CLIPPED_SHARE:.1%} of the values at full scale")
+    if others := other_kinds(folder):
+        found.say("not read", f"{others}; only {READ} are: convert them, or they are left out")
+    exclude = natsorted([*bad, *silent])
     try:
-        splits = split_folder(folder, TRAIN_PERCENTAGE)
+        split = split_folder(folder, TRAIN_PERCENTAGE, rule="hash", exclude=exclude)
     except DataError as error:
-        splits = {}
         found.problems.append(" ".join(str(error).split()))
-    frames = {info.path: info.frames for info in infos}
-    for split, members in splits.items():
-        lengths = [frames[path] for path in members if path in frames]
-        shortest = f", the shortest of {min(lengths):,} frames" if lengths else ""
-        found.say(split, f"{len(members)} files, {sum(lengths):,} frames{shortest}")
-    if infos:
-        found.say("use", as_typed(" ".join(["python train.py", *overrides(folder, infos)])))
+        return
+    found.say("split", split.rule)
+    for name, members in split.files.items():
+        seconds = [lengths[path] for path in members]
+        names = listed([path.name for path in members], 3)
+        found.say(name, f"{len(members)} files, {duration(sum(seconds))}, the shortest {min(seconds):.1f} s: {names}")
+    valid = [info for info in infos if info.path in split.files["valid"]]
+    clips = sum(-(-info.frames // SAMPLE_LEN) for info in valid)
+    if warning := doubt(clips, sum(lengths[info.path] for info in valid), silent=False):
+        found.say("warning", warning)
+    if exclude:
+        found.say("exclude", f"{listed(exclude, LISTED)}: the command below leaves them out")
+    found.say("use", as_typed(" ".join(["python train.py", *overrides(folder, infos, exclude)])))
 
 
-def overrides(folder: Path, infos: list[AudioInfo]) -> list[str]:
+def overrides(folder: Path, infos: list[AudioInfo], exclude: list[str]) -> list[str]:
     """The words for train.py that fit these files."""
-    words = ["dataset=folder", shlex.quote(override("dataset.path", str(folder.resolve())))]
+    words = ["experiment=audio/folder", shlex.quote(override("dataset.path", str(folder.resolve())))]
     channels = Counter(min(info.n_channels, 2) for info in infos)
     stereo = channels[2] >= channels[1]
     words.append(f"dataset.is_stereo={str(stereo).lower()}")
@@ -246,6 +256,8 @@ def overrides(folder: Path, infos: list[AudioInfo]) -> list[str]:
         words.append(f"dataset.sample_rate={rates.most_common(1)[0][0]}")
     if any(info.subtype in WIDE for info in infos):
         words.append("dataset.requantize=true")
+    if exclude:
+        words.append(shlex.quote(override("dataset.exclude", exclude)))
     return words
 
 
@@ -258,7 +270,3 @@ def _levels(info: AudioInfo) -> tuple[int, float]:
         peak = max(peak, int(magnitude.max()))
         full += max(clipped, int((magnitude >= 32767).sum()))
     return peak, full / (info.frames * info.n_channels)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

@@ -4,6 +4,7 @@ Files become clips in `dataset.py`, epochs are laid out in `sampler.py`. `is_ste
 through `audio.channels.n_channels` and leaves as `d_input`; nothing else reads it.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from stereo_sashimi.audio.resample import METHODS
 from stereo_sashimi.data.clip_sampler import EpochSampler, FixedDrawSampler, SamplerError
 from stereo_sashimi.data.dataset import AudioFolder, Loader, ResumableLoader, collate, obey_parent
 from stereo_sashimi.data.position import ranks_of, reload_for_short_chunks, state_in_training, training_sampler
-from stereo_sashimi.data.split import SPLITS, DataError, split_folder
+from stereo_sashimi.data.split import RULES, SPLITS, DataError, FolderSplit, split_folder
 from stereo_sashimi.spec import AudioSpec
 
 
@@ -30,7 +31,9 @@ class AudioDataModule(pl.LightningDataModule):
       stereo data set.
     - `bits` (8, 16), `quantization` (linear, mu-law), `normalize` (none, peak, minmax): see AudioSpec.
     - `sample_len`: frames in a clip. `drop_last`: leave out the short rest of each file.
-    - `train_percentage`: share (0 to 1) of the files for training, where the folder has no train/ subfolder.
+    - `train_percentage`, `split` (order, hash), `split_seed`: how files are split that no subfolder train/ splits, see
+      `split_folder`. `exclude`: files to leave out, relative to the folder.
+    - `prepare`: the command that makes the folder, for messages.
     - `context_len`: the loss skips the first n frames (below `sample_len`); `pad_len`: n start codes come before the
       inputs. Both are only kept here; the task uses them.
     - `sample_rate`: None, all files must agree; or the rate in Hz that files are converted to by `resampler`.
@@ -59,6 +62,10 @@ class AudioDataModule(pl.LightningDataModule):
         normalize: str = "none",
         sample_len: int = 12288,
         train_percentage: float = 0.88,
+        split: str = "order",
+        split_seed: int = 0,
+        exclude: Sequence[str] = (),
+        prepare: str | None = None,
         drop_last: bool = True,
         context_len: int | None = None,
         pad_len: int | None = None,
@@ -100,8 +107,14 @@ class AudioDataModule(pl.LightningDataModule):
             )
         if not 0 < train_percentage < 1:
             raise DataError(f"dataset.train_percentage must be between 0 and 1; got {train_percentage}.")
-        if resampler not in METHODS:
-            raise DataError(f"dataset.resampler must be one of {', '.join(METHODS)}; got {resampler!r}.")
+        for key, word, allowed in (("resampler", resampler, METHODS), ("split", split, RULES)):
+            if word not in allowed:
+                raise DataError(f"dataset.{key} must be one of {', '.join(allowed)}; got {word!r}.")
+        if bits not in (8, 16):
+            raise DataError(
+                f"dataset.bits must be 8 or 16, the bits of one code; got {bits}. Files of 24 and 32 bits are "
+                "rounded to 16 with dataset.requantize=true."
+            )
         if persistent_workers and num_workers == 0:
             raise DataError("loader.persistent_workers=true needs loader.num_workers of 1 or more; got 0.")
 
@@ -111,7 +124,10 @@ class AudioDataModule(pl.LightningDataModule):
         self.context_len = context_len
         self.pad_len = pad_len
         self.drop_last = drop_last
-        self.train_percentage = train_percentage
+        self._split_folder = partial(
+            split_folder, self.folder, train_percentage, name,
+            rule=split, seed=split_seed, exclude=exclude, prepare=prepare,
+        )  # fmt: skip
         self.resampler = resampler
         self.upmix = upmix
         self.requantize = requantize
@@ -130,7 +146,7 @@ class AudioDataModule(pl.LightningDataModule):
         self._format: dict[str, Any] = {"bits": bits, "quantization": quantization, "normalize": normalize}
         self._d_input = n_channels(is_stereo)
         self._n_levels = AudioSpec(1 if sample_rate is None else sample_rate, self._d_input, **self._format).n_levels
-        self._files: dict[str, list[Path]] | None = None
+        self._split: FolderSplit | None = None
         self._spec: AudioSpec | None = None
         self._sampler: EpochSampler | None = None
         self._sampler_trainer: pl.Trainer | None = None
@@ -148,17 +164,19 @@ class AudioDataModule(pl.LightningDataModule):
         return self._n_levels
 
     @property
-    def d_output(self) -> int:
-        """Classes per channel; the same as `n_levels`."""
-        return self._n_levels
-
-    @property
     def spec(self) -> AudioSpec:
         """The format of the codes. Without `sample_rate` the header of the first file is read to know the rate."""
         if self._spec is None:
-            rate = self._target_rate or probe(self._split()["train"][0]).sample_rate
+            rate = self._target_rate or probe(self.split.files["train"][0]).sample_rate
             self._spec = AudioSpec(rate, self._d_input, **self._format)
         return self._spec
+
+    @property
+    def split(self) -> FolderSplit:
+        """The files of train, valid and test."""
+        if self._split is None:
+            self._split = self._split_folder()
+        return self._split
 
     def setup(self, stage: str | None = None) -> None:
         """Read the headers of the splits that `stage` needs: fit, validate, test or None (all)."""
@@ -235,20 +253,15 @@ class AudioDataModule(pl.LightningDataModule):
         loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]
         return loop.epoch_loop.batch_progress.total.processed, loop.epoch_progress.current.processed
 
-    def _split(self) -> dict[str, list[Path]]:
-        if self._files is None:
-            self._files = split_folder(self.folder, self.train_percentage, self.name)
-        return self._files
-
     def _folder(self, split: str) -> AudioFolder:
         return AudioFolder(
-            self._split()[split],
+            self.split.files[split],
             self.spec,
             self.sample_len,
             drop_last=self.drop_last,
             resampler=self.resampler if self._target_rate else None,
             cache_folder=self.folder,
-            rate_from=self._split()["train"][0],
+            rate_from=self.split.files["train"][0],
             upmix=self.upmix,
             requantize=self.requantize,
             name=self.name,

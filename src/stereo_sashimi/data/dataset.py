@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int16, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -130,14 +130,21 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         return int(self._first[-1])
 
     def __getitem__(self, index: int) -> tuple[Int64[Tensor, "frames channels"], int]:
-        file, start = self._locate(index)
-        frames = min(self.sample_len, self._frames[file] - start)
-        pcm, clipped = read_pcm(self._paths[file], start, frames, requantize=self.requantize)
+        file, pcm, clipped = self._read(index)
         if clipped:
             self._note_clipped(file, index, clipped)
         source = self._sources[file].path.name
         pcm = to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=source, dataset=self.name)
         return torch.from_numpy(encode(pcm, self.spec)), index
+
+    @property
+    def seconds(self) -> float:
+        """Length of all files."""
+        return sum(self._frames) / self.spec.sample_rate
+
+    def is_silent(self) -> bool:
+        """Whether every sample of every clip is zero; reads up to the first that is not."""
+        return not any(self._read(index)[1].any() for index in range(len(self)))
 
     @property
     def tracks(self) -> tuple[Int64[np.ndarray, "tracks"], Int64[np.ndarray, "tracks"]]:
@@ -174,6 +181,12 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         """The file that a clip comes from and its first frame there (at `spec.sample_rate`)."""
         file, start = self._locate(clip_index)
         return self._sources[file].path, start
+
+    def _read(self, index: int) -> tuple[int, Int16[np.ndarray, "frames channels"], int]:
+        """The file of a clip, its frames, and how many of their values were clipped."""
+        file, start = self._locate(index)
+        frames = min(self.sample_len, self._frames[file] - start)
+        return file, *read_pcm(self._paths[file], start, frames, requantize=self.requantize)
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

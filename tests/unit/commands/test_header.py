@@ -77,6 +77,9 @@ def test_files_that_are_mixed_down_or_up_are_told(tmp_path, channels, options, n
     model = LanguageModelConfig(data.spec, EmbeddingConfig(4), BACKBONE, CategoricalHeadConfig())
     task = AutoregressiveTask(model.to_plain(), to_plain(AdamWConfig()))
     text = header(task, data, backend="auto", device="cpu", precision="32", run="runs/1", seed=0, resume="")
-    first = text.splitlines()[0]
+    first, second = text.splitlines()[:2]
     assert re.match(r"data +mine ", first)
+    of = "1 file, 0.0 s (a.wav)"
+    assert second == f"split    by subfolders  train {of}  valid {of}  test 1 file (a.wav)"
+    assert re.search(r"\nwarning  validation is silent: .*\n(.*\n)*resume", text)
     assert first.endswith("2 train + 2 valid clips of 0.00 s" + (f"  {note}" if note else ""))

@@ -36,6 +36,10 @@ def test_a_name_that_is_not_utf_8_is_said():
         check_overrides(["input=caf\udce9.wav"])
 
 
+def test_lists_are_read_back():
+    assert parsed(override("k", [*PLAIN, *QUOTED])) == [*PLAIN, *QUOTED]
+
+
 @pytest.mark.parametrize("value", ["/tmp/a=b", "/tmp/ü", "it's", 'a"b', "(x)", "a#b"])
 def test_the_message_says_what_to_type(value):
     with pytest.raises(ValueError, match="cannot be read") as caught:

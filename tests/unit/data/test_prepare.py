@@ -67,7 +67,11 @@ def test_whole_tracks(hq, tmp_path):
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
     }
     assert not (out / ".journal").exists()
-    assert {name: len(files) for name, files in split_folder(out, 0.88).items()} == {"train": 4, "valid": 2, "test": 2}
+    assert {name: len(files) for name, files in split_folder(out, 0.88).files.items()} == {
+        "train": 4,
+        "valid": 2,
+        "test": 2,
+    }
 
 
 def test_all_targets_by_default_and_musdb_path(hq, tmp_path, monkeypatch):

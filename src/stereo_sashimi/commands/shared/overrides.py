@@ -72,8 +72,10 @@ def check_run_folder(words: Sequence[str]) -> None:
         raise ValueError(f"{key}={folder} cannot be made: {existing} {why}. Give another folder: {key}=<folder>.")
 
 
-def override(key: str, value: str) -> str:
-    """`key=value`, the value in quotes if Hydra would not read it as it stands."""
+def override(key: str, value: str | Sequence[str]) -> str:
+    """`key=value`, the value in quotes if Hydra would not read it as it stands; of a list, each text in quotes."""
+    if not isinstance(value, str):
+        return f"{key}=[{','.join(map(_quoted, value))}]"
     try:
         read = OverridesParser.create().parse_override(f"{key}={value}").value()
     except HydraException:

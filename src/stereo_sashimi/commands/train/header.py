@@ -1,8 +1,9 @@
-"""The six lines at the start of a run: what is trained, on what, where it goes, how to resume."""
+"""The lines at the start of a run: what is trained, on what, where it goes, how to resume."""
 
 import torch
 
 from stereo_sashimi.data.datamodule import AudioDataModule
+from stereo_sashimi.data.split import doubt, duration, listed
 from stereo_sashimi.ops import s4_response
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.optim import parameter_groups
@@ -20,7 +21,7 @@ def header(
     resume: str,
     ema: float | None = None,
 ) -> str:
-    """Six lines with units; `backend` is what was asked for, `device` a torch device string, `ema` a decay or None."""
+    """Lines with units; `backend` is what was asked for, `device` a torch device string, `ema` a decay or None."""
     spec, config = task.spec, task.model.config
     clips = {split: len(data) for split, data in datamodule.datasets.items()}
     rate = f"{spec.sample_rate / 1000:g} kHz"
@@ -36,6 +37,8 @@ def header(
     lines = {
         "data": f"{datamodule.name}  {channels}  {rate}  {spec.bits} bit {spec.quantization}, {spec.n_levels:,} levels"
         f"  {counts} {clip}{_remixed(datamodule)}{_carried(datamodule)}",
+        "split": _split(datamodule),
+        **_warning(datamodule),
         "model": f"SaShiMi{' U-Net' if model.unet else ''}  {parameters / 1e6:.2f} M parameters  "
         f"d_model {model.d_model}  layers {model.n_layers}  pool {pool}  {model.layer.kind}  "
         f"decoder {config.decoder.kind}, {config.decoder.coupling}",
@@ -48,6 +51,26 @@ def header(
         "resume": resume,
     }
     return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+
+
+def _split(datamodule: AudioDataModule) -> str:
+    """What split the files, and of each split how many there are, how long (if in use here) and the first names."""
+    parts = [datamodule.split.rule]
+    for split, files in datamodule.split.files.items():
+        data = datamodule.datasets.get(split)
+        length = "" if data is None else f", {duration(data.seconds)}"
+        names = listed([path.name for path in files], 2)
+        parts.append(f"{split} {len(files):,} file{'s' if len(files) > 1 else ''}{length} ({names})")
+    if datamodule.split.left_out:
+        parts.append(f"left out: {datamodule.split.left_out}")
+    return "  ".join(parts)
+
+
+def _warning(datamodule: AudioDataModule) -> dict[str, str]:
+    """A line on a validation split that is silent or tiny; files are read up to the first sound."""
+    valid = datamodule.datasets["valid"]
+    text = doubt(len(valid), valid.seconds, silent=valid.is_silent())
+    return {} if text is None else {"warning": text}
 
 
 def _remixed(datamodule: AudioDataModule) -> str:
