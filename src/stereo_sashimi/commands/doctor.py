@@ -8,7 +8,6 @@ import importlib.metadata
 import os
 import platform
 import shlex
-import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -87,8 +86,6 @@ def check_versions(found: Findings) -> None:
             version += f", does not import ({reason}); resampling takes soxr"
         found.say(name, version)
     found.say("libsndfile", soundfile.__libsndfile_version__)
-    for program in ("ffmpeg", "ffprobe"):
-        found.say(program, shutil.which(program) or "not on PATH; only musdb's own reader of *.stem.mp4 wants it")
 
 
 def check_devices(found: Findings) -> None:

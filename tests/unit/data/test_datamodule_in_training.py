@@ -1,6 +1,5 @@
 """AudioDataModule inside Lightning's fit loop: epochs, chunks, and resuming at any point with the same clips."""
 
-import math
 import warnings
 from itertools import chain
 
@@ -105,6 +104,18 @@ def test_a_resume_after_the_short_chunk(folder, tmp_path, hook):
     assert straight.steps[:5] + resumed.steps == straight.steps
 
 
+# Chunks of one length, which need no reload; and with a limit on their batches.
+@pytest.mark.parametrize(("chunk", "limit", "hook", "steps"), [
+    (5, None, "on_train_batch_end", 15), (None, None, "on_train_batch_end", 25), (5, 2, "on_train_epoch_end", 10),
+])  # fmt: skip
+def test_a_resume_between_equal_chunks(folder, tmp_path, chunk, limit, hook, steps):
+    path = tmp_path / "saved.ckpt"
+    options = {"options": {"train_chunk_size": chunk}} | ({} if limit is None else {"limit_train_batches": limit})
+    straight = fit(folder, callbacks=[Save(path, hook, 4)], **options)
+    assert len(straight.steps) == steps
+    assert straight.steps[:4] + fit(folder, ckpt=path, **options).steps == straight.steps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
 def test_workers_that_fetch_ahead_lose_nothing(folder, tmp_path, options):
@@ -113,15 +124,6 @@ def test_workers_that_fetch_ahead_lose_nothing(folder, tmp_path, options):
     straight = fit(folder, callbacks=[Save(path, "on_train_batch_end", 3)], options=options, num_sanity_val_steps=0)
     assert straight.steps == plain.steps
     assert plain.steps[:3] + fit(folder, ckpt=path, options=options).steps == plain.steps
-
-
-@pytest.mark.parametrize("chunk", [5, None])
-def test_equal_chunks_need_no_reload(folder, tmp_path, chunk):
-    path = tmp_path / "saved.ckpt"
-    options = {"train_chunk_size": chunk}
-    straight = fit(folder, callbacks=[Save(path, "on_train_batch_end", 4)], options=options)
-    assert len(straight.steps) == 5 * math.ceil((chunk or 10) / 2)
-    assert straight.steps[:4] + fit(folder, ckpt=path, options=options).steps == straight.steps
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
@@ -162,14 +164,6 @@ def test_a_run_can_be_resumed_twice(folder, tmp_path):
     assert straight.steps[1:] == middle.steps[: len(straight.steps) - 1]
     last = fit(folder, ckpt=paths[1], max_epochs=6)
     assert straight.steps[3:] == last.steps[: len(straight.steps) - 3]
-
-
-def test_limits_on_batches_keep_the_resume(folder, tmp_path):
-    path = tmp_path / "saved.ckpt"
-    options = {"train_chunk_size": 5}
-    straight = fit(folder, callbacks=[Save(path, "on_train_epoch_end", 4)], options=options, limit_train_batches=2)
-    assert len(straight.steps) == 10
-    assert straight.steps[:4] + fit(folder, ckpt=path, options=options, limit_train_batches=2).steps == straight.steps
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from stereo_sashimi.audio import write_pcm
 from stereo_sashimi.data.clip_sampler import ChunkSampler, SamplerError
 from stereo_sashimi.data.datamodule import AudioDataModule
-from stereo_sashimi.data.split import DataError
 from stereo_sashimi.data.track_sampler import Lanes, LaneSampler
 
 RATE = 8000
@@ -244,12 +243,6 @@ def test_other_loaders_do_not_change(folder):
         draws.append([batch.clips.tolist() for loader in (d.val_dataloader(), d.test_dataloader()) for batch in loader])
     assert draws[0] == draws[1]
     assert next(iter(plain.train_dataloader())).first is None
-
-
-def test_pad_len_is_refused(folder):
-    with pytest.raises(DataError, match=r"dataset\.pad_len=3 .*train\.carry_state=true.*dataset\.pad_len=null"):
-        module(folder, pad_len=3)
-    module(folder, pad_len=0)
 
 
 def test_the_error_names_what_to_set(folder):

@@ -55,22 +55,6 @@ def test_iterating_and_repeating_an_epoch_do_not_advance():
     assert list(sampler) == walk == list(sampler)
 
 
-@given(sizes=SIZES, world_size=st.integers(1, 5), epoch=st.integers(0, 9))
-@settings(deadline=None, max_examples=60)
-def test_ranks_partition_the_chunk_in_equal_shards(sizes, world_size, epoch):
-    whole = ChunkSampler(*sizes, seed=0, shuffle=True)
-    whole.set_epoch(epoch)
-    shards = []
-    for rank in range(world_size):
-        sampler = ChunkSampler(*sizes, seed=0, shuffle=True, rank=rank, world_size=world_size)
-        sampler.set_epoch(epoch)
-        shards.append(list(sampler))
-    assert len({len(shard) for shard in shards}) == 1
-    assert set(flat(shards)) == set(whole)
-    # Padding is less than one clip per rank.
-    assert len(flat(shards)) - len(whole) < world_size
-
-
 @given(data=st.data(), world_size=st.integers(1, 4), later=st.integers(1, 4))
 @settings(deadline=None, max_examples=60)
 def test_a_resume_walks_what_is_left_also_with_other_ranks(data, world_size, later):

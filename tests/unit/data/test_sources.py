@@ -1,9 +1,7 @@
 """Tracks of MUSDB folders, the stem sample and prepared folders; `data/sources.py`."""
 
 import itertools
-import shutil
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -134,7 +132,7 @@ def test_missing_target_file(tmp_path):
 
 def test_sample_parts_do_not_overlap():
     recordings = [sources.open_source(track[0]) for track in sources.sample_tracks(("mixture",))]
-    total, rate, _ = sources.decode_stem(sources.sample_path(), 0)
+    total, rate = sources.decode_stem(sources.sample_path(), 0)
     assert rate == 44100
     assert recordings[0].first == 0
     assert recordings[-1].last == len(total)
@@ -146,10 +144,10 @@ def test_sample_parts_do_not_overlap():
 def test_stem_peaks_are_clipped_and_counted():
     source = sources.sample_tracks(("mixture",))[2][0]
     recording = sources.open_source(source)
-    samples, _, decoder = sources.decode_stem(source.path, 0)
+    samples, _ = sources.decode_stem(source.path, 0)
     used = np.rint(samples[recording.first : recording.last].astype(np.float64) * 32768)
     pcm, clipped = recording.read(recording.first, recording.last - recording.first)
-    assert decoder == "pyav"
+    assert recording.decoder == "pyav"
     assert clipped == np.count_nonzero((used > 32767) | (used < -32768), axis=0).tolist()
     assert sum(clipped) > 0
     np.testing.assert_array_equal(pcm, np.clip(used, -32768, 32767))
@@ -174,7 +172,6 @@ def test_truncated_stem(tmp_path, keep):
 
 def test_no_decoder(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SourceError, match=r"pip install 'stereo-sashimi\[stems\]'"):
         sources.decode_stem(sources.sample_path(), 0)
 
@@ -188,57 +185,3 @@ def test_missing_package(monkeypatch):
         sources.sample_path()
     with pytest.raises(SourceError, match="musdb is not installed"):
         sources.validation_tracks()
-
-
-class FakeError(Exception):
-    pass
-
-
-@pytest.fixture
-def fake_stempeg(monkeypatch):
-    """The calls of stempeg 0.2.6 that are used, standing for a machine with ffmpeg."""
-    frames = {"decoded": 5000}
-
-    class Info:
-        nb_audio_streams = 5
-
-        def __init__(self, path):
-            if not path.endswith(".mp4"):
-                raise FakeError("ffprobe error")
-
-        def duration(self, k):
-            return 5000 / 44100
-
-        def sample_rate(self, k):
-            return 44100
-
-        def audio_stream_idx(self):
-            return [1, 2, 3, 4, 5]
-
-    def read_stems(path, stem_id, always_3d, dtype, info):
-        return np.full((1, frames["decoded"], 2), stem_id / 8, dtype), 44100.0
-
-    module = types.ModuleType("stempeg")
-    module.__spec__ = types.SimpleNamespace()
-    module.Info, module.read_stems = Info, read_stems
-    ffmpeg = types.ModuleType("ffmpeg")
-    ffmpeg.Error = FakeError
-    monkeypatch.setitem(sys.modules, "stempeg", module)
-    monkeypatch.setitem(sys.modules, "ffmpeg", ffmpeg)
-    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
-    return frames
-
-
-def test_stempeg_is_used_where_ffmpeg_is(fake_stempeg):
-    samples, rate, decoder = sources.decode_stem(sources.sample_path(), 2)
-    assert (samples.shape, rate, decoder) == ((5000, 2), 44100, "stempeg")
-    assert (samples == 3 / 8).all()
-
-
-def test_stempeg_failures_name_the_file(fake_stempeg, tmp_path):
-    fake_stempeg["decoded"] = 1000
-    with pytest.raises(SourceError, match=r"stem\.mp4: the stem file ends early; stream 0 has 1000 of 5000"):
-        sources.decode_stem(sources.sample_path(), 0)
-    (tmp_path / "bad.bin").touch()
-    with pytest.raises(SourceError, match=r"bad\.bin: .*ffprobe error"):
-        sources.decode_stem(tmp_path / "bad.bin", 0)

@@ -7,10 +7,8 @@ Listing tracks decodes nothing. MUSDB18-HQ: `<root>/{train,test}/<track>/<target
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import re
-import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -61,7 +59,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Recording:
-    """An opened Source: frames `first` to `last` of a file, decoded by `decoder` (soundfile, stempeg or pyav).
+    """An opened Source: frames `first` to `last` of a file, decoded by `decoder` (soundfile or pyav).
 
     `read(start, frames)` gives int16 (frames, 2), and for each channel how many values were clipped.
     """
@@ -165,7 +163,7 @@ def open_source(source: Source) -> Recording:
         return Recording(
             *_bounds(source, info.frames), "soundfile", lambda start, n: (read_pcm(path, start, n)[0], [0, 0])
         )
-    samples, rate, decoder = decode_stem(path, source.stream)
+    samples, rate = decode_stem(path, source.stream)
     _check_format(path, samples.shape[1], rate)
 
     def read(start: int, frames: int) -> tuple[np.ndarray, list[int]]:
@@ -173,50 +171,20 @@ def open_source(source: Source) -> Recording:
         pcm, clipped = zip(*(float_to_pcm(channel) for channel in samples[start : start + frames].T), strict=True)
         return np.stack(pcm, axis=1), list(clipped)
 
-    return Recording(*_bounds(source, len(samples)), decoder, read)
+    return Recording(*_bounds(source, len(samples)), "pyav", read)
 
 
-def decode_stem(path: Path, stream: int) -> tuple[Float32[np.ndarray, "frames channels"], int, str]:
-    """Samples, rate and decoder of one audio stream (0 to 4) of a stem file; full scale is 1 and may be passed.
+def decode_stem(path: Path, stream: int) -> tuple[Float32[np.ndarray, "frames channels"], int]:
+    """Samples and rate of one audio stream (0 to 4) of a stem file; full scale is 1 and may be passed.
 
-    stempeg decodes where ffmpeg and ffprobe are on PATH, PyAV elsewhere; they agree within 2e-7.
-    Raises SourceError for an unreadable or truncated file, or if there is no decoder.
+    Raises SourceError for an unreadable or truncated file, or if PyAV is not installed.
     """
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file.")
-    if shutil.which("ffmpeg") and shutil.which("ffprobe") and importlib.util.find_spec("stempeg"):
-        decoder, (samples, rate, promised) = "stempeg", _decode_stempeg(path, stream)
-    elif importlib.util.find_spec("av"):
-        decoder, (samples, rate, promised) = "pyav", _decode_pyav(path, stream)
-    else:
-        raise SourceError(
-            f"{path}: stem files need PyAV, or stempeg with ffmpeg and ffprobe on PATH; neither is here.\n  {INSTALL}"
-        )
-    # Decoders may leave out the encoder's priming, never more than two packets.
-    if len(samples) < promised - 2 * _AAC_FRAMES:
-        found = f"stream {stream} has {len(samples)} of {promised} frames"
-        raise SourceError(f"{path}: the stem file ends early; {found}. Fetch it again.")
-    return np.ascontiguousarray(samples, dtype=np.float32), rate, decoder
-
-
-def _decode_stempeg(path: Path, stream: int) -> tuple[np.ndarray, int, int]:
-    import ffmpeg  # type: ignore[import-untyped]
-    import stempeg
-
     try:
-        info = stempeg.Info(str(path))
-        _check_streams(path, info.nb_audio_streams)
-        promised = round(info.duration(stream) * info.sample_rate(stream))
-        index = info.audio_stream_idx()[stream]
-        stems, rate = stempeg.read_stems(str(path), stem_id=index, always_3d=True, dtype=np.float32, info=info)
-    except (ffmpeg.Error, Warning, RuntimeError, KeyError) as error:
-        raise _damaged(path, error) from error
-    return stems[0], int(rate), promised
-
-
-def _decode_pyav(path: Path, stream: int) -> tuple[np.ndarray, int, int]:
-    import av
-
+        import av
+    except ImportError:
+        raise SourceError(f"{path}: stem files need PyAV, which is not installed.\n  {INSTALL}") from None
     try:
         with av.open(str(path)) as container:
             _check_streams(path, len(container.streams.audio))
@@ -225,16 +193,17 @@ def _decode_pyav(path: Path, stream: int) -> tuple[np.ndarray, int, int]:
             promised = round(track.duration * track.time_base * track.rate) if track.duration and track.time_base else 0
             channels, rate = track.channels, track.rate
     except av.FFmpegError as error:
-        raise _damaged(path, error) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SourceError(f"{path}: the stem file is truncated or damaged ({reason}). Fetch it again.") from error
     if kinds := {frame.format.name for frame in frames} - {"fltp"}:
         raise SourceError(f"{path}: stream {stream} decodes to {kinds.pop()}, not to float; it is not AAC.")
     pieces = [frame.to_ndarray() for frame in frames]
-    return np.concatenate([np.zeros((channels, 0), np.float32), *pieces], axis=1).T, rate, promised
-
-
-def _damaged(path: Path, error: Exception) -> SourceError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return SourceError(f"{path}: the stem file is truncated or damaged ({reason}). Fetch it again.")
+    samples = np.concatenate([np.zeros((channels, 0), np.float32), *pieces], axis=1).T
+    # The decoder may leave out the encoder's priming, never more than two packets.
+    if len(samples) < promised - 2 * _AAC_FRAMES:
+        found = f"stream {stream} has {len(samples)} of {promised} frames"
+        raise SourceError(f"{path}: the stem file ends early; {found}. Fetch it again.")
+    return np.ascontiguousarray(samples, dtype=np.float32), rate
 
 
 def _check_streams(path: Path, found: int) -> None:
