@@ -5,7 +5,7 @@ through `audio.channels.n_channels` and leaves as `d_input`; nothing else reads 
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class AudioDataModule(pl.LightningDataModule):
       validation and test keep their draws.
     - `seed`: of the order in training and of the draws.
 
+    `d_input` is the number of channels (1 or 2), `n_levels` that of codes (2**bits).
     Raises ValueError, naming the key, for values outside these ranges.
     """
 
@@ -144,9 +145,8 @@ class AudioDataModule(pl.LightningDataModule):
         # Everything but the rate is known now, and checked now.
         self._target_rate = sample_rate
         self._format: dict[str, Any] = {"bits": bits, "quantization": quantization, "normalize": normalize}
-        self._d_input = n_channels(is_stereo)
-        self._n_levels = AudioSpec(1 if sample_rate is None else sample_rate, self._d_input, **self._format).n_levels
-        self._split: FolderSplit | None = None
+        self.d_input = n_channels(is_stereo)
+        self.n_levels = AudioSpec(1 if sample_rate is None else sample_rate, self.d_input, **self._format).n_levels
         self._spec: AudioSpec | None = None
         self._sampler: EpochSampler | None = None
         self._sampler_trainer: pl.Trainer | None = None
@@ -154,29 +154,17 @@ class AudioDataModule(pl.LightningDataModule):
         self._resumed_at: tuple[int, int] | None = None
 
     @property
-    def d_input(self) -> int:
-        """Channels: 1 or 2."""
-        return self._d_input
-
-    @property
-    def n_levels(self) -> int:
-        """Number of codes, 2**bits."""
-        return self._n_levels
-
-    @property
     def spec(self) -> AudioSpec:
         """The format of the codes. Without `sample_rate` the header of the first file is read to know the rate."""
         if self._spec is None:
             rate = self._target_rate or probe(self.split.files["train"][0]).sample_rate
-            self._spec = AudioSpec(rate, self._d_input, **self._format)
+            self._spec = AudioSpec(rate, self.d_input, **self._format)
         return self._spec
 
-    @property
+    @cached_property
     def split(self) -> FolderSplit:
         """The files of train, valid and test."""
-        if self._split is None:
-            self._split = self._split_folder()
-        return self._split
+        return self._split_folder()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the headers of the splits that `stage` needs: fit, validate, test or None (all)."""
@@ -291,8 +279,6 @@ class AudioDataModule(pl.LightningDataModule):
             reload_for_short_chunks(self.trainer, self._sampler, self.batch_size)
 
     def _loader_options(self, begins: np.ndarray | None = None) -> dict[str, Any]:
-        # The loader's own generator seeds its workers, so that iterating does not draw from the global one.
-        generator = torch.Generator().manual_seed(self.seed + self._ranks[0])
         return {
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
@@ -300,7 +286,8 @@ class AudioDataModule(pl.LightningDataModule):
             "persistent_workers": self.persistent_workers,
             "collate_fn": partial(collate, start_code=self.spec.start_code, begins=begins),
             "worker_init_fn": obey_parent,
-            "generator": generator,
+            # The loader's own seeds its workers, so that iterating does not draw from the global one.
+            "generator": torch.Generator().manual_seed(self.seed + self._ranks[0]),
         }
 
     def _evaluation_loader(self, split: str, chunk_size: int | None) -> Loader:
