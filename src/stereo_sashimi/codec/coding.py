@@ -160,7 +160,9 @@ def _blocks(
         numbers = range(start, min(start + coder.batch_size, every.stop))
         lengths = [header.length(i) for i in numbers]
         batch = _decode_batch(coder, segments[start : numbers.stop], lengths, header.spec, on_frames)
-        for i, part in zip(numbers, batch, strict=True):
+        for i in numbers:
+            # Nothing of this batch is kept while the next one is decoded.
+            part = batch.pop(0)
             pcm = _bytes(part)
             if zlib.crc32(pcm) != segments[i].crc:
                 raise CodecError(f"{name}: segment {i} does not decode to what was coded. Nothing of it can be used.")
