@@ -127,7 +127,7 @@ def prompt(folder: Path, frames: int = 200, channels: int = 2, rate: int = 44100
 
 PROMPTS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "missing": (lambda folder: None, (), r"prompt\.wav: there is no such file"),
-    "a folder": (lambda folder: (folder / "prompt.wav").mkdir(), (), r"prompt\.wav: cannot read .*Is a directory"),
+    "a folder": (lambda folder: (folder / "prompt.wav").mkdir(), (), r"prompt\.wav: not a file but"),
     "not audio": (lambda folder: (folder / "prompt.wav").write_bytes(b"la la la" * 9), (), r"not an audio file"),
     "another rate": (lambda folder: prompt(folder, rate=22050), (),
                      r"22050 Hz, the model 44100 Hz.*prompt_resample=true"),

@@ -87,7 +87,7 @@ CASES: list[tuple[str, tuple[str, ...], str]] = [
     ("good", ("train.mode=least",), r"train\.mode must be min or max; got 'least'"),
     ("good", ("train.seed=-1",), r"train\.seed must be 0 or more; got -1"),
     ("good", ("backend.name=cuda",), r"backend must be one of auto, .*; got 'cuda'"),
-    ("good", ("checkpoint=absent.ckpt",), r"There is no checkpoint absent\.ckpt"),
+    ("good", ("checkpoint=absent.ckpt",), r"checkpoint=absent\.ckpt: there is no file absent\.ckpt\. Give"),
     ("good", ("trainer.accumulate_grad_batches=0",), r"trainer\.accumulate_grad_batches must be at least 1; got 0"),
     ("good", ("train.validate_before=true", "trainer.limit_val_batches=0"),
      r"trainer\.limit_val_batches=0 leaves nothing to validate"),

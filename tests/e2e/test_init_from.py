@@ -20,7 +20,7 @@ def mono_run(launch, mono_folder, tmp_path_factory):
 @pytest.mark.parametrize("merge", ["concat", "mix"])
 def test_a_stereo_run_begins_as_the_mono_model(train, mono_run, merge, capsys):
     result = train(*STILL, f"init_from={mono_run}", f"encoder.merge={merge}")
-    assert result["init_from"].endswith("last.ckpt")
+    assert result["init_from"].endswith("best.ckpt")
     assert "initialised from" in capsys.readouterr().out
     mono, stereo = stereo_sashimi.load(mono_run), stereo_sashimi.load(result["run"])
     codes = torch.randint(65536, (1, 50, 1))

@@ -76,9 +76,10 @@ def test_stereo_dml_leaves_a_complete_run(train, tmp_path, capsys):
     assert len(column(run, "train/samples_per_s")) == 3
     assert list((run / "tensorboard").glob("events.out.tfevents*"))
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed[:6]] == ["data", "model", "optim", "backend", "run", "resume"]
+    assert [line.split()[0] for line in printed[:7]] == ["data", "split", "model", "optim", "backend", "run", "resume"]
     assert "2 channels (left, right)  44.1 kHz  16 bit linear, 65,536 levels  11 train + 11 valid clips" in printed[0]
-    assert "decoder dml, autoregressive" in printed[1]
+    assert "valid 1 file" in printed[1]
+    assert "decoder dml, autoregressive" in printed[2]
     assert printed[-1].startswith("finished after 3 steps")
 
 

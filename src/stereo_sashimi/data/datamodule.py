@@ -16,9 +16,9 @@ import torch
 from stereo_sashimi.audio.channels import n_channels
 from stereo_sashimi.audio.io import probe
 from stereo_sashimi.audio.resample import METHODS
+from stereo_sashimi.data import loader as loading
 from stereo_sashimi.data.clip_sampler import EpochSampler, FixedDrawSampler, SamplerError
-from stereo_sashimi.data.dataset import AudioFolder, Loader, ResumableLoader, collate, obey_parent
-from stereo_sashimi.data.position import ranks_of, reload_for_short_chunks, state_in_training, training_sampler
+from stereo_sashimi.data.dataset import AudioFolder, collate
 from stereo_sashimi.data.split import RULES, SPLITS, DataError, FolderSplit, split_folder
 from stereo_sashimi.spec import AudioSpec
 
@@ -189,7 +189,7 @@ class AudioDataModule(pl.LightningDataModule):
                 self._resumed_at = self._counters()
         data = self.datasets["train"]
         begins = data.tracks[0] if self.carry_state else None
-        return ResumableLoader(data, sampler=sampler, **self._loader_options(begins))
+        return loading.ResumableLoader(data, sampler=sampler, **self._loader_options(begins))
 
     def val_dataloader(self) -> Loader:
         """Batches of a draw of `val_chunk_size` validation clips, the same in every epoch."""
@@ -209,7 +209,7 @@ class AudioDataModule(pl.LightningDataModule):
                 # Nothing was trained since the resume; the counters describe the run before it.
                 state = self._resumed
             else:
-                state = state_in_training(self._sampler, self.trainer.fit_loop, self._global_batch)
+                state = loading.state_in_training(self._sampler, self.trainer.fit_loop, self._global_batch)
         return {**state, "global_batch": self._global_batch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -231,7 +231,7 @@ class AudioDataModule(pl.LightningDataModule):
 
     @property
     def _ranks(self) -> tuple[int, int]:
-        return ranks_of(self.trainer)
+        return loading.ranks_of(self.trainer)
 
     @property
     def _global_batch(self) -> int:
@@ -266,7 +266,7 @@ class AudioDataModule(pl.LightningDataModule):
             # Only without a trainer can a state have come before setup.
             before, self._resumed = self._resumed if self.trainer is None else None, None
             self._sampler_trainer = self.trainer
-            self._sampler = training_sampler(
+            self._sampler = loading.training_sampler(
                 self.datasets["train"].tracks,
                 self.trainer,
                 batch_size=self.batch_size,
@@ -276,7 +276,7 @@ class AudioDataModule(pl.LightningDataModule):
             )
             self.load_state_dict(before or {})
         if self.trainer is not None:
-            reload_for_short_chunks(self.trainer, self._sampler, self.batch_size)
+            loading.reload_for_short_chunks(self.trainer, self._sampler, self.batch_size)
 
     def _loader_options(self, begins: np.ndarray | None = None) -> dict[str, Any]:
         return {
@@ -285,7 +285,7 @@ class AudioDataModule(pl.LightningDataModule):
             "pin_memory": self.pin_memory and torch.cuda.is_available(),
             "persistent_workers": self.persistent_workers,
             "collate_fn": partial(collate, start_code=self.spec.start_code, begins=begins),
-            "worker_init_fn": obey_parent,
+            "worker_init_fn": loading.obey_parent,
             # The loader's own seeds its workers, so that iterating does not draw from the global one.
             "generator": torch.Generator().manual_seed(self.seed + self._ranks[0]),
         }
@@ -295,4 +295,4 @@ class AudioDataModule(pl.LightningDataModule):
         rank, world_size = self._ranks
         sampler = FixedDrawSampler(len(data), chunk_size, self.seed, rank, world_size)
         sampler.check_shards(split)
-        return Loader(data, sampler=sampler, **self._loader_options())
+        return loading.Loader(data, sampler=sampler, **self._loader_options())

@@ -5,18 +5,15 @@ Item i is `(codes, i)`; `collate` makes the Batch that models see.
 
 import hashlib
 import logging
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int16, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from stereo_sashimi.audio.channels import check_channels, to_channels
 from stereo_sashimi.audio.io import AudioError, AudioInfo, check_readable, float_to_pcm, probe, read_pcm, write_pcm
@@ -117,7 +114,12 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
                 *(name, sum(self._clipped_in_conversion.values()), len(self._clipped_in_conversion)),
                 *(next(iter(self._clipped_in_conversion)), spec.sample_rate),
             )
-        self._frames = [resampled_length(s.frames, s.sample_rate, spec.sample_rate) for s in self._sources]
+        self._frames = [
+            s.frames
+            if s.sample_rate == spec.sample_rate
+            else resampled_length(s.frames, s.sample_rate, spec.sample_rate)
+            for s in self._sources
+        ]
         clips = [n // sample_len if drop_last else -(-n // sample_len) for n in self._frames]
         # _first[k] is the index of file k's first clip; the last entry is the number of clips.
         self._first = np.concatenate([[0], np.cumsum(clips, dtype=np.int64)])
@@ -134,7 +136,8 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         if clipped:
             self._note_clipped(file, index, clipped)
         source = self._sources[file].path.name
-        pcm = to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=source, dataset=self.name)
+        if pcm.shape[1] != self.spec.n_channels:
+            pcm = to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=source, dataset=self.name)
         return torch.from_numpy(encode(pcm, self.spec)), index
 
     @property
@@ -259,48 +262,3 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
             f"longest, {longest[1].path}, has {longest[0]}.\n"
             f"  Set dataset.sample_len to {longest[0]} or less, or keep short clips with dataset.drop_last=false."
         )
-
-
-# Often sent to a whole process group, and not for workers to answer.
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-
-class Loader(DataLoader[Any]):
-    """A DataLoader whose workers (with `obey_parent` as `worker_init_fn`) leave Ctrl-C and SIGTERM to this process.
-
-    Ended by them they would be an error while this process saves; they end when it tells them to, or is gone.
-    """
-
-    def __iter__(self) -> Any:
-        """Start the workers with both signals blocked, from their first instruction on."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        try:
-            return super().__iter__()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def obey_parent(worker: int) -> None:
-    """In a worker: the SIGTERM of the parent counts, which at its exit waits for the workers that it sent it to."""
-    threading.Thread(target=_end_at_sigterm_of_parent, daemon=True).start()
-
-
-def _end_at_sigterm_of_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
-
-
-class ResumableLoader(Loader):
-    """The training loader; its two extra methods tell Lightning that a resume in mid-epoch is safe.
-
-    The position itself travels in `AudioDataModule.state_dict`, because Lightning asks a loader for its length before
-    it gives the loader its state, and the length depends on the position.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: see the class docstring."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing: see the class docstring."""

@@ -10,14 +10,10 @@ from torch import Tensor
 from stereo_sashimi.distributions.sampler import Sampler
 
 
-def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Widen float16 and bfloat16 to float32: half precision cannot hold a likelihood."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
 def log_mass(logits: Float[Tensor, "*batch n_levels"]) -> Float[Tensor, "*batch n_levels"]:
     """Log masses of all codes, in nats; their exponentials sum to 1."""
-    return torch.log_softmax(at_least_float32(logits), dim=-1)
+    # Half precision cannot hold a likelihood.
+    return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
 
 
 def log_prob(logits: Float[Tensor, "*batch n_levels"], codes: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

@@ -26,7 +26,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stereo_sashimi.distributions import categorical
-from stereo_sashimi.distributions.categorical import at_least_float32
 from stereo_sashimi.distributions.sampler import Sampler
 
 # Far wider than any audio needs, and narrow enough that every quotient below stays finite in float32.
@@ -232,7 +231,8 @@ def _gradient(params: Tensor, codes: Tensor, n_levels: int, reference: Reference
 
 def _unbounded(params: Tensor, n_levels: int, reference: Reference | None) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, and means and log-scales in LSB before `soft_bound`."""
-    logits, means, log_scales = _chunks(at_least_float32(params))
+    # Half precision cannot hold a likelihood.
+    logits, means, log_scales = _chunks(params.to(torch.promote_types(params.dtype, torch.float32)))
     if reference is None:
         return logits, means * (n_levels / 2), log_scales + math.log(n_levels / 2)
     _, mean, log_scale, log_weight = reference

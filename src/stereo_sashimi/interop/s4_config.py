@@ -123,7 +123,7 @@ def _dataset(old: dict[str, Any]) -> Translation:
     settings = {
         "defaults": ["folder", "_self_"],
         "name": Path(str(keys.get("path", "mine"))).name,
-        **{"bits": 8, "quantization": "linear", "drop_last": False, "normalize": normalize},
+        **{"bits": 8, "quantization": "linear", "drop_last": False, "normalize": normalize, "split": "order"},
         **keys,
     }
     title = f"# Translated from `_name_: {name}`."

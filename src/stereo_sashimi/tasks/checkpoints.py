@@ -24,8 +24,13 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames, so that a kill or a full disk leaves the earlier file as it was.
 
-    The last.ckpt that a new one replaces stays as previous.ckpt; there is a whole last.ckpt at every moment.
+    The last.ckpt that a new one replaces stays as previous.ckpt, unless both are of the same step; there is a whole
+    last.ckpt at every moment.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_step: int | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Save to `path` in one step."""
@@ -37,8 +42,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            if path.name == LAST and path.is_file():
-                _keep(path, path.with_name(PREVIOUS))
+            if path.name == LAST:
+                step = checkpoint.get("global_step")
+                if path.is_file() and (step is None or step != self._last_step):
+                    _keep(path, path.with_name(PREVIOUS))
+                self._last_step = step
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -76,9 +76,9 @@ def test_conversion_reads_no_more_than_it_needs(tmp_path, monkeypatch):
     write_pcm(tmp_path / "a.wav", noise().repeat(2000, 0), 48000)
     asked, read_frames = [], AudioReader.read
 
-    def watched(file, start, frames):
+    def watched(file, start, frames, **options):
         asked.append(frames)
-        return read_frames(file, start, frames)
+        return read_frames(file, start, frames, **options)
 
     monkeypatch.setattr(AudioReader, "read", watched)
     read(tmp_path / "a.wav", SPEC, 441, True)

@@ -1,6 +1,11 @@
-"""Samplers inside Lightning's fit loop: which one, where training stands in its data, epochs of different lengths."""
+"""Loaders in training: their sampler, where training stands in the data, and what their workers do about signals."""
 
+import os
+import signal
+import threading
 from typing import Any, Protocol, runtime_checkable
+
+from torch.utils.data import DataLoader
 
 from stereo_sashimi.data.clip_sampler import ChunkSampler, EpochSampler
 from stereo_sashimi.data.split import DataError
@@ -89,3 +94,48 @@ def reload_for_short_chunks(trainer: Any, sampler: EpochSampler, batch_size: int
             "  Set trainer.check_val_every_n_epoch=null, trainer.val_check_interval=1.0, or another "
             "train.train_chunk_size."
         )
+
+
+# Often sent to a whole process group, and not for workers to answer.
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader whose workers (with `obey_parent` as `worker_init_fn`) leave Ctrl-C and SIGTERM to this process.
+
+    Ended by them they would be an error while this process saves; they end when it tells them to, or is gone.
+    """
+
+    def __iter__(self) -> Any:
+        """Start the workers with both signals blocked, from their first instruction on."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def obey_parent(worker: int) -> None:
+    """In a worker: the SIGTERM of the parent counts, which at its exit waits for the workers that it sent it to."""
+    threading.Thread(target=_end_at_sigterm_of_parent, daemon=True).start()
+
+
+def _end_at_sigterm_of_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+class ResumableLoader(Loader):
+    """The training loader; its two extra methods tell Lightning that a resume in mid-epoch is safe.
+
+    The position itself travels in `AudioDataModule.state_dict`, because Lightning asks a loader for its length before
+    it gives the loader its state, and the length depends on the position.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: see the class docstring."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing: see the class docstring."""
