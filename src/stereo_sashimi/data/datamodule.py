@@ -176,7 +176,7 @@ class AudioDataModule(pl.LightningDataModule):
         if "train" in wanted:
             self._set_up_sampler()
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> loading.ResumableLoader:
         """Batches of the current chunk; after a resume in mid-epoch, what is left of it."""
         sampler = self._train_sampler()
         if self.trainer is not None:
@@ -191,11 +191,11 @@ class AudioDataModule(pl.LightningDataModule):
         begins = data.tracks[0] if self.carry_state else None
         return loading.ResumableLoader(data, sampler=sampler, **self._loader_options(begins))
 
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> loading.Loader:
         """Batches of a draw of `val_chunk_size` validation clips, the same in every epoch."""
         return self._evaluation_loader("valid", self.val_chunk_size)
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> loading.Loader:
         """Batches of all test clips."""
         return self._evaluation_loader("test", None)
 
@@ -290,7 +290,7 @@ class AudioDataModule(pl.LightningDataModule):
             "generator": torch.Generator().manual_seed(self.seed + self._ranks[0]),
         }
 
-    def _evaluation_loader(self, split: str, chunk_size: int | None) -> Loader:
+    def _evaluation_loader(self, split: str, chunk_size: int | None) -> loading.Loader:
         data = self.datasets[split]
         rank, world_size = self._ranks
         sampler = FixedDrawSampler(len(data), chunk_size, self.seed, rank, world_size)
