@@ -66,20 +66,21 @@ def differ(a: dict, b: dict) -> bool:
 
 def test_training_is_the_same_and_everything_else_has_the_average(train, tmp_path, capsys):
     plain, watch = Weights(), Weights()
-    # Six steps an epoch; the second validation is left to the end of the run.
+    # Six steps an epoch; the last two are validated at the end of the run.
     train(*OPTIONS, "trainer.max_steps=8", watchers=[plain])
     result = train(*OPTIONS, *EMA, *TEST, "trainer.max_steps=8", "train.validate_before=true", run=tmp_path / "ema",
                    watchers=[watch])  # fmt: skip
     assert [torch.equal(a[n], b[n]) for a, b in zip(plain.raw, watch.raw, strict=True) for n in a].count(False) == 0
     assert result["ema"] == DECAY
     assert re.search(rf"^optim .* ema {DECAY}$", capsys.readouterr().out, re.MULTILINE)
-    # Before training, at step six, and of the best weights afterwards: those of step six.
-    before, at_six, after = watch.validated
+    # Before training, at step six, at the end, and of the best weights afterwards: those of the end.
+    before, at_six, at_the_end, after = watch.validated
     assert_close(at_six, average(watch.raw[:6]))
-    assert_equal(after, at_six)
-    assert_equal(watch.tested, at_six)
+    assert_close(at_the_end, average(watch.raw))
+    assert_equal(after, at_the_end)
+    assert_equal(watch.tested, at_the_end)
     assert differ(before, at_six)
-    for name, steps in (("best", 6), ("last", 8)):
+    for name, steps in (("best", 8), ("last", 8)):
         content = saved(tmp_path / "ema", name)
         assert_close(content["state_dict"], average(watch.raw[:steps]))
         assert_equal(content["current_model_state"], watch.raw[steps - 1])
@@ -100,7 +101,7 @@ def test_before_the_first_update_everything_has_the_weights(train, tmp_path):
     watch = Weights()
     train(*OPTIONS, *EMA, "callbacks.ema.update_starting_at_step=100", "trainer.max_steps=8", watchers=[watch])
     assert_equal(watch.validated[0], watch.raw[5])
-    for name, steps in (("best", 6), ("last", 8)):
+    for name, steps in (("best", 8), ("last", 8)):
         content = saved(tmp_path / "run", name)
         assert_equal(content["state_dict"], watch.raw[steps - 1])
         assert_equal(content["current_model_state"], watch.raw[steps - 1])
@@ -117,8 +118,10 @@ def test_samples_are_drawn_from_the_average(train, tmp_path, monkeypatch):
     watch = Weights()
     train(*OPTIONS, "callbacks=ema", f"callbacks.ema.decay={DECAY}", "callbacks.samples.seconds=0.0005",
           "callbacks.samples.every_n_validations=1", "trainer.max_steps=7", watchers=[watch])  # fmt: skip
-    assert len(drawn) == 1
+    # At step six, and at the end.
+    assert len(drawn) == 2
     assert_close(drawn[0], average(watch.raw[:6]))
+    assert_close(drawn[1], average(watch.raw))
     # And training went on without it.
     assert differ(watch.raw[5], drawn[0])
     assert differ(watch.raw[6], watch.raw[5])

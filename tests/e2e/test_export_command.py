@@ -88,7 +88,7 @@ def test_numbers_of_other_weights_are_not_claimed(run, tmp_path):
 
 
 def test_generate_takes_an_exported_model(run, composed, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "sheet", lambda pcm, rate, title: title)
+    monkeypatch.setattr(generate, "sheet", lambda pcm, rate, title, prompt_frames: title)
     monkeypatch.setattr(generate, "save_png", lambda figure, path: path.write_text(figure))
     folder = export(str(run))
 
