@@ -1,6 +1,6 @@
 """AudioDataModule: a folder of audio as Lightning's train, validation and test loaders.
 
-Files become clips in `dataset.py`, epochs are laid out in `sampler.py`. `is_stereo` enters the program here, goes
+Files become clips in `dataset.py`, their order is in `clip_sampler.py`. `is_stereo` enters the program here, goes
 through `audio.channels.n_channels` and leaves as `d_input`; nothing else reads it.
 """
 

@@ -23,7 +23,9 @@ from stereo_sashimi.generation.scoring import Scoring
 from stereo_sashimi.generation.structure import check_structure
 from stereo_sashimi.metrics.lossless import coded_bits
 from stereo_sashimi.metrics.totals import TrackResult
+from stereo_sashimi.models.archive import read_archive
 from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.locate import CheckpointError
 from stereo_sashimi.models.weights import fingerprint
 from stereo_sashimi.signals import Stopped
 
@@ -147,8 +149,8 @@ class TrackScorer:
             return {}, None
         with _reading(path):
             try:
-                content = torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # A damaged archive fails in many ways.
+                content = read_archive(path, "Delete it.")
+            except CheckpointError as error:
                 raise ValueError("it cannot be read") from error
             if content["fingerprint"] != self._fingerprint(track):
                 return {}, None
