@@ -148,10 +148,12 @@ def test_a_resumed_run_that_added_nothing_names_where_it_came_from(train, tmp_pa
         pytest.param((), signal.SIGTERM, False, marks=pytest.mark.long),
         # SLURM sends it to every process of a job, the loader's workers among them; docker to the first.
         (("loader.num_workers=2",), signal.SIGTERM, True),
+        # A terminal that closes.
+        (("loader.num_workers=2",), signal.SIGHUP, True),
         (TWO, signal.SIGTERM, True),
         (TWO, signal.SIGTERM, False),
     ],
-    ids=["Ctrl-C", "alone", "with loader workers", "two processes", "one of two processes"],
+    ids=["Ctrl-C", "alone", "with loader workers", "SIGHUP", "two processes", "one of two processes"],
 )
 def test_on_the_command_line(tmp_path, stereo_folder, options, number, to_all):
     process = start(*TINY, *OPTIONS, f"dataset.path={stereo_folder}", "scheduler.total_steps=100000",
@@ -159,7 +161,7 @@ def test_on_the_command_line(tmp_path, stereo_folder, options, number, to_all):
     wait_for_step(process, 2)
     (os.killpg if to_all else os.kill)(process.pid, number)
     _, err = ended(process)
-    assert process.returncode == 128 + number, err
+    assert process.returncode == 128 + (signal.SIGTERM if number == signal.SIGHUP else number), err
     assert err.count("Interrupted after") == 1
     assert "Go on with: python train.py" in err
     (run,) = tmp_path.glob("runs/*")

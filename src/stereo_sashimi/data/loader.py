@@ -97,17 +97,17 @@ def reload_for_short_chunks(trainer: Any, sampler: EpochSampler, batch_size: int
 
 
 # Often sent to a whole process group, and not for workers to answer.
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader whose workers (with `obey_parent` as `worker_init_fn`) leave Ctrl-C and SIGTERM to this process.
+    """A DataLoader whose workers (with `obey_parent` as `worker_init_fn`) leave Ctrl-C, SIGTERM and SIGHUP to this process.
 
     Ended by them they would be an error while this process saves; they end when it tells them to, or is gone.
     """
 
     def __iter__(self) -> Any:
-        """Start the workers with both signals blocked, from their first instruction on."""
+        """Start the workers with these signals blocked, from their first instruction on."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             return super().__iter__()

@@ -78,3 +78,13 @@ def test_conversions_are_those_of_training(tmp_path, n_channels):
         np.testing.assert_array_equal(encode(track.read(spec), spec), trained[i][0].numpy())
     (begin,) = tracks({"b": tmp_path / "b.wav"}, spec, 0.01, Conversions(resample=True))
     np.testing.assert_array_equal(begin.read(spec), found[1].read(spec)[:441])
+
+
+def test_exclude_leaves_files_out_by_their_names(tmp_path):
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros((10, 2), np.int16), 44100)
+    assert list(files(str(tmp_path), ["b.wav"])) == ["a.wav"]
+    with pytest.raises(ValueError, match=r"exclude names 'c.wav'"):
+        files(str(tmp_path), ["c.wav"])
+    with pytest.raises(ValueError, match="leaves nothing"):
+        files(str(tmp_path), ["a.wav", "b.wav"])

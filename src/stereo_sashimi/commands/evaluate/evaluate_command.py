@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> Path | None:
 
 
 def _run(cfg: DictConfig) -> Path | None:
-    files, device = recordings.files(cfg.data), device_of(cfg.device)
+    files, device = recordings.files(cfg.data, options.excluded(cfg)), device_of(cfg.device)
     path, model = load_model(cfg.checkpoint, cfg.paths.runs, cfg.backend.name)
     backend, key = s4_response.describe(s4_response.resolve(cfg.backend.name)), "checkpoint_independent"
     names, independent = {"checkpoint": name_of(path), key: None}, None

@@ -1,6 +1,7 @@
 """The keys of `evaluate.py`, checked one by one: each error names the key or the file, and the remedy."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def check(cfg: DictConfig) -> None:
     for key in ("baselines", "report", "overwrite"):
         check_type(cfg[key], bool, key)
     conversions(cfg)
+    excluded(cfg)
     contexts(cfg.segment_frames)
     shard(cfg.shard)
     if cfg.max_seconds is not None:
@@ -35,6 +37,12 @@ def check(cfg: DictConfig) -> None:
 def conversions(cfg: DictConfig) -> Conversions:
     """What may be done to files of another format."""
     return Conversions(**{key.name: check_type(cfg[key.name], bool, key.name) for key in fields(Conversions)})
+
+
+def excluded(cfg: DictConfig) -> list[str]:
+    """The files to leave out."""
+    given = cfg.exclude
+    return list(check_type(list(given) if isinstance(given, ListConfig) else given, Sequence[str], "exclude"))
 
 
 def contexts(given: Any) -> dict[str, int | None]:

@@ -1,7 +1,7 @@
 """The recordings of an evaluation: found by `data=`, read in the model's format with the conversions of training."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,11 @@ def in_folder(name: str, key: str) -> list[Path]:
     return found
 
 
-def files(data: Any) -> dict[str, Path]:
-    """The recordings by their names in the results: relative to a folder, or as they were given."""
+def files(data: Any, exclude: Sequence[str] = ()) -> dict[str, Path]:
+    """The recordings by their names in the results: relative to a folder, or as they were given.
+
+    Raises ValueError for an empty or repeating list, a folder without audio, and a name in `exclude` that is not there.
+    """
     if isinstance(data, (list, ListConfig)):
         names = [str(name) for name in data]
         if not names:
@@ -103,6 +106,11 @@ def files(data: Any) -> dict[str, Path]:
         found = {str(data): path}
     else:
         found = {file.relative_to(path).as_posix(): file for file in in_folder(str(data), "data")}
+    if unknown := [name for name in exclude if name not in found]:
+        raise ValueError(f"exclude names {unknown[0]!r}, which is not in data={data}. Names are relative to the folder.")
+    found = {name: file for name, file in found.items() if name not in exclude}
+    if not found:
+        raise ValueError(f"exclude leaves nothing of data={data}.")
     return dict(sorted((shown(name), file) for name, file in found.items()))
 
 

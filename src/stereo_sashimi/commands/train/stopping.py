@@ -1,11 +1,11 @@
-"""How a run ends before its end: SIGTERM, Ctrl-C or an error; run.json tells which."""
+"""How a run ends before its end: SIGTERM, SIGHUP, Ctrl-C or an error; run.json tells which."""
 
 import json
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -52,6 +52,7 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
     - `resumed`: the checkpoint that this run came from, to go on with where it saved none of its own.
 
     Ctrl-C and SIGTERM raise SystemExit with the exit code, once the command to go on is printed; errors pass through.
+    SIGHUP, of a terminal that closes, counts as SIGTERM, and nothing as nohup wants it.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -64,7 +65,9 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
     # A job in the background ignores it, and goes on doing so.
     handler = signal.getsignal(signal.SIGINT)
     note = ctrl_c.note if handler is signal.default_int_handler else handler
-    with _handling(signal.SIGTERM, stop), _handling(signal.SIGINT, note):
+    hang_up = signal.getsignal(signal.SIGHUP)
+    closed = (lambda *_: signal.raise_signal(signal.SIGTERM)) if hang_up is signal.SIG_DFL else hang_up
+    with _handling(signal.SIGTERM, stop), _handling(signal.SIGINT, note), _handling(signal.SIGHUP, closed):
         try:
             yield
         except BaseException as error:
@@ -79,7 +82,8 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
                 if interrupted and trainer.is_global_zero:
                     found = resumed if last is None else last
                     go_on = "Nothing was saved yet." if found is None else f"Go on with: {resume_command(found)}"
-                    print(f"\nInterrupted after {trainer.global_step} steps. {go_on}", file=sys.stderr, flush=True)
+                    with suppress(OSError):  # behind SIGHUP there is no terminal any more
+                        print(f"\nInterrupted after {trainer.global_step} steps. {go_on}", file=sys.stderr, flush=True)
             if interrupted:
                 raise SystemExit(code) from None
             raise
