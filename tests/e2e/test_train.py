@@ -11,6 +11,7 @@ import soundfile
 import torch
 from pytorch_lightning.callbacks import Callback
 from running import saved
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CATEGORICAL = ("dataset.bits=8", "decoder=categorical", "encoder.init=normal")
 NO_LOGS = ("logger=none", "train.validate_before=false")
@@ -74,7 +75,9 @@ def test_stereo_dml_leaves_a_complete_run(train, tmp_path, capsys):
         [loss / share for loss, share in zip(watch.losses, (1, 1, 0.75), strict=True)], rel=1e-5
     )
     assert len(column(run, "train/samples_per_s")) == 3
-    assert list((run / "tensorboard").glob("events.out.tfevents*"))
+    events = EventAccumulator(str(run / "tensorboard")).Reload().Tags()
+    assert {"train/loss", "lr-AdamW/decay", "lr-AdamW/ssm"} <= set(events["scalars"])
+    assert not [name for name in events["scalars"] if "hp_metric" in name or "/pg" in name]
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[:7]] == ["data", "split", "model", "optim", "backend", "run", "resume"]
     assert "2 channels (left, right)  44.1 kHz  16 bit linear, 65,536 levels  11 train + 11 valid clips" in printed[0]

@@ -101,7 +101,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader whose workers (with `obey_parent` as `worker_init_fn`) leave Ctrl-C, SIGTERM and SIGHUP to this process.
+    """A DataLoader whose workers (with `obey_parent` as `worker_init_fn`) leave Ctrl-C and the like to this process.
 
     Ended by them they would be an error while this process saves; they end when it tells them to, or is gone.
     """

@@ -22,6 +22,8 @@ from stereo_sashimi.ops.discretize import bilinear
 from stereo_sashimi.ops.kernels import krylov
 from stereo_sashimi.spec import AudioSpec
 
+# Values of the dense state matrices that are held at once where C is solved for (32 MiB).
+MATRIX_VALUES = 2**22
 BACKBONES = ("sashimi_modular", "sashimi_standalone", "unet_modular")
 KINDS = ("s4block", *BACKBONES, *(f"lm_{kind}" for kind in BACKBONES))
 
@@ -173,8 +175,14 @@ def _plain_c(converted: Mapping[str, Tensor], prefix: str, length: int, layer: S
     p, b = (torch.view_as_complex(value[name]).repeat(copies, 1) for name in "PB")
     dt = value["inv_dt"].exp() if layer.dt_transform == "exp" else nn.functional.softplus(value["inv_dt"])
     c_tilde = torch.view_as_complex(value["C"])
-    power = torch.linalg.matrix_power(krylov.dense(bilinear(lam, p, b, c_tilde, dt)), length)
-    row = torch.cat([c_tilde.real, -c_tilde.imag], dim=-1)
-    identity = torch.eye(power.shape[-1], dtype=power.dtype, device=power.device)
-    re, im = torch.linalg.solve((identity - power).mT, row.unsqueeze(-1)).squeeze(-1).chunk(2, dim=-1)
+    size = 2 * lam.shape[-1]
+    identity = torch.eye(size, dtype=torch.float64, device=stored.device)
+    solved = []
+    # A dense matrix a channel: some at once, that a file of many large ones asks for no more memory than it holds.
+    for some in torch.arange(d_model).split(max(1, MATRIX_VALUES // size**2)):
+        system = bilinear(lam[some], p[some], b[some], c_tilde[some], dt[some])
+        power = torch.linalg.matrix_power(krylov.dense(system), length)
+        row = torch.cat([c_tilde[some].real, -c_tilde[some].imag], dim=-1)
+        solved.append(torch.linalg.solve((identity - power).mT, row.unsqueeze(-1)).squeeze(-1))
+    re, im = torch.cat(solved).chunk(2, dim=-1)
     return torch.stack([re, -im], dim=-1).to(stored.dtype)

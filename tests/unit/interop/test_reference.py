@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stereo_sashimi.interop import load_reference
+from stereo_sashimi.interop import load_reference, reference
 from stereo_sashimi.interop.keys import rename
 from stereo_sashimi.interop.reference import KINDS, build, convert
 from stereo_sashimi.models.language_model import LanguageModel
@@ -41,6 +41,12 @@ def test_a_complete_state_dict_loads(l_kernel):
     assert torch.equal(module.ssm.inv_dt, state["layer.kernel.inv_dt"][:, 0])
     stored_plain = torch.equal(module.ssm.C, state["layer.kernel.C"][0])
     assert stored_plain == (l_kernel == 0)
+
+
+def test_the_channels_may_be_solved_one_at_a_time(monkeypatch):
+    at_once = load_reference(s4_state(16), CONFIG).ssm.C
+    monkeypatch.setattr(reference, "MATRIX_VALUES", 1)
+    torch.testing.assert_close(load_reference(s4_state(16), CONFIG).ssm.C, at_once, rtol=1e-6, atol=1e-7)
 
 
 def test_the_module_takes_the_precision_of_the_tensors():

@@ -69,6 +69,16 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     return folder
 
 
+def test_a_list_of_tensors_without_bound_is_refused_before_it_is_read(folder, monkeypatch):
+    path = folder / "model.safetensors"
+    monkeypatch.setattr(export, "_MAX_HEADER_BYTES", 1000)
+    monkeypatch.setattr(safetensors.torch, "load_file", lambda _: pytest.fail("it was read"))
+    path.write_bytes((10**9).to_bytes(8, "little") + b" " * 2000)
+    edited(folder, lambda data: data.update(sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+    with pytest.raises(CheckpointError, match="list of weights alone has 1000000000 bytes"):
+        load(folder)
+
+
 def put(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def change(data: dict[str, Any]) -> None:
         for key in keys[:-1]:

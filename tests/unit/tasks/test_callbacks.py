@@ -1,14 +1,18 @@
 """Callbacks of a run: when the last checkpoint is written, what a step line says, when samples are drawn."""
 
+import io
 from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import soundfile
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.generation.stream import Stream
@@ -223,6 +227,18 @@ def test_samples_every_nth_validation_of_a_fit(task, tmp_path):
     for trainer.global_step in (10, 20, 30):
         callback.on_validation_end(trainer, task)
     assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step-20.wav", "step-20.png"}
+
+
+def test_tensorboard_gets_both_channels_in_one_clip(task, tmp_path):
+    board = TensorBoardLogger(tmp_path / "board", name="", version="")
+    trainer = Trainer(default_root_dir=str(tmp_path), loggers=[board], global_step=5)
+    SampleLogger(seconds=0.0005, every_n_validations=1).on_validation_end(trainer, task)
+    board.experiment.flush()
+    events = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert events.Tags()["audio"] == ["sample/audio"]
+    (clip,) = events.Audio("sample/audio")
+    pcm, rate = soundfile.read(io.BytesIO(clip.encoded_audio_string), dtype="int16")
+    assert (clip.step, rate, pcm.shape) == (5, 44100, (22, 2))
 
 
 def test_drawing_leaves_the_model_as_it_is(task, tmp_path):

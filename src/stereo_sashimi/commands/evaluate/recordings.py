@@ -107,7 +107,9 @@ def files(data: Any, exclude: Sequence[str] = ()) -> dict[str, Path]:
     else:
         found = {file.relative_to(path).as_posix(): file for file in in_folder(str(data), "data")}
     if unknown := [name for name in exclude if name not in found]:
-        raise ValueError(f"exclude names {unknown[0]!r}, which is not in data={data}. Names are relative to the folder.")
+        raise ValueError(
+            f"exclude names {unknown[0]!r}, which is not in data={data}. Names are relative to the folder."
+        )
     found = {name: file for name, file in found.items() if name not in exclude}
     if not found:
         raise ValueError(f"exclude leaves nothing of data={data}.")
