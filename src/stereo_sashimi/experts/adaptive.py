@@ -15,14 +15,16 @@ State = Float64[Tensor, "batch numbers"]
 
 
 class Experts(NamedTuple):
-    """What is known of each code before it.
+    """What is known of each code before it, and what it then was.
 
     - `reference`: a mixture of N_MIXTURES logistics, whose first ones are around the best prediction.
     - `features`: the spread, ratios of spreads, how far experts disagree, past errors; within some 20 of 0.
+    - `error`: how far the code lay from the best prediction, in spreads, bent to within 4 of 0.
     """
 
     reference: Reference
     features: Float[Tensor, "batch length channels n_features"]
+    error: Float[Tensor, "batch length channels"]
 
 
 class AdaptiveExperts:
@@ -76,5 +78,5 @@ def experts_of(
     base: Int64[Tensor, "batch length channels"], frames: Float[Tensor, "batch length channels numbers"]
 ) -> Experts:
     """The numbers of frames, as the loops write them, by name."""
-    *mixture, features = frames.split([N_MIXTURES, N_MIXTURES, N_MIXTURES, N_FEATURES], dim=-1)
-    return Experts(Reference(base, *mixture), features)
+    *mixture, features, error = frames.split([N_MIXTURES, N_MIXTURES, N_MIXTURES, N_FEATURES, 1], dim=-1)
+    return Experts(Reference(base, *mixture), features, error.squeeze(-1))

@@ -15,6 +15,7 @@ from stereo_sashimi.experts.plan import (
     FRAMES,
     HEADER,
     MAIN_SPREAD,
+    N_FRAME,
     N_MIXTURES,
     PAST_ERRORS,
     POSITION,
@@ -96,7 +97,7 @@ def predict(plan, s, c, frame):
 @compiled
 @no_type_check
 def update(plan, s, c, code, base, frame):
-    """Learn from the code of channel c, for which `predict` gave `base` and `frame`."""
+    """Learn from the code of channel c, for which `predict` gave `base` and `frame`, whose last number is the error."""
     at, p = HEADER + c * plan.channel, int(s[POSITION])
     x = float(code - plan.n_levels // 2)
     experts, count = at + plan.values, len(plan.least_squares)
@@ -121,6 +122,8 @@ def update(plan, s, c, code, base, frame):
         s[w + i] += plan.prior[i]
     adapt(plan, s, plan.stages[len(plan.stages) - 1], c, at, p, error)
     _weigh(plan, s, at, code, base, frame)
+    spread = max(s[at + plan.spreads + MAIN_SPREAD], SMALLEST_SPREAD)
+    frame[N_FRAME - 1] = squashed((x - s[experts]) / spread)
     size = abs(x - s[experts])
     for i in range(len(SPREAD_RATES)):
         s[at + plan.spreads + i] += SPREAD_RATES[i] * (size - s[at + plan.spreads + i])

@@ -8,10 +8,10 @@ import numpy as np
 
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 
-# Logistics of the reference mixture, and features of a channel: one vector each.
-N_MIXTURES = N_FEATURES = SIMD_WIDTH
-# Means, log scales and log weights of the mixture, then features.
-N_FRAME = 3 * N_MIXTURES + N_FEATURES
+# Logistics of the reference mixture: one vector. Features of a channel: one less, and behind them the error.
+N_MIXTURES, N_FEATURES = SIMD_WIDTH, SIMD_WIDTH - 1
+# Means, log scales and log weights of the mixture, features, and, once the code is known, the error.
+N_FRAME = 3 * N_MIXTURES + N_FEATURES + 1
 # Past errors among the features.
 PAST_ERRORS = 4
 # Rates of the running means of |error|, fastest first, and the one that errors and features are measured in.

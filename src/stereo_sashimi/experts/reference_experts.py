@@ -135,8 +135,8 @@ class ReferenceExperts:
             for c, code in enumerate(frame):
                 self.predict(c)
                 bases[t, c] = math.floor(self.values[0] + 0.5) + self.n_levels // 2
-                frames[t, c] = self.describe(c)
-                self.learn(c, int(code))
+                frames[t, c, :-1] = self.describe(c)
+                frames[t, c, -1] = self.learn(c, int(code))
             self.n_frames += 1
         return bases, frames
 
@@ -180,8 +180,8 @@ class ReferenceExperts:
         features += [0.0] * (N_FEATURES - len(features))
         return np.concatenate([self.means, self.log_scales, np.log(own.posterior), features])
 
-    def learn(self, c: int, code: int) -> None:
-        """Everything in channel c learns from its code."""
+    def learn(self, c: int, code: int) -> float:
+        """Everything in channel c learns from its code. Returns the error of the best prediction, in spreads."""
         own, x = self.channels[c], float(code - self.n_levels // 2)
         for i, (ls, u) in enumerate(zip(own.least_squares, self.read, strict=True)):
             ls.learn(u, x, self.values[1 + i], self.n_frames + c + 2 * i)
@@ -194,8 +194,10 @@ class ReferenceExperts:
         own.last.learn(x - self.mean)
         own.posterior *= np.maximum(self._masses(code), SMALLEST_MASS)
         own.posterior = own.posterior / own.posterior.sum() * (1 - SHARE) + SHARE / N_MIXTURES
+        error = (x - self.values[0]) / max(own.spreads[MAIN_SPREAD], SMALLEST_SPREAD)
         own.spreads += np.array(SPREAD_RATES) * (abs(x - self.values[0]) - own.spreads)
         own.codes.numbers.append(x)
+        return _squashed(error)
 
     def _masses(self, code: int) -> np.ndarray:
         """What each logistic of the mixture gives to `code`: its cell, the tail beyond it at either end."""

@@ -33,8 +33,8 @@ def music(length: int, n_channels: int, bits: int = 16, seed: int = 0) -> torch.
 
 
 def flat(said: Experts) -> tuple[torch.Tensor, ...]:
-    """Base, means, log scales, log weights and features."""
-    return (*said.reference, said.features)
+    """Base, means, log scales, log weights, features and error."""
+    return (*said.reference, said.features, said.error.unsqueeze(-1))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_any_chunking_batch_and_number_of_threads_gives_the_same_bits():
             for chunk in codes.split(size, dim=1):
                 part, state = experts.predict(chunk, state)
                 parts.append(flat(part))
-            for field, joined in zip(flat(whole), map(torch.cat, zip(*parts, strict=True), [1] * 5), strict=True):
+            for field, joined in zip(flat(whole), map(torch.cat, zip(*parts, strict=True), [1] * 6), strict=True):
                 assert torch.equal(field, joined)
             assert torch.equal(first, experts.initial_state(3))
     finally:
@@ -89,8 +89,9 @@ def test_each_code_is_described_without_looking_at_it_or_beyond():
     changed = codes.clone()
     changed[0, 60, 1] += 999
     before, after = (flat(experts.predict(c)[0]) for c in (codes, changed))
-    for own, other in zip(before, after, strict=True):
+    for own, other in zip(before[:-1], after[:-1], strict=True):
         assert torch.equal(own[:, :61], other[:, :61])
+    assert not torch.equal(before[-1][:, 60], after[-1][:, 60])
     assert not torch.equal(before[1][:, 61], after[1][:, 61])
     # Right sees left of the same frame, unless channels are independent.
     changed[0, 60] = codes[0, 60] + torch.tensor([999, 0])
@@ -132,10 +133,11 @@ def test_extremes_are_bounded(name, bits):
     codes, experts = torch.from_numpy(extremes(bits)[name])[None], AdaptiveExperts(ExpertsConfig(), 2, 2**bits)
     said, state = experts.predict(codes, experts.initial_state(1))
     assert all(field.isfinite().all() for field in (*flat(said), state))
-    base, mean, _, log_weight, features = flat(said)
+    base, mean, _, log_weight, features, error = flat(said)
     assert ((base >= 0) & (base < 2**bits)).all()
     assert ((base[..., None] + mean).abs() <= 2**bits).all()
     assert (features.abs() < 20).all()
+    assert (error.abs() <= 4).all()
     np.testing.assert_allclose(log_weight.double().logsumexp(-1).numpy(), 0, atol=1e-6)
 
 
