@@ -17,7 +17,7 @@ import torch
 from stereo_sashimi.audio.io import probe, read_pcm
 from stereo_sashimi.commands.shared.errors import speak
 from stereo_sashimi.distributions.logistic_mixture import log_prob
-from stereo_sashimi.experts.adaptive import AdaptiveExperts
+from stereo_sashimi.experts.adaptive import AdaptiveExperts, experts_of
 from stereo_sashimi.experts.plan import N_MIXTURES, ExpertsConfig
 from stereo_sashimi.metrics.lossless import coded_bits
 from stereo_sashimi.spec import LN2
@@ -60,7 +60,7 @@ def measured(config: ExpertsConfig, codes: torch.Tensor) -> tuple[float, float]:
         said, state = experts.predict(part, state)
         seconds += time.perf_counter() - since
         params = torch.zeros(*part.shape, 3 * N_MIXTURES)
-        nats -= float(log_prob(params, part, 65536, said.reference).double().sum())
+        nats -= float(log_prob(params, part, 65536, experts_of(said).reference).double().sum())
     return nats / LN2, seconds
 
 

@@ -53,6 +53,17 @@ def run(plan, s, codes, base, frames):
 
 @compiled
 @no_type_check
+def outlook(plan, s, codes, base, frames):
+    """The next frame as far as its first `codes` are given: `base` (channels) and `frames` (channels, numbers) of
+    those channels and the one behind them. What is learnt goes into `s`, which then is of no other use."""
+    for c in range(len(codes) + 1):
+        base[c] = predict(plan, s, c, frames[c])
+        if c < len(codes):
+            update(plan, s, c, codes[c], base[c], frames[c])
+
+
+@compiled
+@no_type_check
 def start(plan, s):
     """The state before the first frame of a track."""
     s[:] = 0.0

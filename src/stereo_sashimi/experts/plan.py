@@ -25,6 +25,8 @@ LAST_ORDER, LAST_STEP = 32, 0.002
 MAX_EXPERTS = 1 + N_FEATURES - 1 - (len(SPREAD_RATES) - 1) - PAST_ERRORS - 1
 # Spreads below this, in LSB, count as this.
 SMALLEST_SPREAD = 0.05
+# Past inputs of one stage of a cascade.
+MAX_ORDER = 32768
 # Ridge of all least squares; a frame weighs (running |error| + FLOOR)**-0.75.
 RIDGE, FLOOR = 1.0, 2.0
 # Share of the reference mixture's weights that each frame deals out evenly, and the least mass that counts.
@@ -64,6 +66,9 @@ class ExpertsConfig:
     mixing: float = 0.998
 
     def __post_init__(self) -> None:
+        for name in ("own", "other", "forgetting", "every", "steps", "orders"):
+            # Lists come from YAML and JSON.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         lengths = {name: len(getattr(self, name)) for name in ("own", "other", "forgetting", "every")}
         if len(set(lengths.values())) > 1 or not self.own:
             raise ValueError(f"experts: own, other, forgetting and every need as many values each; got {lengths}.")
@@ -81,8 +86,8 @@ class ExpertsConfig:
             values = (self.mixing,) if name == "mixing" else getattr(self, name)
             if not all(0 < value < 1 for value in values):
                 raise ValueError(f"experts.{name} must lie between 0 and 1; got {getattr(self, name)}.")
-        if not all(order > 0 and order % SIMD_WIDTH == 0 for order in self.orders):
-            raise ValueError(f"experts.orders must be multiples of {SIMD_WIDTH}; got {self.orders}.")
+        if not all(0 < order <= MAX_ORDER and order % SIMD_WIDTH == 0 for order in self.orders):
+            raise ValueError(f"experts.orders must be multiples of {SIMD_WIDTH} up to {MAX_ORDER}; got {self.orders}.")
 
     @property
     def n_mixed(self) -> int:

@@ -5,7 +5,6 @@ scoring restored from it ends with the very same bits. The model's state is carr
 starts anew at every segment.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,7 +131,7 @@ class Scoring:
         check_structure(content, like, "state")
         self._nats, self._seconds = content["nats"].numpy().copy(), content["seconds"].numpy().copy()
         if offset:
-            if content["phase"] != (like["phase"] + offset) % math.prod(self._model.config.model.pool):
+            if content["phase"] != (like["phase"] + offset) % self._model.backbone.stride:
                 raise ValueError("its phase is not that of its offset")
             engine = EngineState(SashimiState(content["phase"], tuple(content["layers"])), content["hidden"])
             stream.restore(StreamState(engine, stream.state().random))

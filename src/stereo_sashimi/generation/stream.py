@@ -73,10 +73,9 @@ class Stream:
         # An empty tensor splits into one empty segment, not into none.
         for segment in codes.split(PREFILL_FRAMES, dim=1) if codes.shape[1] else ():
             state, first = self.engine.state()
-            hidden, after = self.model(segment, state)
-            self.engine.restore(EngineState(after, hidden[:, -1:]))
-            shifted = torch.cat([first, hidden[:, :-1]], dim=1)
-            log_probs.append(self.model.score(shifted, segment).log_prob)
+            hidden, last, after = self.model.hidden_of(segment, first, state)
+            self.engine.restore(EngineState(after, last))
+            log_probs.append(self.model.score(hidden, segment).log_prob)
         return torch.cat(log_probs, dim=1) if log_probs else codes.to(next(self.model.parameters()).dtype)
 
     def state(self) -> StreamState:
@@ -186,7 +185,7 @@ class Stream:
             pairs += [] if ours is None or theirs is None else [(ours, theirs)]
         for ours, theirs in pairs:
             # Pools, the real ones, hold as many frames between the outer axes as the phase says.
-            axes = slice(None, None, 1 if ours.is_complex() else 2)
+            axes = slice(None, None, 2 if ours.dim() == 3 and not ours.is_complex() else 1)
             fits = fits and ours.dim() == theirs.dim() and ours.dtype == theirs.dtype
             fits = fits and ours.shape[axes] == theirs.shape[axes]
         if not fits:

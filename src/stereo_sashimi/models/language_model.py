@@ -1,4 +1,8 @@
-"""LanguageModel: codes -> MultiChannelEmbedding -> Sashimi -> per-channel head. One frame at a time or all at once."""
+"""LanguageModel: codes -> MultiChannelEmbedding -> Sashimi -> per-channel head. One frame at a time or all at once.
+
+With adaptive experts (`experts/`) the backbone hears what they said of each frame and how wrong they were, and the head
+starts from what they say of the frame to come.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +15,24 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from stereo_sashimi.distributions.sampler import Sampler
+from stereo_sashimi.experts.adaptive import AdaptiveExperts, Said
+from stereo_sashimi.experts.plan import N_FEATURES, ExpertsConfig
+from stereo_sashimi.models.no_backbone import NoBackbone, NoBackboneConfig
 from stereo_sashimi.models.sashimi import Sashimi, SashimiConfig, SashimiState, finite_rows, reset_rows
 from stereo_sashimi.nn.embedding import EmbeddingConfig, MultiChannelEmbedding
-from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig, Head, Score
+from stereo_sashimi.nn.heads.head import (
+    CategoricalHeadConfig,
+    DMLHeadConfig,
+    ExpertHeadConfig,
+    Head,
+    Score,
+    full_precision,
+)
 from stereo_sashimi.schema import from_plain, to_plain
 from stereo_sashimi.spec import AudioSpec
 
-HeadConfig = CategoricalHeadConfig | DMLHeadConfig
+BackboneConfig = SashimiConfig | NoBackboneConfig
+HeadConfig = CategoricalHeadConfig | DMLHeadConfig | ExpertHeadConfig
 
 
 @dataclass(frozen=True)
@@ -25,13 +40,17 @@ class LanguageModelConfig:
     """Everything that rebuilds a model: the audio it reads, encoder, backbone and decoder. Saved in checkpoints.
 
     `pad_len`: a track begins with 1 + pad_len start codes, in training, scoring and sampling alike.
+    `experts`: what `decoder` starts from, if it is an ExpertHeadConfig; else None.
+
+    Raises ValueError for parts that do not fit together.
     """
 
     spec: AudioSpec
     encoder: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    model: SashimiConfig = field(default_factory=SashimiConfig)
+    model: BackboneConfig = field(default_factory=SashimiConfig)
     decoder: HeadConfig = field(default_factory=CategoricalHeadConfig)
     pad_len: int = 0
+    experts: ExpertsConfig | None = None
 
     def __post_init__(self) -> None:
         if self.pad_len < 0:
@@ -42,6 +61,25 @@ class LanguageModelConfig:
                 "encoder.merge=none makes each a sequence of its own. Use encoder.merge=concat, sum or mix."
             )
 
+        if (self.experts is None) != (not isinstance(self.decoder, ExpertHeadConfig)):
+            raise ValueError(
+                "experts=adaptive and decoder=experts need each other: that head starts from what the experts say. Set "
+                f"both or neither; got experts={'null' if self.experts is None else 'adaptive'} and "
+                f"decoder={self.decoder.kind}."
+            )
+        if self.experts is None and isinstance(self.model, NoBackboneConfig):
+            raise ValueError("model=none is the experts and their head alone. Set experts=adaptive decoder=experts.")
+        if self.experts is not None and self.spec.quantization != "linear":
+            raise ValueError(
+                f"experts=adaptive predicts amplitudes linearly, and dataset.quantization={self.spec.quantization} "
+                "bends them. Use dataset.quantization=linear, or experts=null."
+            )
+        if self.experts is not None and self.encoder.separate:
+            raise ValueError(
+                "experts=adaptive reads all channels, and encoder.merge=none keeps each apart. Use encoder.merge=mix, or "
+                "decoder.coupling=independent for channels that do not see each other's codes of a frame."
+            )
+
     def build(self, backend: str = "auto", activation_checkpointing: bool = False) -> "LanguageModel":
         """A freshly initialised model; `backend` and `activation_checkpointing` as in `Sashimi`."""
         return LanguageModel(self, backend, activation_checkpointing)
@@ -49,20 +87,31 @@ class LanguageModelConfig:
     def to_plain(self) -> dict[str, Any]:
         """Plain fields only, no class paths."""
         plain: dict[str, Any] = to_plain(self)
+        if self.experts is None:
+            # As models were described before there were any.
+            del plain["experts"]
         return plain
 
     @classmethod
     def from_plain(cls, data: Any) -> "LanguageModelConfig":
         """Validate plain fields. Raises ValueError naming the first field that is wrong."""
-        if not isinstance(data, dict) or set(data) != {"spec", "encoder", "model", "decoder", "pad_len"}:
+        if not isinstance(data, dict) or set(data) - {"experts"} != {"spec", "encoder", "model", "decoder", "pad_len"}:
             raise ValueError("A model description must hold exactly: spec, encoder, model, decoder, pad_len.")
         return cls(
             spec=from_plain(data["spec"], (AudioSpec,), "spec"),
             encoder=from_plain(data["encoder"], (EmbeddingConfig,), "encoder"),
-            model=from_plain(data["model"], (SashimiConfig,), "model"),
-            decoder=from_plain(data["decoder"], (CategoricalHeadConfig, DMLHeadConfig), "decoder"),
+            model=_backbone_of(data["model"]),
+            decoder=from_plain(data["decoder"], (CategoricalHeadConfig, DMLHeadConfig, ExpertHeadConfig), "decoder"),
             pad_len=data["pad_len"],
+            experts=from_plain(data["experts"], (ExpertsConfig,), "experts") if "experts" in data else None,
         )
+
+
+def _backbone_of(data: Any) -> BackboneConfig:
+    """A backbone by its fields; only NoBackbone has a `kind` among them."""
+    cls = NoBackboneConfig if isinstance(data, dict) and "kind" in data else SashimiConfig
+    config: BackboneConfig = from_plain(data, (cls,), "model")
+    return config
 
 
 class LanguageModel(nn.Module):
@@ -73,6 +122,9 @@ class LanguageModel(nn.Module):
 
     With `encoder.merge: none` every channel of a clip is a sequence of its own, with the parameters of a mono model.
     Hidden features and states then have `n_sequences` rows a clip, (clip, channel) in this order: shapes say "rows".
+
+    With experts the features of a frame that is known (`hidden_for`, `hidden_after`, `hidden_of`) end with what they say
+    of it, channel by channel; their own state is the last of `SashimiState.layers`, on the CPU.
 
     Attributes:
         n_sequences: the number of channels with `encoder.merge: none`, else 1.
@@ -86,15 +138,25 @@ class LanguageModel(nn.Module):
         self.spec = spec = config.spec
         self.n_sequences = spec.n_channels if config.encoder.separate else 1
         d_input = spec.n_channels // self.n_sequences
-        self.embedding: MultiChannelEmbedding = config.encoder.build(d_input, spec.n_levels)
-        width = self.embedding.d_output
-        self.backbone: Sashimi = config.model.build(width, backend, activation_checkpointing)
+        self.embedding: MultiChannelEmbedding | None = None
+        if isinstance(config.model, SashimiConfig):
+            self.embedding = config.encoder.build(d_input, spec.n_levels)
+        width = 0 if self.embedding is None else self.embedding.d_output
+        self.backbone: Sashimi | NoBackbone = config.model.build(width, backend, activation_checkpointing)
         self.head: Head = config.decoder.build(width, d_input, spec.n_levels)
+        self.experts: AdaptiveExperts | None = None
+        self.hearing: nn.Linear | None = None
+        if config.experts is not None:
+            coupled = config.decoder.coupling == "autoregressive"
+            self.experts = AdaptiveExperts(config.experts, d_input, spec.n_levels, coupled)
+            if width:
+                self.hearing = nn.Linear(d_input * (N_FEATURES + 1), width)
         self.register_load_state_dict_pre_hook(_rename_weights)
 
     def initial_state(self, batch_size: int) -> SashimiState:
         """The state before the first frame of a track."""
-        return self.backbone.initial_state(batch_size * self.n_sequences)
+        phase, layers = self.backbone.initial_state(batch_size * self.n_sequences)
+        return SashimiState(phase, layers if self.experts is None else (*layers, self.experts.initial_state(batch_size)))
 
     def start_codes(self, batch_size: int) -> Int64[Tensor, "batch length channels"]:
         """The 1 + pad_len codes before the first frame of a track."""
@@ -105,20 +167,65 @@ class LanguageModel(nn.Module):
     def forward(
         self, codes: Int64[Tensor, "batch length channels"], state: SashimiState | None = None
     ) -> tuple[Float[Tensor, "rows length width"], SashimiState | None]:
-        """Hidden features that predict the frame after each of `codes`; state as in `Sashimi`."""
+        """The backbone's features, that predict the frame after each of `codes`; state as in `Sashimi`.
+
+        With experts these predict together with what `sample` asks them about that frame.
+        """
+        said, experts = self._ask(codes, state)
+        return self._advance(codes, said, state, experts)
+
+    def _ask(self, codes: Tensor, state: SashimiState | None) -> tuple[Said | None, Tensor | None]:
+        """What the experts say of each of `codes`, and their state behind them; None without experts."""
         if codes.shape[-1] != self.spec.n_channels:
             raise ValueError(
                 f"This model reads {self.spec.n_channels} channels; got codes with {codes.shape[-1]}, shape "
                 f"{tuple(codes.shape)}. Match `dataset` (is_stereo) to the model."
             )
-        hidden, state = self.backbone(self.embedding(self.fold(codes)), state)
-        return hidden, state
+        if self.experts is None:
+            return None, None
+        return self.experts.predict(codes, None if state is None else state.layers[-1])
 
-    def hidden_for(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "rows length width"]:
-        """Features that predict each frame of `codes` from the frames before it, from the start of a track."""
-        inputs = torch.cat([self.start_codes(codes.shape[0]), codes[:, :-1]], dim=1)
-        hidden, _ = self(inputs)
-        return hidden[:, self.config.pad_len :]
+    def _advance(
+        self, codes: Tensor, said: Said | None, state: SashimiState | None, experts: Tensor | None
+    ) -> tuple[Tensor, SashimiState | None]:
+        """The backbone's features behind each of `codes`, of which the experts had `said` so much, and the state."""
+        own = state if state is None or said is None else SashimiState(state.phase, state.layers[:-1])
+        if self.embedding is None:
+            assert said is not None
+            hidden, own = self.backbone(said.flatten(2).to(codes.device), own)
+        else:
+            x = self.embedding(self.fold(codes))
+            if self.hearing is not None and said is not None:
+                x = x + full_precision(self.hearing, said[..., -N_FEATURES - 1 :].flatten(2).to(x.device))
+            hidden, own = self.backbone(x, own)
+        if own is None or experts is None:
+            return hidden, own
+        return hidden, SashimiState(own.phase, (*own.layers, experts))
+
+    def _with(self, hidden: Tensor, said: Said | None) -> Tensor:
+        """Features of known frames: the backbone's and what the experts say of each, but the error."""
+        if said is None:
+            return hidden
+        # Not below float32, in which a base is exact.
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        return torch.cat([hidden.to(dtype), said[..., :-1].flatten(2).to(hidden.device, dtype)], dim=-1)
+
+    def hidden_for(
+        self,
+        codes: Int64[Tensor, "batch length channels"],
+        before: Int64[Tensor, "batch frames channels"] | None = None,
+    ) -> Float[Tensor, "rows length width"]:
+        """Features that predict each frame of `codes` from the frames before it, from the start of a track.
+
+        - `before`: for experts, frames in front of `codes`, more than `pad_len`. They read them all first; the backbone
+          begins with the last 1 + pad_len of them, as if these were start codes.
+        """
+        lead, read = self.start_codes(codes.shape[0]) if before is None else before, 1 + self.config.pad_len
+        known = torch.cat([lead, codes], dim=1)
+        said, _ = self._ask(known, None)
+        part = slice(lead.shape[1] - read, -1)
+        hidden, _ = self._advance(known[:, part], None if said is None else said[:, part], None, None)
+        return self._with(hidden[:, self.config.pad_len :], None if said is None else said[:, lead.shape[1] :])
 
     def hidden_after(
         self,
@@ -131,9 +238,30 @@ class LanguageModel(nn.Module):
         - `previous`: the frame before the segment, or `start_codes` at the start of a track (of `pad_len` 0).
         - `state`: what the segment before returned, or `initial_state`. It stands behind all frames before `previous`.
         """
-        hidden, after = self(torch.cat([previous, codes[:, :-1]], dim=1), state)
+        inputs = torch.cat([previous, codes[:, :-1]], dim=1)
+        said, experts = self._ask(inputs, state)
+        hidden, after = self._advance(inputs, said, state, experts)
         assert after is not None
-        return hidden, after
+        if said is None:
+            return hidden, after
+        last, _ = self._ask(codes[:, -1:], after)
+        assert last is not None
+        return self._with(hidden, torch.cat([said[:, 1:], last], dim=1)), after
+
+    def hidden_of(
+        self,
+        codes: Int64[Tensor, "batch length channels"],
+        first: Float[Tensor, "rows 1 width"],
+        state: SashimiState,
+    ) -> tuple[Float[Tensor, "rows length width"], Float[Tensor, "rows 1 width"], SashimiState]:
+        """Features that predict each frame of a segment, those of `forward` for the frame after it, and the state.
+
+        - `first`: what `forward` gave for the first frame. `state`: behind all frames before it.
+        """
+        said, experts = self._ask(codes, state)
+        hidden, after = self._advance(codes, said, state, experts)
+        assert after is not None
+        return self._with(torch.cat([first, hidden[:, :-1]], dim=1), said), hidden[:, -1:], after
 
     def reset_rows(self, state: SashimiState, rows: Bool[Tensor, "batch"]) -> SashimiState:
         """`state` with the rows that `rows` marks at the start of a track; raises as `models.sashimi.reset_rows`."""
@@ -177,11 +305,33 @@ class LanguageModel(nn.Module):
         hidden: Float[Tensor, "rows length width"],
         uniform: Float[Tensor, "batch length channels n_uniforms"],
         sampler: Sampler | None = None,
+        state: SashimiState | None = None,
     ) -> tuple[Int64[Tensor, "batch length channels"], Float[Tensor, "batch length channels"]]:
-        """Draw the frame at each position; returns codes and their log probability, as `Head.sample`."""
+        """Draw the frame at each position; returns codes and their log probability, as `Head.sample`.
+
+        - `state`: what `forward` returned with `hidden`, for experts, who are asked about a single frame; else unused.
+        """
+        if self.experts is not None:
+            return self._sample_with_experts(hidden, uniform, sampler or Sampler(), state)
         pairs = zip(self._by_sequence(hidden), uniform.chunk(self.n_sequences, dim=2), strict=True)
         codes, log_probs = zip(*(self.head.sample(features, own, sampler) for features, own in pairs), strict=True)
         return _side_by_side(codes), _side_by_side(log_probs)
+
+    @torch.no_grad()
+    def _sample_with_experts(
+        self, hidden: Tensor, uniform: Tensor, sampler: Sampler, state: SashimiState | None
+    ) -> tuple[Tensor, Tensor]:
+        assert self.experts is not None
+        if state is None or hidden.shape[1] != 1:
+            raise ValueError("with experts `sample` draws one frame and needs the state that `forward` gave with it.")
+        self.head.check_sampling(sampler)
+        codes, log_probs = uniform.new_zeros((*hidden.shape[:2], 0), dtype=torch.int64), []
+        for channel in range(self.spec.n_channels):
+            known = self._with(hidden, self.experts.outlook(codes, state.layers[-1]))
+            code, log_prob = self.head.sample_channel(known, codes, channel, uniform[:, :, channel], sampler)
+            codes = torch.cat([codes, code.unsqueeze(-1)], dim=-1)
+            log_probs.append(log_prob)
+        return codes, torch.stack(log_probs, dim=-1)
 
     def log_mass(
         self,

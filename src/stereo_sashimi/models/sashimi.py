@@ -70,6 +70,11 @@ class SashimiConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must lie in [0, 1); got {getattr(self, name)}.")
 
+    @property
+    def stride(self) -> int:
+        """Frames of the longest group: of the product of `pool`."""
+        return math.prod(self.pool)
+
     def build(
         self, width: int | None = None, backend: str = "auto", activation_checkpointing: bool = False
     ) -> "Sashimi":
@@ -131,7 +136,7 @@ class Sashimi(nn.Module):
         self, width: int, config: SashimiConfig, backend: str = "auto", activation_checkpointing: bool = False
     ) -> None:
         super().__init__()
-        self.width, self.unet, self.stride = width, config.unet, math.prod(config.pool)
+        self.width, self.unet, self.stride = width, config.unet, config.stride
         self.activation_checkpointing = activation_checkpointing
         self.has_dropout = config.dropout > 0 or config.dropres > 0
 
@@ -230,7 +235,7 @@ def reset_rows(state: SashimiState, initial: SashimiState, rows: Bool[Tensor, "b
     def choose(carried: Tensor | None, fresh: Tensor | None) -> Tensor | None:
         if carried is None or fresh is None:
             return None
-        marks = rows.view(-1, *[1] * (carried.dim() - 1))
+        marks = rows.to(carried.device).view(-1, *[1] * (carried.dim() - 1))
         return torch.where(marks, fresh.to(carried.dtype), carried)
 
     return SashimiState(state.phase, tuple(map(choose, state.layers, initial.layers)))
@@ -239,4 +244,4 @@ def reset_rows(state: SashimiState, initial: SashimiState, rows: Bool[Tensor, "b
 def finite_rows(state: SashimiState) -> Bool[Tensor, "batch"]:
     """Rows of the batch whose state has neither NaN nor infinity."""
     finite = [layer.isfinite().flatten(1).all(dim=1) for layer in state.layers if layer is not None]
-    return torch.stack(finite).all(dim=0)
+    return torch.stack([rows.to(finite[0].device) for rows in finite]).all(dim=0)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stereo_sashimi.models.no_backbone import NoBackboneConfig
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig, current_names
 from stereo_sashimi.models.locate import CheckpointError as CheckpointError
 from stereo_sashimi.nn.s4 import SSMParameters
@@ -36,6 +37,8 @@ def describe(plain: Any, where: str) -> LanguageModelConfig:
             if pad_len > MAX_PAD_LEN:
                 raise ValueError(f"pad_len must be at most {MAX_PAD_LEN}; got {pad_len}.")
         config = LanguageModelConfig.from_plain(plain)
+        if isinstance(config.model, NoBackboneConfig):
+            return config
         if config.model.n_layers * (1 + 2 * len(config.model.pool)) > MAX_BLOCKS:
             raise ValueError(f"n_layers on all levels must be at most {MAX_BLOCKS} blocks.")
         if config.model.layer.d_state > MAX_D_STATE:

@@ -4,7 +4,6 @@ The order is the order of the data: the data set says the number of channels and
 size the embedding, which sizes the backbone, which sizes the head.
 """
 
-import math
 import sys
 from typing import Any
 
@@ -57,7 +56,7 @@ def build_model_config(cfg: DictConfig, datamodule: AudioDataModule) -> Language
 def build_task(cfg: DictConfig, model: LanguageModelConfig, datamodule: AudioDataModule) -> AutoregressiveTask:
     """The LightningModule; everything it is given is plain, and goes into its checkpoints."""
     if carry_state := datamodule.carry_state:
-        check_segments(datamodule.sample_len, math.prod(model.model.pool), model.pad_len)
+        check_segments(datamodule.sample_len, model.model.stride, model.pad_len)
     # Inside a track the loss skips nothing.
     skipped = 0 if carry_state else datamodule.context_len or 0
     scheduler = None if cfg.scheduler.get("_target_") is None else to_plain(instantiate(cfg.scheduler))

@@ -33,7 +33,7 @@ class ReferenceEngine(Engine):
         """Draw by the head's own `sample`."""
         frames = []
         for numbers in uniforms.to(self._hidden.device).split(1, dim=1):
-            codes, log_prob = self.model.sample(self._hidden, numbers, sampler)
+            codes, log_prob = self.model.sample(self._hidden, numbers, sampler, self._backbone)
             _check_finite(log_prob)
             self._step(codes)
             frames.append((codes, log_prob))

@@ -80,6 +80,26 @@ class DMLHeadConfig:
         return DMLHead(d_model, n_channels, n_levels, self.coupling, self.n_mixtures)
 
 
+@dataclass(frozen=True)
+class ExpertHeadConfig:
+    """How a mixture of logistics differs from that of the experts: a network of `d_hidden` units for each channel."""
+
+    kind: ClassVar[str] = "experts"
+    coupling: str = "autoregressive"
+    d_hidden: int = 32
+
+    def __post_init__(self) -> None:
+        _check_coupling(self.coupling)
+        if isinstance(self.d_hidden, bool) or not isinstance(self.d_hidden, int) or self.d_hidden < 1:
+            raise ValueError(f"decoder.d_hidden must be an integer of at least 1; got {self.d_hidden!r}.")
+
+    def build(self, d_model: int, n_channels: int, n_levels: int) -> "Head":
+        """Make the head that reads `d_model` features and, behind them, what the experts say of each channel."""
+        from stereo_sashimi.nn.heads.expert_head import ExpertHead
+
+        return ExpertHead(d_model, n_channels, n_levels, self.coupling, self.d_hidden)
+
+
 class Head(nn.Module, ABC):
     """Features (batch, length, width) -> distributions over codes (batch, length, channels), one per channel.
 
@@ -165,11 +185,22 @@ class Head(nn.Module, ABC):
         codes = torch.empty((*hidden.shape[:2], 0), dtype=torch.long, device=hidden.device)
         log_probs = []
         for channel in range(self.n_channels):
-            params = self.channel_parameters(hidden, codes, channel)
-            code, log_prob = self._sample_channel(params, uniform[:, :, channel], sampler)
+            code, log_prob = self.sample_channel(hidden, codes, channel, uniform[:, :, channel], sampler)
             codes = torch.cat((codes, code.unsqueeze(-1)), dim=-1)
             log_probs.append(log_prob)
         return codes, torch.stack(log_probs, dim=-1)
+
+    @torch.no_grad()
+    def sample_channel(
+        self,
+        hidden: Float[Tensor, "batch length width"],
+        codes_before: Int[Tensor, "batch length earlier"],
+        channel: int,
+        uniform: Float[Tensor, "batch length n_uniforms"],
+        sampler: Sampler,
+    ) -> tuple[Int[Tensor, "batch length"], Float[Tensor, "batch length"]]:
+        """One step of `sample`: the codes of `channel` behind those of the channels before it."""
+        return self._sample_channel(self.channel_parameters(hidden, codes_before, channel), uniform, sampler)
 
     @abstractmethod
     def check_sampling(self, sampler: Sampler) -> None:

@@ -77,13 +77,14 @@ class DMLHead(Head):
     def _score_channel(self, hidden: Tensor, codes: Tensor, channel: int, with_rank: bool) -> Score:
         params = self.channel_parameters(hidden, codes[..., :channel], channel)
         true = codes[..., channel]
-        log_prob = dml.lean_log_prob(params, true, self.n_levels)
+        own, reference = self._split(params)
+        log_prob = dml.lean_log_prob(own, true, self.n_levels, reference)
         return Score(log_prob, self._rank(params, true) if with_rank else None)
 
     @torch.no_grad()
     def _rank(self, params: Tensor, true: Tensor) -> Tensor:
         def rank(params: Tensor, true: Tensor) -> tuple[Tensor]:
-            return (categorical.rank(dml.log_mass(params, self.n_levels), true),)
+            return (categorical.rank(self._log_mass_channel(params), true),)
 
         rows = max(1, self.MASSES_AT_ONCE // (self.n_levels * self.n_mixtures))
         (ranks,) = by_rows(rank, rows, params.flatten(0, 1), true.flatten())
@@ -99,8 +100,14 @@ class DMLHead(Head):
             )
 
     def _sample_channel(self, params: Tensor, uniform: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor]:
-        codes = dml.sample(params, self.n_levels, uniform, sampler)
-        return codes, dml.log_prob(params, codes, self.n_levels)
+        own, reference = self._split(params)
+        codes = dml.sample(own, self.n_levels, uniform, sampler, reference)
+        return codes, dml.log_prob(own, codes, self.n_levels, reference)
 
     def _log_mass_channel(self, params: Tensor) -> Tensor:
-        return dml.log_mass(params, self.n_levels)
+        own, reference = self._split(params)
+        return dml.log_mass(own, self.n_levels, reference)
+
+    def _split(self, params: Tensor) -> tuple[Tensor, dml.Reference | None]:
+        """Parameters and the mixture that they start from."""
+        return params, None
