@@ -15,6 +15,7 @@ import torch
 from stereo_sashimi.codec.quantized_pmf import CELLS, n_stages, stage_counts
 from stereo_sashimi.generation.engines.compiled.compiled_engine import CompiledEngine
 from stereo_sashimi.generation.engines.compiled.draw import parameters
+from stereo_sashimi.generation.engines.compiled.experts_step import centre
 from stereo_sashimi.generation.engines.compiled.program import Rows
 from stereo_sashimi.generation.engines.compiled.step import feed
 from stereo_sashimi.ops.cpu.vector import compiled, is_kept
@@ -142,7 +143,8 @@ def weigh_stage(program, rows, codes, c, stage, upper, counts):
     if stage == 0:
         parameters(program, rows, codes, 0, c)
     for row in range(rows.first, rows.last):
-        stage_counts(program.head, rows.memory, row * rows.size, stage, upper[row], counts[row])
+        middle = centre(program, rows, row, c)
+        stage_counts(program.head, rows.memory, row * rows.size, middle, stage, upper[row], counts[row])
 
 
 @compiled
@@ -157,8 +159,9 @@ def weigh_block(program, rows, phase, codes, weights, cells):
                 code, base = codes[row, t, c], row * rows.size
                 upper = code // (head.n_levels // CELLS)
                 cells[row, t, c, 0] = upper
-                stage_counts(head, memory, base, 0, upper, weights[row, t, c, 0])
+                middle = centre(program, rows, row, c)
+                stage_counts(head, memory, base, middle, 0, upper, weights[row, t, c, 0])
                 if stages > 1:
                     cells[row, t, c, 1] = code % CELLS
-                    stage_counts(head, memory, base, 1, upper, weights[row, t, c, 1])
+                    stage_counts(head, memory, base, middle, 1, upper, weights[row, t, c, 1])
         feed(program, rows, phase + t, codes, t)

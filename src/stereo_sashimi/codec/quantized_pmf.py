@@ -43,8 +43,10 @@ def n_stages(n_levels: int) -> int:
 
 @compiled
 @no_type_check
-def stage_counts(head, memory, base, stage, upper, counts):
+def stage_counts(head, memory, base, centre, stage, upper, counts):
     """P_j - 1 of the cells of one stage to `counts` (256, float32), for the parameters in the row at memory[base].
+
+    `centre`: the code that means count from.
 
     `upper`: the cell that the first stage chose; unused there.
     """
@@ -63,7 +65,7 @@ def stage_counts(head, memory, base, stage, upper, counts):
                 mass += np.float64(masses[i])
             cells[j] = mass
     else:
-        mixture_masses(p, head.n_mixtures, levels, start, step, cells)
+        mixture_masses(p, head.n_mixtures, head.unit, centre, levels, start, step, cells)
     integers(cells, counts)
 
 
@@ -92,8 +94,10 @@ def integers(masses, counts):
 
 @compiled
 @no_type_check
-def mixture_masses(p, k, levels, start, step, masses):
+def mixture_masses(p, k, unit, centre, levels, start, step, masses):
     """Masses of CELLS cells of `step` codes from `start` on, under k logistics with parameters `p`.
+
+    Means are in `unit` LSB, 1 or levels / 2, counted from the code `centre`.
 
     A cell between the edges b < a has sigmoid(a) sigmoid(-b) (1 - e^(b - a)); the first and the last of all codes take
     the tails.
@@ -106,13 +110,14 @@ def mixture_masses(p, k, levels, start, step, masses):
     for i in range(1, k):
         top = max(top, p[i])
     first, last = np.float32(0), np.float32(0)
+    log_unit = 0.0 if unit == 1 else (_LOG_LSB_8 if levels == CELLS else _LOG_LSB_16)
     for i in range(k):
         weight = np.float32(_exp(np.float64(p[i]) - np.float64(top)))
-        mean = np.float32(soft_bound(np.float64(p[k + i]) * (levels / 2), MEAN_LSB[0], MEAN_LSB[1]))
-        log_scale = np.float64(p[2 * k + i]) + (_LOG_LSB_8 if levels == CELLS else _LOG_LSB_16)
+        mean = np.float32(soft_bound(np.float64(p[k + i]) * unit, MEAN_LSB[0], MEAN_LSB[1]))
+        log_scale = np.float64(p[2 * k + i]) + log_unit
         rate = np.float32(_exp(-soft_bound(log_scale, LOG_SCALE_LSB[0], LOG_SCALE_LSB[1])))
         inner = np.float32(weight * _one_minus_exp(np.float64(rate) * step))
-        _sigmoids(steps, step, np.float32(start - levels / 2 - 0.5), mean, rate, below, above)
+        _sigmoids(steps, step, np.float32(start - centre - 0.5), mean, rate, below, above)
         for j in range(0, CELLS, SIMD_WIDTH):
             mass = product(load(below, j + 1), load(above, j))
             store(total, j, fma(mass, splat(inner), load(total, j)))

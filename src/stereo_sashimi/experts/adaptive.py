@@ -79,7 +79,7 @@ class AdaptiveExperts:
             raise ValueError(
                 f"these experts read codes (batch, length, {self.plan.n_channels}); got shape {tuple(codes.shape)}."
             )
-        after = self.initial_state(len(codes)) if state is None else self._copy(state, len(codes))
+        after = self.initial_state(len(codes)) if state is None else self.checked(state, len(codes))
         base, frames = np.empty(codes.shape, np.int64), np.empty((*codes.shape, N_FRAME), np.float32)
         rows = list(zip(after.numpy(), codes.cpu().contiguous().numpy(), base, frames, strict=True))
         for_each(lambda *row: loops.run(self.plan, *row), rows)
@@ -89,14 +89,17 @@ class AdaptiveExperts:
         """What they say of the next frame, of whose channels the first are known: of these and the channel behind."""
         from stereo_sashimi.experts import loops
 
-        after, channels = self._copy(state, len(codes)), codes.shape[2] + 1
+        after, channels = self.checked(state, len(codes)), codes.shape[2] + 1
         base, frames = np.empty((len(codes), channels), np.int64), np.empty((len(codes), channels, N_FRAME), np.float32)
         for row in zip(after.numpy(), codes[:, 0].cpu().numpy(), base, frames, strict=True):
             loops.outlook(self.plan, *row)
         return _said(base, frames).unsqueeze(1)
 
-    def _copy(self, state: State, rows: int) -> State:
-        """`state` on the CPU, to go on from. The loops follow its position without a look, so it is checked here."""
+    def checked(self, state: State, rows: int) -> State:
+        """A copy of `state` on the CPU, to go on from. Raises ValueError for one that is none.
+
+        The loops follow its position without a look, and it may come from a file.
+        """
         if state.shape != (rows, self.plan.size):
             raise ValueError(f"this state has shape {tuple(state.shape)}; these experts need {(rows, self.plan.size)}.")
         position, frames = state[:, POSITION], state[:, FRAMES]

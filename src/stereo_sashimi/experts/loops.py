@@ -12,6 +12,8 @@ import numpy as np
 
 from stereo_sashimi.experts.filters import adapt, dot, filtered, learn, log, squashed, window
 from stereo_sashimi.experts.plan import (
+    ASKED,
+    BASES,
     FRAMES,
     HEADER,
     MAIN_SPREAD,
@@ -60,6 +62,28 @@ def outlook(plan, s, codes, base, frames):
         base[c] = predict(plan, s, c, frames[c])
         if c < len(codes):
             update(plan, s, c, codes[c], base[c], frames[c])
+
+
+@compiled
+@no_type_check
+def ask(plan, s, codes, frames, c):
+    """Channel c of the frame to come, once those before it are in `codes`, to frames[c]; all channels in turn."""
+    if c > 0:
+        update(plan, s, c - 1, codes[c - 1], int(s[BASES + c - 1]), frames[c - 1])
+    s[BASES + c] = predict(plan, s, c, frames[c])
+    s[ASKED] = c + 1
+
+
+@compiled
+@no_type_check
+def hear(plan, s, codes, frames):
+    """The whole frame `codes`, of which all channels were asked about or none; then the frame is over."""
+    last = plan.n_channels - 1
+    for c in range(int(s[ASKED]), plan.n_channels):
+        ask(plan, s, codes, frames, c)
+    update(plan, s, last, codes[last], int(s[BASES + last]), frames[last])
+    advance(plan, s)
+    s[ASKED : BASES + plan.n_channels] = 0.0
 
 
 @compiled

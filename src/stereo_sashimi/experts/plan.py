@@ -33,8 +33,9 @@ RIDGE, FLOOR = 1.0, 2.0
 SHARE, SMALLEST_MASS = 0.002, 1e-9
 # Frames between two moves of the histories to the front of their room.
 SLACK = 256
-# The front of a row's state: where the windows of all histories begin, and the number of frames.
-HEADER, POSITION, FRAMES = SIMD_WIDTH, 0, 1
+# The front of a row's state: where the windows of all histories begin, the number of frames, and within a frame how
+# many channels were asked about (`ask` and `hear` in `loops.py`), and the bases of each.
+HEADER, POSITION, FRAMES, ASKED, BASES = SIMD_WIDTH, 0, 1, 2, 3
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def check_rule(counts: np.ndarray) -> None:
 
 def logistics(params: torch.Tensor, levels: int, start: int, step: int) -> np.ndarray:
     out = np.empty(CELLS)
-    masses.mixture_masses(params.float().numpy(), len(params) // 3, levels, start, step, out)
+    masses.mixture_masses(params.float().numpy(), len(params) // 3, levels / 2, levels / 2, levels, start, step, out)
     return out
 
 

@@ -63,6 +63,8 @@ class CompiledEngine(Engine):
         self.n_rows = batch_size * model.n_sequences
         # Made by torch for its alignment.
         self._memory = torch.zeros(self.n_rows, self.packed.row_size).numpy()
+        bank = self.program.experts
+        self._experts = np.zeros((self.n_rows, 0 if bank is None else bank.plan.size))
         self._phase = 0
 
     def like(self, batch_size: int) -> "CompiledEngine":
@@ -87,12 +89,17 @@ class CompiledEngine(Engine):
         """A copy of what the rows carry."""
         slots, memory = self.packed.slots, self._memory
         states = tuple(None if slot is None else slot.read(memory, self._phase) for slot in slots)
+        if self.program.experts is not None:
+            states += (torch.from_numpy(self._experts.copy()),)
         hidden = torch.from_numpy(memory[:, None, : self.model.backbone.width].copy())
         return EngineState(SashimiState(self._phase, states), hidden)
 
     def restore(self, state: EngineState) -> None:
         """Go on from there."""
         self._phase, states = state.backbone
+        if self.model.experts is not None:
+            *states, experts = states
+            self._experts[...] = self.model.experts.checked(experts, self.n_rows).numpy()
         for slot, carried in zip(self.packed.slots, states, strict=True):
             if slot is not None and carried is not None:
                 slot.write(self._memory, self._phase, carried)
@@ -101,7 +108,7 @@ class CompiledEngine(Engine):
 
     def rows(self, first: int, last: int) -> Rows:
         """These rows, for compiled loops."""
-        return Rows(self._memory.reshape(-1), self.packed.row_size, first, last)
+        return Rows(self._memory.reshape(-1), self.packed.row_size, first, last, self._experts)
 
     def walk(self, n_frames: int, task: Callable[[Rows, int], None], n_rows: int | None = None, unit: int = 1) -> None:
         """Call `task(rows, phase)`, which walks through `n_frames` frames, for parts of the rows on as many threads.

@@ -10,7 +10,9 @@ from typing import no_type_check
 import numpy as np
 
 from stereo_sashimi.distributions.logistic_mixture import LOG_SCALE_LSB, MEAN_LSB
-from stereo_sashimi.generation.engines.compiled.step import dense, feed
+from stereo_sashimi.generation.engines.compiled.dense import dense
+from stereo_sashimi.generation.engines.compiled.experts_step import ask, centre, shift
+from stereo_sashimi.generation.engines.compiled.step import feed
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import compiled, load, store
 from stereo_sashimi.ops.cpu.vector_math import exp_of_negative, gelu, if_negative, larger, product, splat, total
@@ -52,7 +54,9 @@ def draw_frame(program, rows, codes, t, uniforms, sampling, log_prob):
                 masses = memory[base + head.masses : base + head.masses + size]
                 codes[row, t, c], log_prob[row, t, c] = categorical(p, masses, head.n_levels, u[0], sampling)
             else:
-                codes[row, t, c], log_prob[row, t, c] = mixture(p, head.n_mixtures, head.n_levels, u, sampling)
+                codes[row, t, c], log_prob[row, t, c] = mixture(
+                    p, head.n_mixtures, head.unit, centre(program, rows, row, c), head.n_levels, u, sampling
+                )
 
 
 @compiled
@@ -61,6 +65,7 @@ def parameters(program, rows, codes, t, c):
     """Parameters of channel c of frame t to memory[head.parameters]; `codes` has the channels before it."""
     head, w = program.head, program.weights
     couples = c > 0 and head.coupled
+    ask(program, rows, codes, t, c)
     if couples:
         dense(head.coupling[c - 1], w, rows)
         if head.categorical:
@@ -68,6 +73,7 @@ def parameters(program, rows, codes, t, c):
     dense(head.linear[c], w, rows)
     if couples and not head.categorical:
         _move_means(head, rows, codes, t, c)
+    shift(program, rows, c)
 
 
 @compiled
@@ -195,8 +201,11 @@ def _keep_likely(p, everything, top_k, top_p):
 
 @compiled
 @no_type_check
-def mixture(p, k, n_levels, uniforms, sampling):
-    """A code and its log-probability under the mixture of k logistics with parameters `p`."""
+def mixture(p, k, unit, centre, n_levels, uniforms, sampling):
+    """A code and its log-probability under the mixture of k logistics with parameters `p`.
+
+    Means are in `unit` LSB, counted from the code `centre`.
+    """
     top = np.float64(p[0])
     for i in range(1, k):
         top = max(top, np.float64(p[i]))
@@ -204,19 +213,19 @@ def mixture(p, k, n_levels, uniforms, sampling):
     for i in range(k):
         everything += math.exp(np.float64(p[i]) - top)
     log_sum = top + math.log(everything)
-    position, log_scale = _logistic(p, k, _component(p, k, top, uniforms[0], sampling.temperature), n_levels)
+    position, log_scale = _logistic(p, k, _component(p, k, top, uniforms[0], sampling.temperature), unit)
     if sampling.scale_temperature > 0:
         u = uniforms[1]
         if u == 0:
             position = -math.inf
         else:
             position += math.exp(log_scale) * sampling.scale_temperature * (math.log(u) - math.log1p(-u))
-    code = int(min(max(math.floor(position + (n_levels / 2 + 0.5)), 0.0), n_levels - 1.0))
+    code = int(min(max(math.floor(position + (centre + 0.5)), 0.0), n_levels - 1.0))
     highest = -math.inf
     cells = np.empty(k)
     for i in range(k):
-        mean, log_scale = _logistic(p, k, i, n_levels)
-        cells[i] = np.float64(p[i]) - log_sum + _log_cell(mean, log_scale, code, n_levels)
+        mean, log_scale = _logistic(p, k, i, unit)
+        cells[i] = np.float64(p[i]) - log_sum + _log_cell(mean, log_scale, code, centre, n_levels)
         highest = max(highest, cells[i])
     mass = 0.0
     for i in range(k):
@@ -247,10 +256,10 @@ def _component(p, k, top, uniform, temperature):
 
 @compiled
 @no_type_check
-def _logistic(p, k, i, n_levels):
+def _logistic(p, k, i, unit):
     """Mean and log-scale of logistic i, in LSB."""
-    mean = soft_bound(np.float64(p[k + i]) * (n_levels / 2), MEAN_LSB[0], MEAN_LSB[1])
-    return mean, soft_bound(np.float64(p[2 * k + i]) + math.log(n_levels / 2), LOG_SCALE_LSB[0], LOG_SCALE_LSB[1])
+    mean = soft_bound(np.float64(p[k + i]) * unit, MEAN_LSB[0], MEAN_LSB[1])
+    return mean, soft_bound(np.float64(p[2 * k + i]) + math.log(unit), LOG_SCALE_LSB[0], LOG_SCALE_LSB[1])
 
 
 @compiled
@@ -266,8 +275,8 @@ def soft_bound(x, low, high):
 
 @compiled
 @no_type_check
-def _log_cell(mean, log_scale, code, n_levels):
-    position, width = code - n_levels / 2, math.exp(-log_scale)
+def _log_cell(mean, log_scale, code, centre, n_levels):
+    position, width = code - centre, math.exp(-log_scale)
     below_upper = _log_sigmoid((position + 0.5 - mean) * width)
     above_lower = _log_sigmoid(-(position - 0.5 - mean) * width)
     if code == 0:

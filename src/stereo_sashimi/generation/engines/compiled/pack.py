@@ -10,13 +10,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from stereo_sashimi.experts.plan import N_FEATURES, N_FRAME, N_MIXTURES
 from stereo_sashimi.generation.engines.compiled import program as kinds
 from stereo_sashimi.generation.engines.compiled.packed_weights import Weights
-from stereo_sashimi.generation.engines.compiled.program import OPERATION, Operation, PackedHead, Program, padded
+from stereo_sashimi.generation.engines.compiled.program import (
+    OPERATION,
+    Bank,
+    Operation,
+    PackedHead,
+    Program,
+    padded,
+)
 from stereo_sashimi.generation.engines.compiled.row_state import Slot
 from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.sashimi import Sashimi
 from stereo_sashimi.nn.block import EPSILON, FeedForward, Residual
 from stereo_sashimi.nn.heads.categorical_head import CategoricalHead, FrameMixer
+from stereo_sashimi.nn.heads.expert_head import ExpertHead
 from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
 from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.pooling import DownPool, UpPool
@@ -48,15 +58,23 @@ class _Packer:
         backbone, embedding = model.backbone, model.embedding
         hidden = self.vector(backbone.width)
         assert hidden == 0, "the features are at the beginning"
-        tables = np.stack([_numbers(table.weight) for table in embedding.tables])
-        x = embedded = self.vector(len(tables) * embedding.d_model)
-        if isinstance(embedding.mix, nn.Linear):
-            x = self.vector(backbone.width)
-            self.operations.append(self.dense(embedding.mix, embedded, x))
-        x = self.backbone(model, x)
-        self.norm(backbone.norm, x, hidden, backbone.width, 1)
-        head, operations = self.head(model), _records(self.operations)
-        program = Program(operations, self.weights.flat(), tables, embedding.merge == "sum", embedded, head)
+        heard, embedded = self.vector(model.spec.n_channels * (N_FEATURES + 1)), self.row_size
+        tables, summed = np.zeros((0, model.spec.n_levels, 1), np.float32), False
+        if embedding is not None:
+            assert isinstance(backbone, Sashimi)
+            tables, summed = np.stack([_numbers(table.weight) for table in embedding.tables]), embedding.merge == "sum"
+            x = embedded = self.vector(len(tables) * embedding.d_model)
+            if isinstance(embedding.mix, nn.Linear):
+                x = self.vector(backbone.width)
+                self.operations.append(self.dense(embedding.mix, embedded, x))
+            if model.hearing is not None:
+                self.operations.append(self.dense(model.hearing, heard, x, finish=kinds.ADD))
+            x = self.backbone(model, x)
+            self.norm(backbone.norm, x, hidden, backbone.width, 1)
+        head = self.head(model)
+        # Before the weights are joined: it adds its own.
+        bank, operations = self.bank(model, heard), _records(self.operations)
+        program = Program(operations, self.weights.flat(), tables, summed, embedded, head, bank)
         self.packed = Packed(program, self.row_size, tuple(self.slots.get(id(s.module)) for s in backbone.schedule()))
 
     def vector(self, width: int) -> int:
@@ -161,6 +179,8 @@ class _Packer:
     def head(self, model: LanguageModel) -> PackedHead:
         """The head of one sequence."""
         head, width, hidden = model.head, model.backbone.width, 0
+        if isinstance(head, ExpertHead):
+            return self.expert_head(head)
         coupled = head.n_coupled > 0
         parameters, masses, n_mixtures = self.vector(head.d_output), 0, 0
         coupling, outer, tables = [], [], []
@@ -179,10 +199,39 @@ class _Packer:
             inputs, fill = [hidden] * head.n_channels, 0.0
         linear = [self.dense(part, x, parameters, fill=fill) for part, x in zip(head.channels, inputs, strict=True)]
         return PackedHead(
-            *(isinstance(head, CategoricalHead), coupled, head.n_levels, n_mixtures, parameters, masses),
+            *(isinstance(head, CategoricalHead), coupled, head.n_levels, n_mixtures, head.n_levels / 2),
+            *(parameters, masses),
             *(_records(linear), _records(coupling), _records(outer)),
             np.stack(tables) if tables else np.zeros((0, head.n_levels, width), np.float32),
         )
+
+
+    def expert_head(self, head: ExpertHead) -> PackedHead:
+        """The second maps of its networks; the first ones are in the bank."""
+        parameters, self.inner = self.vector(3 * N_MIXTURES), self.vector(_network(head, 0)[0].out_features)
+        linear = [self.dense(_network(head, c)[1], self.inner, parameters) for c in range(head.n_channels)]
+        none, tables = _records([]), np.zeros((0, head.n_levels, 1), np.float32)
+        return PackedHead(
+            False, False, head.n_levels, N_MIXTURES, 1.0, parameters, 0, _records(linear), none, none, tables
+        )
+
+    def bank(self, model: LanguageModel, heard: int) -> Bank | None:
+        """The experts, if there are any."""
+        head, experts = model.head, model.experts
+        if experts is None:
+            return None
+        assert isinstance(head, ExpertHead)
+        inputs = self.vector(head.d_backbone + N_FEATURES * head.n_channels)
+        first = [_network(head, c)[0] for c in range(head.n_channels)]
+        inner = _records([self.dense(linear, inputs, self.inner, finish=kinds.GELU) for linear in first])
+        said = self.vector(head.n_channels * N_FRAME)
+        return Bank(experts.plan, said, heard, inputs, head.d_backbone, inner)
+
+
+def _network(head: ExpertHead, channel: int) -> tuple[nn.Linear, nn.Linear]:
+    first, _, second = head.channels[channel].children()
+    assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+    return first, second
 
 
 def _records(operations: Sequence[Operation]) -> np.ndarray:

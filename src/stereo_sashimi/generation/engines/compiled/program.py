@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stereo_sashimi.distributions.sampler import Sampler
+from stereo_sashimi.experts.plan import Plan
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 
 # Kinds of operations. ADVANCE: a state space model with its skip and GELU. GATED: a linear map with GLU, added to y.
@@ -55,12 +56,24 @@ class PackedHead(NamedTuple):
     coupled: bool  # whether channels see the earlier ones of their frame
     n_levels: int
     n_mixtures: int  # logistics; 0 if categorical
+    unit: float  # LSB in a unit of the means
     parameters: int  # where those of a channel go in a row
     masses: int  # where those of its codes go; categorical only
     linear: np.ndarray  # OPERATION: to the parameters of each channel
     coupling: np.ndarray  # OPERATION of each channel but the first: to what moves its means, or its mixer's first map
     outer: np.ndarray  # OPERATION of each channel but the first: its mixer's second map
     tables: np.ndarray  # float32 (pairs of channels, n_levels, width): of the mixers
+
+
+class Bank(NamedTuple):
+    """Adaptive experts and the head that starts from them."""
+
+    plan: Plan
+    said: int  # where what they say goes in a row, N_FRAME numbers a channel
+    heard: int  # where their features and errors of the frame behind go, for the backbone
+    inputs: int  # where the features of the backbone and of channels lie side by side, for the head
+    width: int  # of the backbone
+    inner: np.ndarray  # OPERATION of each channel: the first map of its network
 
 
 class Program(NamedTuple):
@@ -72,15 +85,17 @@ class Program(NamedTuple):
     summed: bool  # whether their rows are summed, and not side by side
     embedded: int  # where they go in a row
     head: PackedHead
+    experts: Bank | None
 
 
 class Rows(NamedTuple):
-    """The rows from `first` to `last` of `memory`, flat float32, `size` numbers each."""
+    """The rows from `first` to `last` of `memory`, flat float32, `size` numbers each; of experts, their states."""
 
     memory: np.ndarray
     size: int
     first: int
     last: int
+    experts: np.ndarray  # float64 (rows, numbers of a state)
 
 
 class Sampling(NamedTuple):
