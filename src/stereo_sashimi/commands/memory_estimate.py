@@ -17,7 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from stereo_sashimi.experts.adaptive import N_SAID, AdaptiveExperts
 from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.sashimi import Sashimi
 
 # The types of the weights, and of what autocast turns products into.
 PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
@@ -118,7 +120,9 @@ class MemoryTracker(TorchDispatchMode):
     @contextmanager
     def in_parts_of(self, model: LanguageModel) -> Iterator[None]:
         """What a forward pass inside makes belongs to embedding, a level of the backbone, or norm."""
-        parts: list[tuple[str, nn.Module]] = [("embedding", model.embedding), ("norm", model.backbone.norm)]
+        parts: list[tuple[str, nn.Module]] = []
+        if model.embedding is not None and isinstance(model.backbone, Sashimi):
+            parts = [("embedding", model.embedding), ("norm", model.backbone.norm)]
         for step in model.backbone.schedule():
             parts.append((step.side if step.side == "center" else f"{step.side}, level {step.level}", step.module))
 
@@ -135,6 +139,13 @@ class MemoryTracker(TorchDispatchMode):
         yield
         for hook in hooks:
             hook.remove()
+
+
+class _SilentExperts(AdaptiveExperts):
+    """What they say has a size, but there are no codes to read."""
+
+    def predict(self, codes: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return torch.zeros(*codes.shape, N_SAID), state
 
 
 def estimate(config: LanguageModelConfig, load: Load) -> Estimate:
@@ -170,6 +181,8 @@ def _step(config: LanguageModelConfig, load: Load, cast: torch.dtype | None, tra
     tracker.phase = "building the model"
     with tracker.in_part("parameters"):
         model = config.build(load.backend, load.activation_checkpointing)
+    if config.experts is not None:
+        model.experts = _SilentExperts(config.experts, config.spec.n_channels, config.spec.n_levels)
     tracker.phase = "forward"
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     # The lists keep the tensors alive.

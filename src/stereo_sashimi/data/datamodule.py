@@ -30,7 +30,8 @@ class AudioDataModule(pl.LightningDataModule):
     - `is_stereo`: true: 2 channels; false: 1, stereo files are mixed down. `upmix`: true lets mono files into a
       stereo data set.
     - `bits` (8, 16), `quantization` (linear, mu-law), `normalize` (none, peak, minmax): see AudioSpec.
-    - `sample_len`: frames in a clip. `drop_last`: leave out the short rest of each file.
+    - `sample_len`: frames in a clip. `warm_up`: frames in front of it that come along, for adaptive experts; needs
+      `normalize` none. Training with `carry_state` does without. `drop_last`: leave out the short rest of each file.
     - `train_percentage`, `split` (order, hash), `split_seed`: how files are split that no subfolder train/ splits, see
       `split_folder`. `exclude`: files to leave out, relative to the folder.
     - `prepare`: the command that makes the folder, for messages.
@@ -62,6 +63,7 @@ class AudioDataModule(pl.LightningDataModule):
         quantization: str = "linear",
         normalize: str = "none",
         sample_len: int = 12288,
+        warm_up: int = 0,
         train_percentage: float = 0.88,
         split: str = "order",
         split_seed: int = 0,
@@ -86,6 +88,7 @@ class AudioDataModule(pl.LightningDataModule):
         super().__init__()
         for key, value, least in (
             ("dataset.sample_len", sample_len, 1),
+            ("dataset.warm_up", warm_up, 0),
             ("dataset.context_len", context_len, 0),
             ("dataset.pad_len", pad_len, 0),
             ("loader.batch_size", batch_size, 1),
@@ -100,6 +103,11 @@ class AudioDataModule(pl.LightningDataModule):
             raise DataError(
                 f"dataset.context_len must be below dataset.sample_len={sample_len}, or no frame is left for the "
                 f"loss; got {context_len}."
+            )
+        if warm_up and normalize != "none":
+            raise DataError(
+                f"dataset.warm_up={warm_up} reads on from the frames in front of a clip, but dataset.normalize="
+                f"{normalize} scales each clip by itself. Set dataset.normalize=none."
             )
         if carry_state and pad_len:
             raise DataError(
@@ -121,7 +129,7 @@ class AudioDataModule(pl.LightningDataModule):
 
         self.name = name
         self.folder = Path(data_dir) / path
-        self.sample_len = sample_len
+        self.sample_len, self.warm_up = sample_len, warm_up
         self.context_len = context_len
         self.pad_len = pad_len
         self.drop_last = drop_last
@@ -189,7 +197,7 @@ class AudioDataModule(pl.LightningDataModule):
                 self._resumed_at = self._counters()
         data = self.datasets["train"]
         begins = data.tracks[0] if self.carry_state else None
-        return loading.ResumableLoader(data, sampler=sampler, **self._loader_options(begins))
+        return loading.ResumableLoader(data, sampler=sampler, **self._loader_options("train", begins))
 
     def val_dataloader(self) -> loading.Loader:
         """Batches of a draw of `val_chunk_size` validation clips, the same in every epoch."""
@@ -246,6 +254,7 @@ class AudioDataModule(pl.LightningDataModule):
             self.split.files[split],
             self.spec,
             self.sample_len,
+            warm_up=self._warm_up(split),
             drop_last=self.drop_last,
             resampler=self.resampler if self._target_rate else None,
             cache_folder=self.folder,
@@ -254,6 +263,10 @@ class AudioDataModule(pl.LightningDataModule):
             requantize=self.requantize,
             name=self.name,
         )
+
+    def _warm_up(self, split: str) -> int:
+        """What is carried over has been through all of the track."""
+        return 0 if self.carry_state and split == "train" else self.warm_up
 
     def _train_sampler(self) -> EpochSampler:
         if self._sampler is None:
@@ -278,13 +291,15 @@ class AudioDataModule(pl.LightningDataModule):
         if self.trainer is not None:
             loading.reload_for_short_chunks(self.trainer, self._sampler, self.batch_size)
 
-    def _loader_options(self, begins: np.ndarray | None = None) -> dict[str, Any]:
+    def _loader_options(self, split: str, begins: np.ndarray | None = None) -> dict[str, Any]:
         return {
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "pin_memory": self.pin_memory and torch.cuda.is_available(),
             "persistent_workers": self.persistent_workers,
-            "collate_fn": partial(collate, start_code=self.spec.start_code, begins=begins),
+            "collate_fn": partial(
+                collate, start_code=self.spec.start_code, begins=begins, warm_up=self._warm_up(split)
+            ),
             "worker_init_fn": loading.obey_parent,
             # The loader's own seeds its workers, so that iterating does not draw from the global one.
             "generator": torch.Generator().manual_seed(self.seed + self._ranks[0]),
@@ -295,4 +310,4 @@ class AudioDataModule(pl.LightningDataModule):
         rank, world_size = self._ranks
         sampler = FixedDrawSampler(len(data), chunk_size, self.seed, rank, world_size)
         sampler.check_shards(split)
-        return loading.Loader(data, sampler=sampler, **self._loader_options())
+        return loading.Loader(data, sampler=sampler, **self._loader_options(split))

@@ -1,6 +1,6 @@
 """A folder of audio as fixed-length clips of codes, read by seeking; `split.py` chooses the files.
 
-Item i is `(codes, i)`; `collate` makes the Batch that models see.
+Item i is `(codes, i)`, codes behind those of its warm-up; `collate` makes the Batch that models see.
 """
 
 import hashlib
@@ -34,30 +34,36 @@ class Batch(NamedTuple):
     - `lengths`: (batch,) int64, how many frames of each clip are audio; the rest are start codes.
     - `clips`: (batch,) int64, index of each clip in its data set (`AudioFolder.describe`).
     - `first`: (batch,) bool, the clip begins its track; None where nobody needs to know.
+    - `before`: (batch, warm_up, channels), the frames in front of each clip in its track, and start codes in front of
+      the track; None without a warm-up.
     """
 
     codes: Int64[Tensor, "batch length channels"]
     lengths: Int64[Tensor, "batch"]
     clips: Int64[Tensor, "batch"]
     first: Bool[Tensor, "batch"] | None = None
+    before: Int64[Tensor, "batch warm_up channels"] | None = None
 
 
 def collate(
     items: Sequence[tuple[Int64[Tensor, "_ channels"], int]],
     start_code: int,
     begins: Int64[np.ndarray, "tracks"] | None = None,
+    warm_up: int = 0,
 ) -> Batch:
     """Stack clips, shorter ones padded at the end with `start_code` to the longest of the batch.
 
-    `begins`: the indices of the clips that begin a track, for `Batch.first`.
+    `begins`: the indices of the clips that begin a track, for `Batch.first`. `warm_up`: as in `AudioFolder`.
     """
+    before = torch.stack([codes[:warm_up] for codes, _ in items]) if warm_up else None
+    items = [(codes[warm_up:], index) for codes, index in items]
     lengths = torch.tensor([len(codes) for codes, _ in items])
     codes = torch.full((len(items), int(lengths.max()), items[0][0].shape[1]), start_code, dtype=torch.int64)
     for row, (clip, _) in zip(codes, items, strict=True):
         row[: len(clip)] = clip
     clips = torch.tensor([index for _, index in items])
     first = None if begins is None else torch.from_numpy(np.isin(clips.numpy(), begins))
-    return Batch(codes, lengths, clips, first)
+    return Batch(codes, lengths, clips, first, before)
 
 
 class AudioFolder(Dataset[tuple[Tensor, int]]):
@@ -66,6 +72,7 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
     - `files`: audio files in data set order. Only headers are read here; an item reads its own frames.
     - `spec`: the codes to make. Files of another rate than `spec.sample_rate` need `resampler`.
     - `sample_len`: frames in a clip.
+    - `warm_up`: so many frames in front of its clip come with an item, start codes where the file has none.
     - `drop_last`: true leaves out the short rest of each file, false keeps it as a shorter clip.
     - `resampler`: None, or "soxr" or "torchaudio": a file of another rate is converted once as a whole and kept as
       16-bit WAV under `<cache_folder>/.cache-resampled/<rate>/`, so that its clips join without edges.
@@ -84,6 +91,7 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         spec: AudioSpec,
         sample_len: int,
         *,
+        warm_up: int = 0,
         drop_last: bool = True,
         resampler: str | None = None,
         cache_folder: Path | None = None,
@@ -93,7 +101,7 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         name: str = "dataset",
     ) -> None:
         self.spec = spec
-        self.sample_len = sample_len
+        self.sample_len, self.warm_up = sample_len, warm_up
         self.upmix = upmix
         self.requantize = requantize
         self.name = name
@@ -135,10 +143,22 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         file, pcm, clipped = self._read(index)
         if clipped:
             self._note_clipped(file, index, clipped)
-        source = self._sources[file].path.name
+        codes = self._encode(file, pcm)
+        return torch.cat([self._before(file, index), codes]) if self.warm_up else codes, index
+
+    def _before(self, file: int, index: int) -> Int64[Tensor, "warm_up channels"]:
+        _, start = self._locate(index)
+        frames = min(start, self.warm_up)
+        blank = torch.full((self.warm_up - frames, self.spec.n_channels), self.spec.start_code, dtype=torch.int64)
+        # What is clipped here is counted in its own clip.
+        pcm, _ = read_pcm(self._paths[file], start - frames, frames, requantize=self.requantize)
+        return torch.cat([blank, self._encode(file, pcm)]) if frames else blank
+
+    def _encode(self, file: int, pcm: np.ndarray) -> Int64[Tensor, "frames channels"]:
         if pcm.shape[1] != self.spec.n_channels:
-            pcm = to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=source, dataset=self.name)
-        return torch.from_numpy(encode(pcm, self.spec)), index
+            name = self._sources[file].path.name
+            pcm = to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=name, dataset=self.name)
+        return torch.from_numpy(encode(pcm, self.spec))
 
     @property
     def seconds(self) -> float:

@@ -76,8 +76,8 @@ class LanguageModelConfig:
             )
         if self.experts is not None and self.encoder.separate:
             raise ValueError(
-                "experts=adaptive reads all channels, and encoder.merge=none keeps each apart. Use encoder.merge=mix, or "
-                "decoder.coupling=independent for channels that do not see each other's codes of a frame."
+                "experts=adaptive reads all channels, and encoder.merge=none keeps each apart. Use encoder.merge=mix; "
+                "with decoder.coupling=independent channels do not see each other's codes of a frame."
             )
 
     def build(self, backend: str = "auto", activation_checkpointing: bool = False) -> "LanguageModel":
@@ -123,8 +123,8 @@ class LanguageModel(nn.Module):
     With `encoder.merge: none` every channel of a clip is a sequence of its own, with the parameters of a mono model.
     Hidden features and states then have `n_sequences` rows a clip, (clip, channel) in this order: shapes say "rows".
 
-    With experts the features of a frame that is known (`hidden_for`, `hidden_after`, `hidden_of`) end with what they say
-    of it, channel by channel; their own state is the last of `SashimiState.layers`, on the CPU.
+    With experts the features of a known frame (`hidden_for`, `hidden_after`, `hidden_of`) end with what they say of it,
+    channel by channel; their own state is the last of `SashimiState.layers`, on the CPU.
 
     Attributes:
         n_sequences: the number of channels with `encoder.merge: none`, else 1.
@@ -156,7 +156,9 @@ class LanguageModel(nn.Module):
     def initial_state(self, batch_size: int) -> SashimiState:
         """The state before the first frame of a track."""
         phase, layers = self.backbone.initial_state(batch_size * self.n_sequences)
-        return SashimiState(phase, layers if self.experts is None else (*layers, self.experts.initial_state(batch_size)))
+        return SashimiState(
+            phase, layers if self.experts is None else (*layers, self.experts.initial_state(batch_size))
+        )
 
     def start_codes(self, batch_size: int) -> Int64[Tensor, "batch length channels"]:
         """The 1 + pad_len codes before the first frame of a track."""
@@ -324,10 +326,12 @@ class LanguageModel(nn.Module):
         assert self.experts is not None
         if state is None or hidden.shape[1] != 1:
             raise ValueError("with experts `sample` draws one frame and needs the state that `forward` gave with it.")
+        experts = state.layers[-1]
+        assert experts is not None
         self.head.check_sampling(sampler)
         codes, log_probs = uniform.new_zeros((*hidden.shape[:2], 0), dtype=torch.int64), []
         for channel in range(self.spec.n_channels):
-            known = self._with(hidden, self.experts.outlook(codes, state.layers[-1]))
+            known = self._with(hidden, self.experts.outlook(codes, experts))
             code, log_prob = self.head.sample_channel(known, codes, channel, uniform[:, :, channel], sampler)
             codes = torch.cat([codes, code.unsqueeze(-1)], dim=-1)
             log_probs.append(log_prob)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.no_backbone import NoBackboneConfig
 from stereo_sashimi.nn.heads.categorical_head import CategoricalHead
 from stereo_sashimi.nn.heads.head import Head
 from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
@@ -38,6 +39,8 @@ def warm_start(model: LanguageModel, source: LanguageModel) -> None:
         return
     _check(model, source)
     n_channels = model.spec.n_channels
+    assert source.embedding is not None
+    assert model.embedding is not None
     (table,) = source.embedding.tables.parameters()
     table = source.embedding.mix(table)
     for ours in model.embedding.tables.parameters():
@@ -95,6 +98,11 @@ def _same_shape(model: LanguageModel, source: LanguageModel) -> bool:
 
 
 def _check(model: LanguageModel, source: LanguageModel) -> None:
+    if source.experts is not None or model.experts is not None:
+        raise ValueError(
+            "init_from begins a model with adaptive experts only with one of the very same channels, experts, encoder, "
+            "model and decoder. Train this one from its start: it begins with what the experts say."
+        )
     if source.n_sequences != source.spec.n_channels:
         raise ValueError(
             f"init_from holds a model of {source.spec.n_channels} channels with encoder.merge="
@@ -124,7 +132,10 @@ def _fields(model: LanguageModel) -> dict[str, object]:
         "encoder.d_model": config.encoder.d_model,
         "encoder.table": config.encoder.table,
         "decoder": config.decoder.kind,
+        "experts": config.experts,
         "decoder.n_mixtures": getattr(config.decoder, "n_mixtures", None),
     }
+    if isinstance(config.model, NoBackboneConfig):
+        return fields
     backbone = dataclasses.replace(config.model, dropout=0.0, dropres=0.0)
     return fields | {f"model.{f.name}": getattr(backbone, f.name) for f in dataclasses.fields(backbone)}

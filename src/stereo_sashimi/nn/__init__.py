@@ -5,6 +5,7 @@ from stereo_sashimi.nn.embedding import MultiChannelEmbedding as MultiChannelEmb
 from stereo_sashimi.nn.freeze import freeze as freeze
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig as CategoricalHeadConfig
 from stereo_sashimi.nn.heads.head import DMLHeadConfig as DMLHeadConfig
+from stereo_sashimi.nn.heads.head import ExpertHeadConfig as ExpertHeadConfig
 from stereo_sashimi.nn.heads.head import Head as Head
 from stereo_sashimi.nn.reversible_norm import InstanceStatistics as InstanceStatistics
 from stereo_sashimi.nn.reversible_norm import ReversibleInstanceNorm1dInput as ReversibleInstanceNorm1dInput

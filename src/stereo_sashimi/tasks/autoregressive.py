@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.metrics.likelihood import Likelihood
 from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.sashimi import Sashimi
 from stereo_sashimi.models.torch_compile import compile_blocks, one_graph
 from stereo_sashimi.schema import from_plain
 from stereo_sashimi.tasks.checkpoints import validates_in_training
@@ -68,7 +69,8 @@ class AutoregressiveTask(pl.LightningModule):
         self.compiled = compile
         self._head_loss = self.model.loss
         if compile:
-            compile_blocks(self.model.backbone)
+            if isinstance(self.model.backbone, Sashimi):
+                compile_blocks(self.model.backbone)
             if config.decoder.kind == "dml":
                 self._head_loss = one_graph(self._head_loss)
         self.optimizer_config = from_plain(optimizer, (AdamWConfig,), "optimizer")
@@ -107,7 +109,7 @@ class AutoregressiveTask(pl.LightningModule):
             hidden = self.carry.hidden(self.model, batch)
             skipped = self.carry.skipped(batch, self.context_len)
         else:
-            hidden = self.model.hidden_for(batch.codes)
+            hidden = self.model.hidden_for(batch.codes, batch.before)
         meter = self.meter(split)
         frames = torch.arange(batch.codes.shape[1], device=batch.codes.device)
         mask = (frames >= skipped) & (frames < batch.lengths.unsqueeze(-1))

@@ -67,7 +67,9 @@ def test_mixture(seed, n_levels, spread, uniforms, temperatures):
     k = 5
     params = (np.random.default_rng(seed).normal(size=3 * k) * spread).astype(np.float32)
     sampler = Sampler(mixture_temperature=temperatures[0], scale_temperature=temperatures[1])
-    code, log_prob = draw.mixture(params, k, n_levels / 2, n_levels / 2, n_levels, np.array(uniforms), sampling_of(sampler))
+    code, log_prob = draw.mixture(
+        params, k, n_levels / 2, n_levels / 2, n_levels, np.array(uniforms), sampling_of(sampler)
+    )
     tensor = torch.from_numpy(params).double()
     expected = dml.sample(tensor, n_levels, torch.tensor(uniforms, dtype=torch.float64), sampler)
     assert code == expected

@@ -26,7 +26,19 @@ PLAIN = {
 }
 TRAIN_SECTIONS = (
     *PLAIN,
-    *("resume", "checkpoint", "init_from", "dataset", "task", "encoder", "model", "decoder", "optimizer", "scheduler"),
+    *(
+        "resume",
+        "checkpoint",
+        "init_from",
+        "dataset",
+        "task",
+        "encoder",
+        "model",
+        "decoder",
+        "experts",
+        "optimizer",
+        "scheduler",
+    ),
     *("trainer", "callbacks", "logger", "compile", "activation_checkpointing"),
 )
 

@@ -20,7 +20,7 @@ def keep_freed_memory(model: LanguageModel, frames: int) -> bool:
     keeping the few large ones as well would only scatter the heap. Whoever has set malloc up by environment variables
     keeps that. Nothing happens where there is no glibc.
     """
-    widest = model.backbone.width * model.config.model.ff * frames * 4
+    widest = model.backbone.width * getattr(model.config.model, "ff", 1) * frames * 4
     if widest <= MAPPED:
         return False
     chosen = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]

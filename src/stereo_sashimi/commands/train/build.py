@@ -44,12 +44,20 @@ def build_model_config(cfg: DictConfig, datamodule: AudioDataModule) -> Language
     for part in (encoder, decoder):
         if isinstance(part, (ReversibleNormInputConfig, ReversibleNormOutputConfig)):
             part.build()
+    experts = None if cfg.get("experts") is None else instantiate(cfg.experts, _convert_="all")
+    if (experts is not None) != (datamodule.warm_up > 0):
+        raise ValueError(
+            f"experts={'null' if experts is None else 'adaptive'} with dataset.warm_up={datamodule.warm_up}: experts "
+            "need frames in front of each clip to adapt to, and nobody else reads them. Set dataset.warm_up=16384, or "
+            "0 without experts."
+        )
     return LanguageModelConfig(
         spec=datamodule.spec,
         encoder=encoder,
         model=instantiate(cfg.model, _convert_="all"),
         decoder=decoder,
         pad_len=datamodule.pad_len or 0,
+        experts=experts,
     )
 
 

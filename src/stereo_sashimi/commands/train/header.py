@@ -4,6 +4,8 @@ import torch
 
 from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.data.split import doubt, duration, listed
+from stereo_sashimi.models.language_model import BackboneConfig
+from stereo_sashimi.models.no_backbone import NoBackboneConfig
 from stereo_sashimi.ops import s4_response
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.optim import parameter_groups
@@ -33,14 +35,12 @@ def header(
     counts = " + ".join(f"{n:,} {split}" for split, n in clips.items())
     scheduler = "constant" if task.scheduler_config is None else task.scheduler_config.kind
     model, optimizer = config.model, task.optimizer_config
-    pool = "x".join(str(p) for p in model.pool) or "none"
     lines = {
         "data": f"{datamodule.name}  {channels}  {rate}  {spec.bits} bit {spec.quantization}, {spec.n_levels:,} levels"
         f"  {counts} {clip}{_remixed(datamodule)}{_carried(datamodule)}",
         "split": _split(datamodule),
         **_warning(datamodule),
-        "model": f"SaShiMi{' U-Net' if model.unet else ''}  {parameters / 1e6:.2f} M parameters  "
-        f"d_model {model.d_model}  layers {model.n_layers}  pool {pool}  {model.layer.kind}  "
+        "model": f"{_backbone(model, parameters)}{'' if config.experts is None else '  adaptive experts'}  "
         f"decoder {config.decoder.kind}, {config.decoder.coupling}",
         "optim": f"{optimizer.kind}  lr {optimizer.lr:g} (ssm {optimizer.ssm_lr or optimizer.lr:g})  {scheduler}  "
         + "  ".join(f"{name} {n:,}" for name, n in groups.items() if n)
@@ -51,6 +51,16 @@ def header(
         "resume": resume,
     }
     return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+
+
+def _backbone(model: BackboneConfig, parameters: int) -> str:
+    if isinstance(model, NoBackboneConfig):
+        return f"no network, head of {parameters / 1e3:.1f} k parameters"
+    pool = "x".join(str(p) for p in model.pool) or "none"
+    return (
+        f"SaShiMi{' U-Net' if model.unet else ''}  {parameters / 1e6:.2f} M parameters  d_model {model.d_model}  "
+        f"layers {model.n_layers}  pool {pool}  {model.layer.kind}"
+    )
 
 
 def _split(datamodule: AudioDataModule) -> str:

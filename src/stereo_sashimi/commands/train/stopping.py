@@ -36,6 +36,11 @@ class CtrlC(Callback):
         self._pressed = True
         raise KeyboardInterrupt
 
+    def hush(self, unraisable: Any) -> None:
+        """The hook for what python drops: that is no news."""
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(unraisable)
+
     def on_train_batch_start(self, *args: Any) -> None:
         """Stop if it is still to be done."""
         if self._pressed:
@@ -63,6 +68,7 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
     ctrl_c = CtrlC()
     trainer.callbacks.append(ctrl_c)  # type: ignore[attr-defined]
     # A job in the background ignores it, and goes on doing so.
+    sys.unraisablehook = ctrl_c.hush
     handler = signal.getsignal(signal.SIGINT)
     note = ctrl_c.note if handler is signal.default_int_handler else handler
     hang_up = signal.getsignal(signal.SIGHUP)
@@ -87,6 +93,8 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
             if interrupted:
                 raise SystemExit(code) from None
             raise
+        finally:
+            sys.unraisablehook = sys.__unraisablehook__
 
 
 def _cause(error: BaseException, trainer: pl.Trainer) -> tuple[bool, int]:

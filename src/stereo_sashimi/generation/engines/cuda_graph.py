@@ -97,7 +97,11 @@ class CudaGraphEngine(Engine):
 
     @classmethod
     def check(cls, model: LanguageModel) -> None:
-        """It needs a CUDA device."""
+        """It needs a CUDA device, and a model without experts."""
+        if model.experts is not None:
+            raise EngineError(
+                "engine=cudagraph keeps a frame on the device, and adaptive experts run on the CPU. Use engine=auto."
+            )
         device = next(model.parameters()).device
         if device.type != "cuda":
             raise EngineError(

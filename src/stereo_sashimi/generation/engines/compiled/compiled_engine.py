@@ -98,7 +98,9 @@ class CompiledEngine(Engine):
         """Go on from there."""
         self._phase, states = state.backbone
         if self.model.experts is not None:
-            *states, experts = states
+            *_, experts = states
+            assert experts is not None
+            states = states[:-1]
             self._experts[...] = self.model.experts.checked(experts, self.n_rows).numpy()
         for slot, carried in zip(self.packed.slots, states, strict=True):
             if slot is not None and carried is not None:

@@ -205,7 +205,6 @@ class _Packer:
             np.stack(tables) if tables else np.zeros((0, head.n_levels, width), np.float32),
         )
 
-
     def expert_head(self, head: ExpertHead) -> PackedHead:
         """The second maps of its networks; the first ones are in the bank."""
         parameters, self.inner = self.vector(3 * N_MIXTURES), self.vector(_network(head, 0)[0].out_features)
@@ -230,7 +229,8 @@ class _Packer:
 
 def _network(head: ExpertHead, channel: int) -> tuple[nn.Linear, nn.Linear]:
     first, _, second = head.channels[channel].children()
-    assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+    assert isinstance(first, nn.Linear)
+    assert isinstance(second, nn.Linear)
     return first, second
 
 
