@@ -14,7 +14,7 @@ from stereo_sashimi.commands.shared.checks import check_keys, check_values
 from stereo_sashimi.commands.shared.overrides import check_overrides
 from stereo_sashimi.commands.train.build import build_datamodule, build_model_config
 from stereo_sashimi.data.datamodule import AudioDataModule
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 
 S = TypeVar("S", bound=Settings)
 PREFIX = "bench."

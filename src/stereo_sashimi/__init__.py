@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from stereo_sashimi.models.checkpoint import load as load
     from stereo_sashimi.models.exported import save as save
     from stereo_sashimi.models.language_model import LanguageModel as LanguageModel
-    from stereo_sashimi.models.language_model import LanguageModelConfig as LanguageModelConfig
+    from stereo_sashimi.models.language_model_config import LanguageModelConfig as LanguageModelConfig
     from stereo_sashimi.models.weights import CheckpointError as CheckpointError
     from stereo_sashimi.spec import AudioSpec as AudioSpec
 
@@ -45,7 +45,7 @@ _HOME = {
     "CheckpointError": "models.weights",
     "CodecError": "codec",
     "LanguageModel": "models.language_model",
-    "LanguageModelConfig": "models.language_model",
+    "LanguageModelConfig": "models.language_model_config",
     "Sampler": "distributions.sampler",
     "Stream": "generation.stream",
     "TrackScore": "generation.results",

@@ -20,7 +20,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 EXPERIMENTS = sorted(path.relative_to(CONFIGS / "experiment").with_suffix("").as_posix()
                      for path in (CONFIGS / "experiment").rglob("*.yaml"))  # fmt: skip
-GROUPS = ("dataset", "loader", "task", "encoder", "model", "model/layer", "decoder", "optimizer", "trainer",
+GROUPS = ("dataset", "loader", "task", "encoder", "model", "model/layer", "decoder", "experts", "optimizer", "trainer",
           "callbacks", "logger", "backend", "debug", "paths")  # fmt: skip
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
 SCHEDULERS = sorted(path.stem for path in (CONFIGS / "scheduler").glob("*.yaml"))
@@ -42,7 +42,8 @@ def check(cfg: DictConfig, tmp_path: Path) -> None:
     assert trainer.accelerator is not None
     data = build.build_datamodule(cfg)
     data._target_rate = data._target_rate or 44100
-    cfg.model.d_model, cfg.model.n_layers, cfg.model.layer.d_state = 4, 1, 4
+    if "layer" in cfg.model:
+        cfg.model.d_model, cfg.model.n_layers, cfg.model.layer.d_state = 4, 1, 4
     model = build.build_model_config(cfg, data)
     assert model.spec.n_channels == data.d_input == (2 if cfg.dataset.is_stereo else 1)
     assert isinstance(build.build_task(cfg, model, data), AutoregressiveTask)
@@ -59,7 +60,12 @@ def test_experiments_compose(composed, tmp_path, experiment):
 
 def rows() -> list[list[str]]:
     """Choices of an option in every group, as many as the largest group has, with each option in one at least."""
-    options = {group: [o for g, o in OPTIONS if g == group and o != "revnorm"] for group in GROUPS}
+    # A bank of experts, its head and no network belong together: `audio/experts-*` have them.
+    others = ("revnorm", "experts", "adaptive", "none")
+    options = {
+        group: [o for g, o in OPTIONS if g == group and (o not in others or group == "logger")] for group in GROUPS
+    }
+    options = {group: found for group, found in options.items() if found}
     most = max(map(len, options.values()))
     return [[f"{group}={found[i % len(found)]}" for group, found in options.items()] for i in range(most)]
 
@@ -115,8 +121,9 @@ def test_targets_exist_and_every_file_says_what_it_is(file):
 
 def test_is_stereo_is_a_key_of_data_sets_only():
     naming = [file for file in FILES if re.search(r"^\s*is_stereo:", (CONFIGS / file).read_text(), re.MULTILINE)]
-    # The experiment on one's own folder sets that data set's keys.
-    assert naming == [file for file in FILES if file.startswith("dataset/") or file == "experiment/audio/folder.yaml"]
+    # The experiments on one's own folder set that data set's keys.
+    own = ("experiment/audio/folder.yaml", "experiment/audio/experts-folder.yaml")
+    assert naming == [file for file in FILES if file.startswith("dataset/") or file in own]
     source = CONFIGS.parent / "src" / "stereo_sashimi"
     readers = []
     for path in source.rglob("*.py"):

@@ -8,7 +8,7 @@ import torch
 from stereo_sashimi.commands import memory, memory_estimate
 from stereo_sashimi.commands.cli import main
 from stereo_sashimi.commands.memory_estimate import Load, MemoryTracker, estimate
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig
 from stereo_sashimi.spec import AudioSpec

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig

@@ -3,6 +3,7 @@
 import numpy as np
 
 from stereo_sashimi.audio import io
+from stereo_sashimi.audio.quantize import float_to_pcm
 from stereo_sashimi.audio.resample import resample as resample_clip
 from stereo_sashimi.audio.resample import resampled_length
 from stereo_sashimi.spec import AudioSpec
@@ -68,7 +69,7 @@ def _read_resampled(file: io.AudioReader, rate: int, frames: int | None, requant
     source_frames = min(info.frames, resampled_length(frames, rate, info.sample_rate) + ahead)
     pcm, _ = file.read(0, source_frames, requantize=requantize)
     samples = resample_clip(pcm.astype(np.float32) / 32768, info.sample_rate, rate)
-    return io.float_to_pcm(samples[:frames])[0]
+    return float_to_pcm(samples[:frames])[0]
 
 
 def write(path: io.PathLike, pcm: np.ndarray, spec: AudioSpec) -> None:

@@ -8,6 +8,7 @@ import io
 import os
 import secrets
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from jaxtyping import Float, Int16
+from jaxtyping import Int16
 
-from stereo_sashimi.audio.truncation import missing_bytes
+from stereo_sashimi.audio.quantize import clipped_to_pcm, float_to_pcm
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 # Formats that are written, by suffix.
@@ -31,7 +32,6 @@ _INTEGER = ("PCM_16", "PCM_U8", "PCM_S8")
 WIDE = ("PCM_24", "PCM_32")
 _FLOAT = ("FLOAT", "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "ULAW", "ALAW")
 _KNOWN = (*_INTEGER, *WIDE, *_FLOAT, "DOUBLE")
-_LOW, _HIGH = -32768, 32767
 # Far above any file: libsndfile reports a number of this size when a stream does not state its length.
 _UNKNOWN_FRAMES = 1 << 60
 # A WAV file counts its bytes with 32 bits; 1 KiB is left for the header.
@@ -84,7 +84,7 @@ class AudioReader:
         check_readable(info, requantize=requantize)
         if info.subtype in WIDE:
             # libsndfile puts 24 bits at the top of the 32, so one divisor serves both.
-            return _clip(np.rint(self._decode(start, count, "int32") / 65536.0))
+            return clipped_to_pcm(np.rint(self._decode(start, count, "int32") / 65536.0))
         samples = self._decode(start, count, "float64" if info.subtype == "DOUBLE" else "float32")
         finite = np.isfinite(samples)
         if not finite.all():
@@ -124,7 +124,7 @@ def open_audio(path: PathLike) -> Iterator[AudioReader]:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise AudioError(f"{path}: not a file but a pipe, device or folder.\n  Take it out, or give a file.")
         raw = open(path, "rb")  # noqa: SIM115
-        size, missing = os.fstat(raw.fileno()).st_size, missing_bytes(raw)
+        size, missing = os.fstat(raw.fileno()).st_size, _missing_bytes(raw)
     except FileNotFoundError:
         raise AudioError(f"{path}: there is no such file.") from None
     except OSError as error:
@@ -190,21 +190,6 @@ def check_readable(info: AudioInfo, *, requantize: bool = False) -> None:
         )
 
 
-def float_to_pcm(x: Float[np.ndarray, "*shape"]) -> tuple[Int16[np.ndarray, "*shape"], int]:
-    """16-bit PCM of samples whose full scale is 1: rint(x * 32768), halves to even, clipped to [-32768, 32767].
-
-    Gives the integers, and how many of them were clipped; 1.0 itself is clipped, to 32767.
-    Raises ValueError for NaN, infinity, or an array of integers.
-    """
-    if not np.issubdtype(x.dtype, np.floating):
-        raise ValueError(f"float_to_pcm takes floating point samples (full scale 1.0); got {x.dtype}.")
-    if not np.isfinite(x).all():
-        raise ValueError("float_to_pcm takes finite samples; got NaN or infinity.")
-    # The product is exact unless it overflows, and an overflow is clipped like any other large value.
-    with np.errstate(over="ignore"):
-        return _clip(np.rint(x.astype(np.promote_types(x.dtype, np.float32)) * 32768))
-
-
 def write_pcm(path: PathLike, pcm: Pcm, sample_rate: int, *, bits: int = 16) -> None:
     """Write a `.wav` or `.flac` file (by suffix); it appears under its name only when it is complete.
 
@@ -263,7 +248,40 @@ def whole_file(path: PathLike) -> Iterator[io.BufferedWriter]:
         temporary.unlink(missing_ok=True)
 
 
-def _clip(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Whole numbers as int16, and how many of them lay outside."""
-    clipped = int(np.count_nonzero((values < _LOW) | (values > _HIGH)))
-    return np.clip(values, _LOW, _HIGH).astype(np.int16), clipped
+def _missing_bytes(raw: io.BufferedReader) -> int:
+    """Bytes that a WAV or Ogg file lacks at its end; 0 for a whole file and for other formats."""
+    size, head = os.fstat(raw.fileno()).st_size, raw.read(12)
+    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:] == b"WAVE":
+        return _missing_wav_bytes(raw, size, ">" if head[:4] == b"RIFX" else "<")
+    if head[:4] == b"OggS":
+        return _missing_ogg_bytes(raw, size)
+    return 0
+
+
+def _missing_wav_bytes(raw: io.BufferedReader, size: int, order: str) -> int:
+    """EBU Tech 3306: chunks of an id, a 32-bit size and a body; in RF64 the size of `data` is in `ds64`."""
+    long_size = None
+    while len(header := raw.read(8)) == 8:
+        chunk, length = struct.unpack(f"{order}4sI", header)
+        body = raw.tell()
+        if chunk == b"ds64" and length >= 16:
+            long_size = struct.unpack(f"{order}8xQ", raw.read(16))[0]
+        if chunk == b"data":
+            if length == 0xFFFFFFFF:
+                # Without ds64 the writer was a pipe and did not know the length: what is there counts.
+                length = size - body if long_size is None else long_size
+            return max(0, body + length - size)
+        raw.seek(body + length + length % 2)
+    return 0
+
+
+def _missing_ogg_bytes(raw: io.BufferedReader, size: int) -> int:
+    """RFC 3533: a page is 27 bytes, a table of segment lengths (its size is byte 26) and the segments."""
+    # A page has at most 65,307 bytes, so the last one starts in here.
+    raw.seek(max(0, size - 65307))
+    tail = raw.read()
+    page = tail.rfind(b"OggS\0")
+    if page < 0:
+        return 0
+    table_end = page + 27 + (tail[page + 26] if page + 26 < len(tail) else 0)
+    return max(0, table_end + sum(tail[page + 27 : table_end]) - len(tail))

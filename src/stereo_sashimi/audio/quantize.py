@@ -128,3 +128,24 @@ def _mulaw_tables(bits: int) -> tuple[Int64[np.ndarray, "65536"], Int16[np.ndarr
     codes.setflags(write=False)
     pcm.setflags(write=False)
     return codes, pcm
+
+
+def float_to_pcm(x: Float[np.ndarray, "*shape"]) -> tuple[Int16[np.ndarray, "*shape"], int]:
+    """16-bit PCM of samples whose full scale is 1: rint(x * 32768), halves to even, clipped to [-32768, 32767].
+
+    Gives the integers, and how many of them were clipped; 1.0 itself is clipped, to 32767.
+    Raises ValueError for NaN, infinity, or an array of integers.
+    """
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ValueError(f"float_to_pcm takes floating point samples (full scale 1.0); got {x.dtype}.")
+    if not np.isfinite(x).all():
+        raise ValueError("float_to_pcm takes finite samples; got NaN or infinity.")
+    # The product is exact unless it overflows, and an overflow is clipped like any other large value.
+    with np.errstate(over="ignore"):
+        return clipped_to_pcm(np.rint(x.astype(np.promote_types(x.dtype, np.float32)) * 32768))
+
+
+def clipped_to_pcm(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Whole numbers as int16, and how many of them lay outside."""
+    clipped = int(np.count_nonzero((values < -_PCM_ZERO) | (values > _PCM_ZERO - 1)))
+    return np.clip(values, -_PCM_ZERO, _PCM_ZERO - 1).astype(np.int16), clipped

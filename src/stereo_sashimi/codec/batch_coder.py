@@ -15,9 +15,8 @@ import torch
 from stereo_sashimi.codec.quantized_pmf import CELLS, n_stages, stage_counts
 from stereo_sashimi.generation.engines.compiled.compiled_engine import CompiledEngine
 from stereo_sashimi.generation.engines.compiled.draw import parameters
-from stereo_sashimi.generation.engines.compiled.experts_step import centre
 from stereo_sashimi.generation.engines.compiled.program import Rows
-from stereo_sashimi.generation.engines.compiled.step import feed
+from stereo_sashimi.generation.engines.compiled.step import centre, feed
 from stereo_sashimi.ops.cpu.vector import compiled, is_kept
 
 # Frames whose probabilities are held at once while encoding: 512 KiB a segment for stereo of 16 bits.

@@ -16,7 +16,7 @@ from stereo_sashimi.commands.memory_estimate import Estimate, Load, estimate
 from stereo_sashimi.commands.shared.checks import check_keys
 from stereo_sashimi.commands.train.build import build_datamodule, build_model_config
 from stereo_sashimi.metrics.likelihood import check_metrics
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import DMLHeadConfig, EmbeddingConfig
 from stereo_sashimi.spec import AudioSpec

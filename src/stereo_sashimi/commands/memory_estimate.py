@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stereo_sashimi.experts.adaptive import N_SAID, AdaptiveExperts
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import Sashimi
 
 # The types of the weights, and of what autocast turns products into.

@@ -130,22 +130,19 @@ class AudioDataModule(pl.LightningDataModule):
         self.name = name
         self.folder = Path(data_dir) / path
         self.sample_len, self.warm_up = sample_len, warm_up
-        self.context_len = context_len
-        self.pad_len = pad_len
-        self.drop_last = drop_last
+        self.context_len, self.pad_len = context_len, pad_len
+        self._files = partial(
+            AudioFolder, cache_folder=self.folder, drop_last=drop_last, upmix=upmix, requantize=requantize, name=name,
+            resampler=resampler if sample_rate else None,
+        )  # fmt: skip
         self._split_folder = partial(
             split_folder, self.folder, train_percentage, name,
             rule=split, seed=split_seed, exclude=exclude, prepare=prepare,
         )  # fmt: skip
-        self.resampler = resampler
-        self.upmix = upmix
-        self.requantize = requantize
         self.batch_size = batch_size
-        self.num_workers = num_workers
+        self.num_workers, self.persistent_workers = num_workers, persistent_workers
         self.pin_memory = pin_memory
-        self.persistent_workers = persistent_workers
-        self.train_chunk_size = train_chunk_size
-        self.val_chunk_size = val_chunk_size
+        self.train_chunk_size, self.val_chunk_size = train_chunk_size, val_chunk_size
         self.carry_state = carry_state
         self.seed = seed
         self.datasets: dict[str, AudioFolder] = {}
@@ -250,19 +247,9 @@ class AudioDataModule(pl.LightningDataModule):
         return loop.epoch_loop.batch_progress.total.processed, loop.epoch_progress.current.processed
 
     def _folder(self, split: str) -> AudioFolder:
-        return AudioFolder(
-            self.split.files[split],
-            self.spec,
-            self.sample_len,
-            warm_up=self._warm_up(split),
-            drop_last=self.drop_last,
-            resampler=self.resampler if self._target_rate else None,
-            cache_folder=self.folder,
-            rate_from=self.split.files["train"][0],
-            upmix=self.upmix,
-            requantize=self.requantize,
-            name=self.name,
-        )
+        files = self.split.files
+        warm_up = self._warm_up(split)
+        return self._files(files[split], self.spec, self.sample_len, warm_up=warm_up, rate_from=files["train"][0])
 
     def _warm_up(self, split: str) -> int:
         """What is carried over has been through all of the track."""

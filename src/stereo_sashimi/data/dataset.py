@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stereo_sashimi.audio.channels import check_channels, to_channels
-from stereo_sashimi.audio.io import AudioError, AudioInfo, check_readable, float_to_pcm, probe, read_pcm, write_pcm
-from stereo_sashimi.audio.quantize import encode
+from stereo_sashimi.audio.io import AudioError, AudioInfo, check_readable, probe, read_pcm, write_pcm
+from stereo_sashimi.audio.quantize import encode, float_to_pcm
 from stereo_sashimi.audio.resample import resample, resampled_length
 from stereo_sashimi.data.split import DataError
 from stereo_sashimi.spec import AudioSpec

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stereo_sashimi.interop.keys import rename
 from stereo_sashimi.interop.versions import modernise
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.models.weights import MAX_D_STATE
 from stereo_sashimi.nn.embedding import EmbeddingConfig

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig, current_names
+from stereo_sashimi.models.language_model import LanguageModel, current_names
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.locate import CheckpointError as CheckpointError
 from stereo_sashimi.models.no_backbone import NoBackboneConfig
 from stereo_sashimi.nn.s4 import SSMParameters

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.metrics.likelihood import Likelihood
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import Sashimi
 from stereo_sashimi.models.torch_compile import compile_blocks, one_graph
 from stereo_sashimi.schema import from_plain

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stereo_sashimi.audio import io
-from stereo_sashimi.audio.io import AudioError, float_to_pcm, open_audio, probe, read_pcm, write_pcm
+from stereo_sashimi.audio.io import AudioError, open_audio, probe, read_pcm, write_pcm
+from stereo_sashimi.audio.quantize import float_to_pcm
 
 ALL_PCM = np.arange(-32768, 32768).astype(np.int16).reshape(-1, 1)
 CHANNELS = pytest.mark.parametrize("channels", [1, 2])

@@ -18,7 +18,7 @@ from stereo_sashimi.codec.container import CONSTANT, MODEL, RAW, CodecError, rea
 from stereo_sashimi.codec.probe import probe, recording
 from stereo_sashimi.generation.engines.compiled import compiled_engine as compiled
 from stereo_sashimi.models import weights
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 
 SHA256 = {
     "pretrained": "3c449fa678a0c425afd63a767f4cc1bbad43d11dc3cca3d6026184c6dd0c30bf",

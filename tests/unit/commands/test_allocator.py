@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from stereo_sashimi.commands.train.allocator import keep_freed_memory
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.spec import AudioSpec

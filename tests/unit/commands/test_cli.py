@@ -45,7 +45,10 @@ def said(monkeypatch, capsys):
         ("train experiment=sashimi-sample", "Did you mean experiment=audio/sashimi-sample?"),
         ("train experiment=audio/sashimi-sampel", "Did you mean experiment=audio/sashimi-sample?"),
         ("train model=sashimmi", "There is no model=sashimmi. Did you mean model=sashimi?"),
-        ("train model=transformer", "There is no model=transformer. There are sashimi, sashimi_tiny, sashimi_unet."),
+        (
+            "train model=transformer",
+            "There is no model=transformer. There are none, sashimi, sashimi_tiny, sashimi_unet.",
+        ),
         ("train model/layre=s4d", "There is no group model/layre. Did you mean model/layer=s4d?"),
         ("train experiment=audio/sashimi-sample dataset.smaple_len=3",
          "Unknown key dataset.smaple_len. Did you mean dataset.sample_len?"),

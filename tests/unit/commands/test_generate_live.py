@@ -23,7 +23,7 @@ from stereo_sashimi.commands.shared.progress import DrawMeter
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.results import Block
 from stereo_sashimi.metrics.stereo import describe
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig

@@ -8,7 +8,7 @@ import pytest
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands.train.header import header
 from stereo_sashimi.data.datamodule import AudioDataModule
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, EmbeddingConfig, S4DConfig
 from stereo_sashimi.schema import to_plain

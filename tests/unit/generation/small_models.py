@@ -2,7 +2,8 @@
 
 import torch
 
-from stereo_sashimi.models.language_model import HeadConfig, LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.language_model_config import HeadConfig, LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig

@@ -13,7 +13,8 @@ from small_models import CASES, small
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.engines.engine import EngineError, resolve
 from stereo_sashimi.generation.stream import Stream, StreamState
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.engines.cuda_graph import CudaGraphEngine
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.nn.freeze import freeze
 from stereo_sashimi.nn.heads.head import DMLHeadConfig
 from stereo_sashimi.spec import AudioSpec

@@ -112,13 +112,13 @@ def test_an_interruption_changes_no_bit(model, segment_frames, pieces):
 
 @pytest.mark.parametrize("normalize", ["none", "peak"])
 def test_the_model_sees_few_frames_at_once(monkeypatch, normalize):
-    shapes, forward = [], LanguageModel.forward
+    shapes, advance = [], LanguageModel._advance
 
-    def watched(self, codes, state=None):
+    def watched(self, codes, *others):
         shapes.append(tuple(codes.shape[:2]))
-        return forward(self, codes, state)
+        return advance(self, codes, *others)
 
-    monkeypatch.setattr(LanguageModel, "forward", watched)
+    monkeypatch.setattr(LanguageModel, "_advance", watched)
     model = tiny("stereo", pad_len=3, normalize=normalize)
     score(model, noise(model))
     assert shapes == [(1, 1)] * 4 + [(1, 16)] * 3 + [(1, 2)], "start codes one by one, the recording in segments"

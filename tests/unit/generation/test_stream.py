@@ -9,7 +9,8 @@ from stereo_sashimi.generation import stream as stream_module
 from stereo_sashimi.generation.engines.engine import NonFiniteOutputError
 from stereo_sashimi.generation.philox import UniformStreams
 from stereo_sashimi.generation.stream import Stream
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 
 
 @pytest.fixture(params=["mono", "stereo", "stereo-dml"])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig
 from stereo_sashimi.nn.block import Residual

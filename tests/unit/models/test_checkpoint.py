@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import stereo_sashimi
 from stereo_sashimi.models.checkpoint import CheckpointError, load, read
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import DMLHeadConfig

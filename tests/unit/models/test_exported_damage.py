@@ -127,7 +127,10 @@ def drop(*keys: str) -> Callable[[dict[str, Any]], None]:
         (put("model", "model", "layer", "dt_min", value="small"), r"model\.layer\.dt_min must be a finite number"),
         (put("model", "model", "layer", "n_ssm", value=True), r"n_ssm must be an integer or null; got True"),
         (put("model", "model", "layer", "kind", value=["s4"]), r"model\.layer\.kind must be one of s4, s4d; got list"),
-        (put("model", "decoder", "kind", value="lstm"), r"decoder\.kind must be one of categorical, dml; got 'lstm'"),
+        (
+            put("model", "decoder", "kind", value="lstm"),
+            r"decoder\.kind must be one of categorical, dml, experts; got 'lstm'",
+        ),
         (put("model", "pad_len", value="2"), r"pad_len must be an integer; got '2'"),
         (put("model", "pad_len", value=-1), r"pad_len must be 0 or more"),
         (put("model", "pad_len", value=MAX_PAD_LEN + 1), r"pad_len must be at most"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stereo_sashimi.models import weights
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
@@ -53,7 +53,7 @@ def test_every_description_survives_json():
         ("encoder", {"dmodel": 4}, r"Unknown key encoder\.dmodel.*Did you mean encoder\.d_model"),
         ("model", {"n_layer": 4}, r"Unknown key model\.n_layer"),
         ("model", {"layer": {"kind": "s4d", "initial": "lin"}}, r"Unknown key model\.layer\.initial"),
-        ("decoder", {"kind": "sequence"}, r"decoder\.kind must be one of categorical, dml; got 'sequence'"),
+        ("decoder", {"kind": "sequence"}, r"decoder\.kind must be one of categorical, dml, experts; got 'sequence'"),
         ("decoder", {"n_mixtures": 4}, r"Unknown key decoder\.n_mixtures"),
         ("decoder", {"coupling": "none"}, r"decoder\.coupling must be one of"),
     ],

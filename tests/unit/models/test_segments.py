@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stereo_sashimi.models.language_model import LanguageModel, LanguageModelConfig
+from stereo_sashimi.models.language_model import LanguageModel
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig, SashimiState, finite_rows, reset_rows
 from stereo_sashimi.nn import CategoricalHeadConfig, EmbeddingConfig, S4Config
 from stereo_sashimi.spec import AudioSpec

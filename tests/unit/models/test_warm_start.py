@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.models.warm_start import warm_start
 from stereo_sashimi.nn.embedding import EmbeddingConfig

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import EmbeddingConfig
 from stereo_sashimi.nn.embedding import WaveformTable, waveform_features

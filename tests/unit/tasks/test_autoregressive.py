@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stereo_sashimi.data.dataset import Batch
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig
 from stereo_sashimi.schema import to_plain

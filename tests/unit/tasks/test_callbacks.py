@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.generation.stream import Stream
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, EmbeddingConfig, S4Config
 from stereo_sashimi.schema import to_plain

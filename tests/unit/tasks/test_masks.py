@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stereo_sashimi.data.dataset import Batch, collate
 from stereo_sashimi.generation.stream import Stream
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4Config
 from stereo_sashimi.schema import to_plain

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stereo_sashimi.data.dataset import Batch
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig
 from stereo_sashimi.nn.block import FeedForward, Residual, ScalarNorm

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from stereo_sashimi.data.datamodule import AudioDataModule
-from stereo_sashimi.models.language_model import LanguageModelConfig
+from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.torch_compile import check_compiler
 from stereo_sashimi.nn import ReversibleNormInputConfig, ReversibleNormOutputConfig
 from stereo_sashimi.schema import to_plain

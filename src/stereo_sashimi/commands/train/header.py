@@ -4,7 +4,7 @@ import torch
 
 from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.data.split import doubt, duration, listed
-from stereo_sashimi.models.language_model import BackboneConfig
+from stereo_sashimi.models.language_model_config import BackboneConfig
 from stereo_sashimi.models.no_backbone import NoBackboneConfig
 from stereo_sashimi.ops import s4_response
 from stereo_sashimi.tasks import AutoregressiveTask

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from stereo_sashimi.audio.io import float_to_pcm, probe, read_pcm
+from stereo_sashimi.audio.io import probe, read_pcm
+from stereo_sashimi.audio.quantize import float_to_pcm
 from stereo_sashimi.data.split import SPLITS
 
 TARGETS = ("mixture", "drums", "bass", "other", "vocals")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.engines.compiled import draw as loops
+from stereo_sashimi.generation.engines.compiled import experts_step as experts_step  # gives the loops their experts
 from stereo_sashimi.generation.engines.compiled.pack import Packed, pack
 from stereo_sashimi.generation.engines.compiled.program import Program, Rows, sampling_of
 from stereo_sashimi.generation.engines.compiled.step import make_ready

@@ -10,9 +10,7 @@ from typing import no_type_check
 import numpy as np
 
 from stereo_sashimi.distributions.logistic_mixture import LOG_SCALE_LSB, MEAN_LSB
-from stereo_sashimi.generation.engines.compiled.dense import dense
-from stereo_sashimi.generation.engines.compiled.experts_step import ask, centre, shift
-from stereo_sashimi.generation.engines.compiled.step import feed
+from stereo_sashimi.generation.engines.compiled.step import ask, centre, dense, feed, shift
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import compiled, load, store
 from stereo_sashimi.ops.cpu.vector_math import exp_of_negative, gelu, if_negative, larger, product, splat, total

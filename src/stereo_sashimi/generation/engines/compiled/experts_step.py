@@ -1,4 +1,4 @@
-"""Adaptive experts in a `Program`: asked channel by channel before a frame, told of it behind.
+"""Adaptive experts in a `Program`: asked channel by channel before a frame, told of it behind (`step.py`).
 
 A program without them (`experts` None) is another type to numba, for which these functions do nothing.
 """
@@ -10,8 +10,8 @@ from numba.extending import overload
 
 from stereo_sashimi.experts import loops
 from stereo_sashimi.experts.plan import BASES, N_FEATURES, N_FRAME, N_MIXTURES
-from stereo_sashimi.generation.engines.compiled.dense import dense
 from stereo_sashimi.generation.engines.compiled.program import Program
+from stereo_sashimi.generation.engines.compiled.step import ask, centre, dense, hear, shift
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import compiled, load, store
 from stereo_sashimi.ops.cpu.vector_math import exp_of_negative, fma, larger, quotient, splat
@@ -63,23 +63,6 @@ def _hear(program, rows, codes, t):
         for c in range(bank.plan.n_channels):
             for i in range(N_FEATURES + 1):
                 memory[base + bank.heard + c * (N_FEATURES + 1) + i] = said[c, 3 * N_MIXTURES + i]
-
-
-# Implemented below, by type.
-def ask(program: Any, rows: Any, codes: Any, t: Any, c: Any) -> None:
-    """What the experts say of channel c of frame t, and the first map of its network; `codes` has those before it."""
-
-
-def shift(program: Any, rows: Any, c: Any) -> None:
-    """Parameters of channel c, which differ from the experts' mixture -> those of a mixture, in LSB from `centre`."""
-
-
-def hear(program: Any, rows: Any, codes: Any, t: Any) -> None:
-    """Tell the experts of frame t."""
-
-
-def centre(program: Any, rows: Any, row: Any, c: Any) -> Any:
-    """The position, as a code, that the means of channel c count from."""
 
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}

@@ -7,18 +7,33 @@ Each number is a sum in a fixed order over explicit fused multiply-adds (`ops/cp
 on the rows around it nor on the machine.
 """
 
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 
-from stereo_sashimi.generation.engines.compiled.dense import FOUR, dense, four, two
-from stereo_sashimi.generation.engines.compiled.experts_step import hear
-from stereo_sashimi.generation.engines.compiled.program import ADVANCE, DENSE, GATED, NORM, PLUS
+from stereo_sashimi.generation.engines.compiled.program import ADD, ADVANCE, DENSE, GATED, GELU, NORM, PLUS
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import compiled, load, store, zeros
-from stereo_sashimi.ops.cpu.vector_math import fma, fnma, gelu, product, sigmoid, splat, total
+from stereo_sashimi.ops.cpu.vector_math import fma, fnma, gelu, inlined, product, sigmoid, splat, total
 
-_PAIR = 2 * SIMD_WIDTH
+_PAIR, _FOUR = 2 * SIMD_WIDTH, 4 * SIMD_WIDTH
+
+
+# Of adaptive experts; `experts_step.py` implements them by the type of `program`, without experts as nothing.
+def ask(program: Any, rows: Any, codes: Any, t: Any, c: Any) -> None:
+    """What they say of channel c of frame t, and the first map of its network; `codes` has the channels before it."""
+
+
+def shift(program: Any, rows: Any, c: Any) -> None:
+    """Parameters of channel c, which differ from the experts' mixture -> those of a mixture, in LSB from `centre`."""
+
+
+def hear(program: Any, rows: Any, codes: Any, t: Any) -> None:
+    """Tell them of frame t."""
+
+
+def centre(program: Any, rows: Any, row: Any, c: Any) -> Any:
+    """The position, as a code, that the means of channel c count from."""
 
 
 @compiled
@@ -175,6 +190,32 @@ def _make_s(op, w, rows):
 
 @compiled
 @no_type_check
+def dense(op, w, rows):
+    """A linear map to an even number of vectors.
+
+    The weights are tiles of four vectors of outputs, and one of two where two are left (`_four`, `_two`).
+    """
+    memory, at, n_in, groups, finish = rows.memory, op.at, op.width, op.groups, op.finish
+    x, y = op.x, op.y
+    for g in range(0, groups - 2, 4):
+        for row in range(rows.first, rows.last):
+            o = row * rows.size + y + g * SIMD_WIDTH
+            a, b, c, d = _four(w, at, n_in, memory, row * rows.size + x)
+            _finish(memory, o, a, finish)
+            _finish(memory, o + SIMD_WIDTH, b, finish)
+            _finish(memory, o + 2 * SIMD_WIDTH, c, finish)
+            _finish(memory, o + 3 * SIMD_WIDTH, d, finish)
+        at += (n_in + 1) * _FOUR
+    if groups % 4:
+        for row in range(rows.first, rows.last):
+            o = row * rows.size + y + (groups - 2) * SIMD_WIDTH
+            a, b = _two(w, at, n_in, memory, row * rows.size + x)
+            _finish(memory, o, a, finish)
+            _finish(memory, o + SIMD_WIDTH, b, finish)
+
+
+@compiled
+@no_type_check
 def _gated(op, w, rows):
     """y += a sigmoid(b), where (a, b) is a linear map of x to `groups` vectors each: GLU with the residual sum.
 
@@ -185,12 +226,48 @@ def _gated(op, w, rows):
     for g in range(0, groups - 1, 2):
         for row in range(rows.first, rows.last):
             o = row * rows.size + y + g * SIMD_WIDTH
-            a, b, c, d = four(w, at, n_in, memory, row * rows.size + x)
+            a, b, c, d = _four(w, at, n_in, memory, row * rows.size + x)
             store(memory, o, fma(a, sigmoid(c), load(memory, o)))
             store(memory, o + SIMD_WIDTH, fma(b, sigmoid(d), load(memory, o + SIMD_WIDTH)))
-        at += (n_in + 1) * FOUR
+        at += (n_in + 1) * _FOUR
     if groups % 2:
         for row in range(rows.first, rows.last):
             o = row * rows.size + y + (groups - 1) * SIMD_WIDTH
-            a, b = two(w, at, n_in, memory, row * rows.size + x)
+            a, b = _two(w, at, n_in, memory, row * rows.size + x)
             store(memory, o, fma(a, sigmoid(b), load(memory, o)))
+
+
+@inlined
+@no_type_check
+def _four(w, at, n_in, memory, x):
+    """Four vectors of outputs: w[at] has their biases, then for each input four vectors of weights."""
+    a, b, c, d = load(w, at), load(w, at + SIMD_WIDTH), load(w, at + 2 * SIMD_WIDTH), load(w, at + 3 * SIMD_WIDTH)
+    for k in range(n_in):
+        v, q = splat(memory[x + k]), at + (k + 1) * _FOUR
+        a = fma(load(w, q), v, a)
+        b = fma(load(w, q + SIMD_WIDTH), v, b)
+        c = fma(load(w, q + 2 * SIMD_WIDTH), v, c)
+        d = fma(load(w, q + 3 * SIMD_WIDTH), v, d)
+    return a, b, c, d
+
+
+@inlined
+@no_type_check
+def _two(w, at, n_in, memory, x):
+    """Two vectors of outputs, as `_four`."""
+    a, b = load(w, at), load(w, at + SIMD_WIDTH)
+    for k in range(n_in):
+        v, q = splat(memory[x + k]), at + (k + 1) * _PAIR
+        a = fma(load(w, q), v, a)
+        b = fma(load(w, q + SIMD_WIDTH), v, b)
+    return a, b
+
+
+@inlined
+@no_type_check
+def _finish(memory, y, v, finish):
+    if finish == GELU:
+        v = gelu(v)
+    elif finish == ADD:
+        v = load(memory, y) + v
+    store(memory, y, v)
