@@ -50,6 +50,8 @@ def check_walk(seen: list) -> None:
         pytest.param(6, 8, FOLDED, id="at an epoch's end, folded", marks=pytest.mark.slow),
         pytest.param(8, 13, ("callbacks=ema", "callbacks.samples=null", "loader.num_workers=2"),
                      id="in the second epoch, averaged weights, workers", marks=pytest.mark.slow),
+        pytest.param(3, 8, ("experts=adaptive", "decoder=experts", "experts.orders=[16]", "dataset.warm_up=32",
+                            "callbacks=ema", "callbacks.samples=null"), id="experts"),
         pytest.param(3, 6, ("trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=4"),
                      id="accumulated, limited", marks=pytest.mark.slow),
     ],

@@ -14,13 +14,14 @@ STEPS = 20
 # Dropout makes the random generators count.
 OPTIONS = (*SIX_STEPS, DROPOUT)
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "AudioDataModule", "resume", "loops")
+EXPERTS = ("experts=adaptive", "decoder=experts", "experts.orders=[16]", "dataset.warm_up=32")
 CARRIED = ("train.carry_state=true", "dataset.drop_last=false", "dataset.context_len=10")
 
 
 @pytest.fixture(scope="module")
 def folders(stereo_folder, tracks_folder):
     """The data of a run with some options: one track, or as many as a state is carried through."""
-    return lambda options: tracks_folder if options == CARRIED else stereo_folder
+    return lambda options: tracks_folder if CARRIED[0] in options else stereo_folder
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +58,14 @@ def cases() -> list:
         (("trainer.accumulate_grad_batches=2", "loader.num_workers=2"), 2, 7),
         (CARRIED, 3, 8),
         (CARRIED, 1, 7),
+        (EXPERTS, 3, 8),
+        ((*CARRIED, *EXPERTS), 3, 8),
         (("callbacks=ema", "callbacks.samples=null", "callbacks.ema.decay=0.9"), 2, 7),
         (("trainer.val_check_interval=4", "trainer.deterministic=true"), 2, 7),
     ]
-    return [pytest.param(*case, marks=[] if i in (0, 10, 11) else pytest.mark.long) for i, case in enumerate(found)]
+    return [
+        pytest.param(*case, marks=[] if i in (0, 10, 11, 13, 14) else pytest.mark.long) for i, case in enumerate(found)
+    ]
 
 
 @pytest.mark.parametrize(("options", "every", "step"), cases())

@@ -3,11 +3,13 @@
 import numpy as np
 import torch
 
+from stereo_sashimi.experts.plan import ExpertsConfig
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
+from stereo_sashimi.models.no_backbone import NoBackboneConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig, ExpertHeadConfig
 from stereo_sashimi.nn.s4 import S4Config
 from stereo_sashimi.spec import AudioSpec
 
@@ -24,19 +26,30 @@ CASES = {
     "stereo-8-separate": (2, 8, "categorical", "independent", "none"),
     "stereo-16-separate": (2, 16, "dml", "independent", "none"),
     "stereo-16-categorical-coupled": (2, 16, "categorical", "autoregressive", "sum"),
+    "stereo-16-experts": (2, 16, "experts", "autoregressive", "mix"),
+    "mono-16-experts-alone": (1, 16, "experts alone", "independent", "sum"),
+    "stereo-8-experts-alone": (2, 8, "experts alone", "autoregressive", "sum"),
 }
+EXPERTS = ExpertsConfig(
+    own=(6, 9), other=(4, 2), forgetting=(0.99, 0.98), every=(4, 1), steps=(0.1, 0.02), orders=(32, 16)
+)
 
 
 def small(case: str, d_model: int = 8, d_state: int = 64) -> LanguageModel:
     channels, bits, kind, coupling, merge = CASES[case]
     torch.manual_seed(1)
-    head = DMLHeadConfig(coupling, n_mixtures=3) if kind == "dml" else CategoricalHeadConfig(coupling)
+    heads = {"dml": DMLHeadConfig(coupling, n_mixtures=3), "categorical": CategoricalHeadConfig(coupling)}
+    head, backbone = heads.get(kind, ExpertHeadConfig(coupling, 7)), NoBackboneConfig()
+    if kind != "experts alone":
+        layer = S4Config(d_state=d_state)
+        backbone = SashimiConfig(d_model=d_model, n_layers=1, pool=(2, 2), norm="layer", layer=layer)
     table = "waveform" if bits == 16 else "free"
     config = LanguageModelConfig(
         spec=AudioSpec(44100, channels, bits),
         encoder=EmbeddingConfig(d_model=d_model, merge=merge, table=table),
-        model=SashimiConfig(d_model=d_model, n_layers=1, pool=(2, 2), norm="layer", layer=S4Config(d_state=d_state)),
+        model=backbone,
         decoder=head,
+        experts=None if kind in heads else EXPERTS,
     )
     model = config.build().eval()
     lsb = torch.arange(model.spec.n_levels) - model.spec.start_code
@@ -50,7 +63,7 @@ def small(case: str, d_model: int = 8, d_state: int = 64) -> LanguageModel:
                 means.mul_(0.02)
                 if name.endswith("bias"):
                     log_scales.fill_(-4.5 if bits == 16 else -2.5)
-            elif "channels" in name and name.endswith("bias"):
+            elif "channels" in name and name.endswith("bias") and kind == "categorical":
                 parameter.sub_(lsb.abs() / (300 if bits == 16 else 10))
     return model
 

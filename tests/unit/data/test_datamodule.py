@@ -88,6 +88,8 @@ def test_iterating_does_not_draw_from_the_global_generator(folder):
         ({"train_percentage": 1.5}, "train_percentage must be between 0 and 1"),
         ({"resampler": "sox"}, "dataset.resampler must be one of soxr, torchaudio"),
         ({"persistent_workers": True}, "persistent_workers=true needs loader.num_workers"),
+        ({"warm_up": -1}, r"dataset\.warm_up must be 0 or more; got -1"),
+        ({"warm_up": 9, "normalize": "peak"}, r"dataset\.warm_up=9 reads on.*Set dataset\.normalize=none"),
         ({"bits": 24}, r"dataset\.bits must be 8 or 16.*got 24.*dataset\.requantize=true"),
         ({"split": "random"}, "dataset.split must be one of order, hash; got 'random'"),
         ({"quantization": "alaw"}, "quantization must be one of linear, mu-law"),

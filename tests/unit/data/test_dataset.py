@@ -221,3 +221,23 @@ def test_tracks_are_the_files_that_have_clips(tmp_path):
         data = AudioFolder(files, AudioSpec(8000, 2, 8), 4, drop_last=drop_last)
         assert [part.tolist() for part in data.tracks] == [first, counts]
         assert [data.describe(int(clip))[1] for clip in data.tracks[0]] == [0] * len(first)
+
+
+@pytest.mark.parametrize("warm_up", [1, 5, 100])
+def test_frames_in_front_of_a_clip_come_along(tmp_path, warm_up):
+    """Start codes where the track has none; the clips themselves stay."""
+    pcm = [make_file(tmp_path / f"{i}.wav", 50, 2, seed=i) for i in range(2)]
+    files = [tmp_path / "0.wav", tmp_path / "1.wav"]
+    data, plain = (
+        AudioFolder(files, spec(2), 20, drop_last=False, warm_up=warm_up),
+        AudioFolder(files, spec(2), 20, drop_last=False),
+    )
+    batch = collate([data[i] for i in range(len(data))], 32768, warm_up=warm_up)
+    usual = collate([plain[i] for i in range(len(plain))], 32768)
+    assert usual.before is None
+    assert torch.equal(batch.codes, usual.codes)
+    assert torch.equal(batch.lengths, usual.lengths)
+    for row, clip in enumerate(batch.clips.tolist()):
+        track = np.concatenate([np.zeros((warm_up, 2), int), pcm[clip // 3].astype(int)]) + 32768
+        start = clip % 3 * 20
+        assert np.array_equal(batch.before[row].numpy(), track[start : start + warm_up])

@@ -2,16 +2,21 @@
 
 import torch
 
+from stereo_sashimi.experts.plan import ExpertsConfig
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.language_model_config import HeadConfig, LanguageModelConfig
+from stereo_sashimi.models.no_backbone import NoBackboneConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig, ExpertHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.spec import AudioSpec
 
 CATEGORICAL, COUPLED = CategoricalHeadConfig(), CategoricalHeadConfig("autoregressive")
 DML, COUPLED_DML = DMLHeadConfig(n_mixtures=3), DMLHeadConfig("autoregressive", n_mixtures=5)
+EXPERTS = ExpertsConfig(
+    own=(6, 9), other=(4, 2), forgetting=(0.99, 0.98), every=(4, 1), steps=(0.1, 0.02), orders=(32, 16)
+)
 S4, S4D = S4Config(d_state=6), S4DConfig(d_state=4)
 # channels, merge, head, layer, and what else differs from the small default.
 CASES: dict[str, tuple[int, str, HeadConfig, S4Config, dict]] = {
@@ -25,6 +30,9 @@ CASES: dict[str, tuple[int, str, HeadConfig, S4Config, dict]] = {
     "none": (2, "none", DML, S4, {}),
     "none categorical": (2, "none", CATEGORICAL, S4D, {"unet": True}),
     "one level": (2, "sum", DML, S4, {"pool": ()}),
+    "experts": (2, "mix", ExpertHeadConfig(d_hidden=7), S4, {"d_model": 12}),
+    "experts, mono": (1, "concat", ExpertHeadConfig(d_hidden=5), S4D, {}),
+    "experts alone": (2, "mix", ExpertHeadConfig("independent", 9), S4, {"alone": True}),
     "one pool": (1, "concat", CATEGORICAL, S4, {"pool": (5,), "expand": 3, "ff": 3}),
 }
 
@@ -33,10 +41,11 @@ def small(case: str, bits: int = 8, seed: int = 0, pad_len: int = 0, **changes) 
     """The model of a case, in float32 and evaluation mode."""
     n_channels, merge, head, layer, other = CASES[case]
     torch.manual_seed(seed)
-    backbone = SashimiConfig(**{"d_model": 8, "n_layers": 1, "pool": (2, 3), "layer": layer} | other | changes)
-    config = LanguageModelConfig(
-        AudioSpec(16000, n_channels, bits), EmbeddingConfig(backbone.d_model, merge), backbone, head, pad_len
-    )
+    own = {"d_model": 8, "n_layers": 1, "pool": (2, 3), "layer": layer} | other | changes
+    backbone = NoBackboneConfig() if own.pop("alone", False) else SashimiConfig(**own)
+    embedding = EmbeddingConfig(own["d_model"], merge)
+    experts = EXPERTS if isinstance(head, ExpertHeadConfig) else None
+    config = LanguageModelConfig(AudioSpec(16000, n_channels, bits), embedding, backbone, head, pad_len, experts)
     model = config.build().eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -82,7 +82,10 @@ def assert_drawn_and_fed_alike(reference, engine, uniforms, dtype):
 
 @pytest.mark.parametrize(
     ("case", "dtype"),
-    [*((case, torch.float64) for case in CASES), *((c, torch.float32) for c in ("concat coupled", "none", "unet dml"))],
+    [
+        *((case, torch.float64) for case in CASES if "experts" not in case),
+        *((c, torch.float32) for c in ("concat coupled", "none", "unet dml")),
+    ],
     ids=str,
 )
 def test_frames_and_states_are_those_of_the_reference(case, dtype, monkeypatch):
@@ -200,6 +203,11 @@ def test_blocks_and_batch_size_one_do_not_overwrite_what_was_returned(monkeypatc
     assert_same(list(drawn), kept)
     assert torch.equal(hidden, kept_hidden)
     assert_same(drawn, reference.draw(Sampler(), numbers(model, 1, 7)))
+
+
+def test_it_takes_no_experts():
+    with pytest.raises(EngineError, match=r"adaptive experts run on the CPU\. Use engine=auto"):
+        Stream(small("experts"), 1, engine="cudagraph")
 
 
 def test_it_needs_a_cuda_device(monkeypatch):

@@ -86,7 +86,8 @@ def launches(model: LanguageModel, fused: bool, *samplers: Sampler) -> list[int]
 @pytest.mark.usefixtures("on_meta")
 @pytest.mark.parametrize(
     ("case", "fused"),
-    [*(pytest.param(case, False, marks=[] if case in QUICK else pytest.mark.slow) for case in CASES),
+    [*(pytest.param(case, False, marks=[] if case in QUICK else pytest.mark.slow)
+       for case in CASES if "experts" not in case),
      *((case, True) for case in ("concat coupled", "sum dml", "none"))],
 )  # fmt: skip
 def test_nothing_captured_waits_for_the_device_or_brings_it_anything(case, fused):

@@ -3,11 +3,12 @@
 import numpy as np
 import torch
 
+from stereo_sashimi.experts.plan import ExpertsConfig
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig, ExpertHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig
 from stereo_sashimi.spec import AudioSpec
 
@@ -15,8 +16,11 @@ CASES = {
     "mono": (1, "concat", CategoricalHeadConfig(), S4Config(d_state=4)),
     "stereo": (2, "concat", CategoricalHeadConfig("autoregressive"), S4Config(d_state=4)),
     "stereo-dml": (2, "sum", DMLHeadConfig("autoregressive", n_mixtures=2), S4DConfig(d_state=4)),
+    "experts": (2, "mix", ExpertHeadConfig(d_hidden=3), S4Config(d_state=4)),
     "separate": (2, "none", DMLHeadConfig("independent", n_mixtures=2), S4DConfig(d_state=4)),
 }
+
+EXPERTS = ExpertsConfig(own=(6,), other=(4,), forgetting=(0.99,), every=(4,), steps=(0.1,), orders=(16,))
 
 
 def tiny(case: str, pad_len: int = 0, **spec) -> LanguageModel:
@@ -24,7 +28,9 @@ def tiny(case: str, pad_len: int = 0, **spec) -> LanguageModel:
     torch.manual_seed(0)
     backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2, 2), layer=layer)
     audio = AudioSpec(**({"sample_rate": 1000, "n_channels": n_channels, "bits": 8} | spec))
-    return LanguageModelConfig(audio, EmbeddingConfig(4, merge), backbone, head, pad_len).build().double().eval()
+    experts = EXPERTS if isinstance(head, ExpertHeadConfig) else None
+    config = LanguageModelConfig(audio, EmbeddingConfig(4, merge), backbone, head, pad_len, experts)
+    return config.build().double().eval()
 
 
 def noise(model: LanguageModel, frames: int = 50) -> np.ndarray:
