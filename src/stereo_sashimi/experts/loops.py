@@ -27,6 +27,7 @@ from stereo_sashimi.experts.plan import (
     SMALLEST_SPREAD,
     SPREAD_RATES,
 )
+from stereo_sashimi.experts.repeats import keep, repeated, search
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import compiled, load, store
 from stereo_sashimi.ops.cpu.vector_math import (
@@ -120,6 +121,10 @@ def predict(plan, s, c, frame):
         s[mixed + count + i] = found
         value += found
         s[experts + 1 + count + cascade] = _clipped(plan, value)
+    if plan.repeats > 0:
+        # Of the first cascade, or where there is none of the first least squares.
+        first = s[experts + 1 + (count if len(plan.stages) > 1 else 0)]
+        s[mixed + plan.n_mixed - 1] = repeated(plan, s, c, at, first)
     value = _clipped(plan, dot(s, mixed, at + plan.mix, SIMD_WIDTH))
     s[at + plan.error + 1] = value
     value = _clipped(plan, value + filtered(plan, s, plan.stages[len(plan.stages) - 1], c, at, p))
@@ -142,10 +147,15 @@ def update(plan, s, c, code, base, frame):
         due = (int(s[FRAMES]) + c + 2 * i) % ls.every == 0
         error = x - s[experts + 1 + i]
         learn(plan, s, at + ls.x, at + ls.w, ls.inputs, ls.width, x, error, at + ls.error, ls.forgetting, due)
+    rest = x - s[experts + 1]
     for i in range(len(plan.stages) - 1):
         if i % plan.n_stages == 0:
             left = x - s[experts + 1 + i // plan.n_stages]
         left = adapt(plan, s, plan.stages[i], c, at, p, left)
+        if i < plan.n_stages:
+            rest = left
+    if plan.repeats > 0:
+        keep(plan, s, c, at, x, rest, s[at + plan.mixed + plan.n_mixed - 1])
     error = x - s[at + plan.error + 1]
     # What is learnt is how the weights differ from `prior`: that is where the ridge pulls them.
     known = 0.0
@@ -168,8 +178,10 @@ def update(plan, s, c, code, base, frame):
 @compiled
 @no_type_check
 def advance(plan, s):
-    """To the next frame; now and then the windows of all histories move to the front."""
+    """To the next frame; now and then a search for repetitions, and the windows of all histories move to the front."""
     s[FRAMES] += 1.0
+    if plan.repeats > 0 and int(s[FRAMES]) % plan.repeat[0].every == 0:
+        search(plan, s)
     s[POSITION] += 1.0
     if s[POSITION] < SLACK:
         return

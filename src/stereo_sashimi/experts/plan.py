@@ -27,15 +27,19 @@ MAX_EXPERTS = 1 + N_FEATURES - 1 - (len(SPREAD_RATES) - 1) - PAST_ERRORS - 1
 SMALLEST_SPREAD = 0.05
 # Past inputs of one stage of a cascade.
 MAX_ORDER = 32768
+MAX_REPEATS = 2**22
 # Ridge of all least squares; a frame weighs (running |error| + FLOOR)**-0.75.
 RIDGE, FLOOR = 1.0, 2.0
 # Share of the reference mixture's weights that each frame deals out evenly, and the least mass that counts.
 SHARE, SMALLEST_MASS = 0.002, 1e-9
 # Frames between two moves of the histories to the front of their room.
 SLACK = 256
+# Frames of a repetition that are read, half of them before the place that answers to now; forgetting of the least
+# squares that reads them; the least correlation that counts as a repetition.
+REPEATED, REPEAT_FORGETTING, REPEAT_LEAST = 16, 0.996, 0.15
 # The front of a row's state: where the windows of all histories begin, the number of frames, and within a frame how
-# many channels were asked about (`ask` and `hear` in `loops.py`), and the bases of each.
-HEADER, POSITION, FRAMES, ASKED, BASES = SIMD_WIDTH, 0, 1, 2, 3
+# many channels were asked about (`ask` and `hear` in `loops.py`), and the bases of each; frames since the repetition.
+HEADER, POSITION, FRAMES, ASKED, BASES, LAG = SIMD_WIDTH, 0, 1, 2, 3, SIMD_WIDTH - 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class ExpertsConfig:
     - `steps`: step size of each cascade, in (0, 1).
     - `orders`: past inputs that its stages read, multiples of 16; the last one reads the other channels' as well.
 
+    - `repeats`: frames, so many past ones are searched for what is heard again (loops, samples); 0 for no search. One
+      more least squares predicts from there what the first cascade leaves over.
+    - `match`: frames that are compared; `search`: frames between two searches.
+
     - `mixing`: forgetting of the least squares that mix all of these.
 
     Raises ValueError, naming the field, for any other value.
@@ -64,6 +72,9 @@ class ExpertsConfig:
     every: tuple[int, ...] = (8, 8, 4)
     steps: tuple[float, ...] = (0.1, 0.02)
     orders: tuple[int, ...] = (1024, 256, 16)
+    repeats: int = 131072
+    match: int = 512
+    search: int = 2048
     mixing: float = 0.998
 
     def __post_init__(self) -> None:
@@ -75,6 +86,12 @@ class ExpertsConfig:
             raise ValueError(f"experts: own, other, forgetting and every need as many values each; got {lengths}.")
         if len(self.steps) > len(self.own):
             raise ValueError(f"experts.steps has {len(self.steps)} cascades for {len(self.own)} least squares.")
+        fits = self.match >= REPEATED and 4 * self.match <= self.repeats <= MAX_REPEATS and self.search >= 1
+        if self.repeats and not fits:
+            raise ValueError(
+                f"experts.repeats must be 0, or 4 times experts.match to {MAX_REPEATS}, match at least {REPEATED} and "
+                f"search at least 1; got repeats={self.repeats}, match={self.match}, search={self.search}."
+            )
         if self.n_mixed > SIMD_WIDTH or self.n_experts > MAX_EXPERTS:
             raise ValueError(
                 f"experts: at most {SIMD_WIDTH} predictions can be mixed (least squares, and stages of all cascades), "
@@ -92,8 +109,8 @@ class ExpertsConfig:
 
     @property
     def n_mixed(self) -> int:
-        """Predictions that are mixed: those of the least squares and of all stages."""
-        return len(self.own) + len(self.steps) * len(self.orders)
+        """Predictions that are mixed: those of the least squares, of all stages, of the repetition."""
+        return len(self.own) + len(self.steps) * len(self.orders) + (self.repeats > 0)
 
     @property
     def n_experts(self) -> int:
@@ -119,6 +136,11 @@ class Plan(NamedTuple):
     least_squares: np.ndarray  # LEAST_SQUARES
     stages: np.ndarray  # STAGE: of all cascades one after the other, then the last stage of all
     n_stages: int  # of one cascade
+    repeat: np.ndarray  # LEAST_SQUARES, one or none: that of the repetition; `every` is `search`
+    repeats: int
+    match: int
+    rest: int  # what the first cascade left over of the last `repeats` frames, in turn
+    past: int  # the codes of these frames
     n_mixed: int
     mixing: float
     prior: np.ndarray  # weights of what is mixed, before anything is learnt
@@ -159,6 +181,12 @@ def plan_of(config: ExpertsConfig, n_channels: int, n_levels: int, coupled: bool
         # Inputs; then weights, cross-covariance and covariance side by side, as those of the mixing.
         places = room.take(width), room.take((2 + inputs) * width), room.take(1)
         least_squares[i] = (config.own[i], config.other[i], inputs, width, config.every[i], *places, forgetting)
+    repeat = np.zeros(int(config.repeats > 0), LEAST_SQUARES)
+    for i in range(len(repeat)):
+        inputs = REPEATED * n_channels
+        width = _up(inputs)
+        places = room.take(width), room.take((2 + inputs) * width), room.take(1)
+        repeat[i] = (REPEATED, REPEATED, inputs, width, config.search, *places, REPEAT_FORGETTING)
     sizes = [(order, step) for step in config.steps for order in config.orders]
     stages = np.zeros(len(sizes) + 1, STAGE)
     for i, (order, step) in enumerate([*sizes, (LAST_ORDER, LAST_STEP)]):
@@ -168,7 +196,9 @@ def plan_of(config: ExpertsConfig, n_channels: int, n_levels: int, coupled: bool
     mix = room.take((2 + config.n_mixed) * SIMD_WIDTH)
     rest = [room.take(SIMD_WIDTH) for _ in range(5)]
     mixture = np.array([(e, spread, np.log(factor)) for e, spread, factor in config.mixture()], COMPONENT)
-    largest = max(config.n_mixed * SIMD_WIDTH, *(int(r["inputs"] * r["width"]) for r in least_squares))
+    solved = np.concatenate([least_squares, repeat])
+    largest = max(config.n_mixed * SIMD_WIDTH, *(int(r["inputs"] * r["width"]) for r in solved))
+    over, past = room.take(config.repeats), room.take(config.repeats)
     single = dict(zip(("values", "mixed", "error", "spreads", "posterior"), rest, strict=True))
     return Plan(
         n_channels=n_channels,
@@ -177,6 +207,11 @@ def plan_of(config: ExpertsConfig, n_channels: int, n_levels: int, coupled: bool
         least_squares=least_squares,
         stages=stages,
         n_stages=len(config.orders),
+        repeat=repeat,
+        repeats=config.repeats,
+        match=config.match,
+        rest=over,
+        past=past,
         n_mixed=config.n_mixed,
         mixing=config.mixing,
         prior=prior_of(config),
@@ -199,7 +234,8 @@ def prior_of(config: ExpertsConfig) -> np.ndarray:
     """The first least squares and the mean of the cascades."""
     prior = np.zeros(SIMD_WIDTH)
     prior[0] = 1.0
-    prior[len(config.own) : config.n_mixed] = 1 / max(1, len(config.steps))
+    stages = len(config.steps) * len(config.orders)
+    prior[len(config.own) : len(config.own) + stages] = 1 / max(1, len(config.steps))
     return prior
 
 

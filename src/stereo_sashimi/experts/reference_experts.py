@@ -7,7 +7,11 @@ For channel c of a frame, x its code as a signed amplitude, and everything clipp
                       g = (1 - f) / (mean |error| + 2)^0.75       between least squares and least absolute errors
     cascade j         x - p_j is the input of its first stage, what that one leaves the input of the next
                       stage: h its past inputs                    q = w h,  w <- w + step (input - q) h / (h h + 1)
-    mixed             least squares once more, over (p_0, p_i - p_0, all q), pulled to `prior` instead of 0
+    repetition        z(t) is what cascade 0 leaves over; z(t - lag - 8) .. z(t - lag + 7) of all channels are the
+                      inputs of one more least squares that predicts z(t), x(t - lag) less cascade 0's value in place of
+                      the last one of c. Now and then lag becomes that of the
+                      largest correlation of the last frames of z with any before
+    mixed             least squares once more, over (p_0, p_i - p_0, all q, repetition), pulled to `prior` instead of 0
     value             mixed, and what one more stage predicts of its error
     spreads           running means of |x - value| at five rates
     mixture           logistics around value and experts, scales in spreads; weights by Bayes' rule, and fixed share
@@ -31,6 +35,9 @@ from stereo_sashimi.experts.plan import (
     N_FRAME,
     N_MIXTURES,
     PAST_ERRORS,
+    REPEAT_FORGETTING,
+    REPEAT_LEAST,
+    REPEATED,
     RIDGE,
     SHARE,
     SMALLEST_MASS,
@@ -110,6 +117,10 @@ class _Channel:
             for step in config.steps
             for order, others in zip(config.orders, ends, strict=True)
         ]
+        self.rest, self.repetition = (
+            _History(),
+            _LeastSquares(np.zeros(REPEATED * (1 + n_others)), REPEAT_FORGETTING, 8),
+        )
         self.mixing = _LeastSquares(prior_of(config)[: config.n_mixed], config.mixing, 1)
         self.last = _Stage(LAST_ORDER, 0, LAST_STEP)
         self.spreads = np.ones(len(SPREAD_RATES))
@@ -126,7 +137,7 @@ class ReferenceExperts:
     def __init__(self, config: ExpertsConfig, n_channels: int, n_levels: int, coupled: bool) -> None:
         self.config, self.n_levels, self.coupled = config, n_levels, coupled
         self.channels = [_Channel(config, n_channels - 1) for _ in range(n_channels)]
-        self.n_frames = 0
+        self.n_frames = self.lag = 0
 
     def run(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of `codes` (length, channels): what `loops.run` writes, bases and frames."""
@@ -138,7 +149,22 @@ class ReferenceExperts:
                 frames[t, c, :-1] = self.describe(c)
                 frames[t, c, -1] = self.learn(c, int(code))
             self.n_frames += 1
+            if self.config.repeats and self.n_frames % self.config.search == 0:
+                self.search()
         return bases, frames
+
+    def search(self) -> None:
+        """Set the lag, where there is anything alike."""
+        n, length = min(self.n_frames, self.config.repeats), self.config.match
+        if n < 2 * length:
+            return
+        z = np.sum([c.rest.last(n) for c in self.channels], axis=0).astype(np.float32).astype(np.float64)
+        now = z[-length:]
+        places = np.lib.stride_tricks.sliding_window_view(z[:-length], length)
+        power, own = (places**2).sum(1), now @ now
+        alike = np.where(power >= 1, places @ now / np.sqrt(np.maximum(power, 1) * max(own, 1)), 0)
+        if own >= 1 and alike.max() > REPEAT_LEAST:
+            self.lag = n - length - int(alike.argmax())
 
     def predict(self, c: int) -> None:
         """The values of all experts for channel c."""
@@ -158,6 +184,17 @@ class ReferenceExperts:
         ]
         n = len(config.orders)
         cascades = [self._clip(predictions[j] + sum(found[n * j : n * (j + 1)])) for j in range(len(config.steps))]
+        self.around = np.zeros(0)
+        if config.repeats:
+            delays = self.lag - REPEATED // 2
+            order = [own, *before, *after] if self.lag else []
+            # Of channels before, this frame is known as well.
+            parts = [o.rest.last(REPEATED, delays + (o in before)) for o in order]
+            self.around = np.concatenate([*parts, np.zeros(0)])
+            if self.lag:
+                # What would be left over if the code were that of then, in place of the last one.
+                self.around[REPEATED - 1] = own.codes.last(1, self.lag - 1)[0] - (cascades or predictions)[0]
+            found.append(float(own.repetition.weights @ self.around) if self.lag else 0.0)
         self.mixed = np.array([predictions[0], *(p - predictions[0] for p in predictions[1:]), *found])
         self.mean = self._clip(own.mixing.weights @ self.mixed)
         self.values = [self._clip(self.mean + own.last.predict([], [], 0)), *predictions, *cascades]
@@ -185,11 +222,15 @@ class ReferenceExperts:
         own, x = self.channels[c], float(code - self.n_levels // 2)
         for i, (ls, u) in enumerate(zip(own.least_squares, self.read, strict=True)):
             ls.learn(u, x, self.values[1 + i], self.n_frames + c + 2 * i)
-        n = len(self.config.orders)
+        n, rest = len(self.config.orders), x - self.values[1]
         for j in range(len(self.config.steps)):
             left = x - self.values[1 + j]
             for stage in own.stages[n * j : n * (j + 1)]:
                 left = stage.learn(left)
+            rest = left if j == 0 else rest
+        if self.lag:
+            own.repetition.learn(self.around, rest, self.mixed[-1], self.n_frames + 4 * c)
+        own.rest.numbers.append(rest)
         own.mixing.learn(self.mixed, x, self.mean, 0)
         own.last.learn(x - self.mean)
         own.posterior *= np.maximum(self._masses(code), SMALLEST_MASS)

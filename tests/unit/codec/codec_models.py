@@ -31,7 +31,15 @@ CASES = {
     "stereo-8-experts-alone": (2, 8, "experts alone", "autoregressive", "sum"),
 }
 EXPERTS = ExpertsConfig(
-    own=(6, 9), other=(4, 2), forgetting=(0.99, 0.98), every=(4, 1), steps=(0.1, 0.02), orders=(32, 16)
+    own=(6, 9),
+    other=(4, 2),
+    forgetting=(0.99, 0.98),
+    every=(4, 1),
+    steps=(0.1, 0.02),
+    orders=(32, 16),
+    repeats=128,
+    match=16,
+    search=32,
 )
 
 

@@ -17,7 +17,15 @@ from stereo_sashimi.experts.plan import SLACK, ExpertsConfig
 from stereo_sashimi.experts.reference_experts import ReferenceExperts
 
 SMALL = ExpertsConfig(
-    own=(6, 9), other=(4, 2), forgetting=(0.99, 0.98), every=(4, 1), steps=(0.1, 0.02), orders=(32, 16)
+    own=(6, 9),
+    other=(4, 2),
+    forgetting=(0.99, 0.98),
+    every=(4, 1),
+    steps=(0.1, 0.02),
+    orders=(32, 16),
+    repeats=128,
+    match=16,
+    search=32,
 )
 
 
@@ -38,11 +46,19 @@ def flat(said: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return (*experts.reference, experts.features, experts.error.unsqueeze(-1))
 
 
+def with_repetition(codes: torch.Tensor, lag: int) -> torch.Tensor:
+    """The same noise over the music again and again, every `lag` frames."""
+    lsb = int(codes.max() - codes.min()) // 64
+    noise = torch.from_numpy(np.random.default_rng(3).integers(-lsb, lsb, (lag, codes.shape[2])))
+    return codes + noise.repeat(1 + codes.shape[1] // lag, 1)[: codes.shape[1]]
+
+
 @pytest.mark.parametrize(
     ("n_channels", "bits", "coupled"), [(1, 16, True), (2, 16, True), (2, 8, False), (3, 16, True), (2, 16, False)]
 )
 def test_the_loops_compute_what_the_reference_computes(n_channels, bits, coupled):
     codes = music(SLACK + 60, n_channels, bits)
+    codes = with_repetition(codes, 70).clamp(0, 2**bits - 1)
     codes[0, 20:24] = 0
     codes[0, 40] = 2**bits - 1
     bases, frames = ReferenceExperts(SMALL, n_channels, 2**bits, coupled).run(codes[0].numpy())
@@ -100,6 +116,20 @@ def test_each_code_is_described_without_looking_at_it_or_beyond():
     alone = AdaptiveExperts(SMALL, 2, 65536, coupled=False)
     means = [flat(alone.predict(c)[0])[1][:, 60] for c in (codes, changed)]
     assert torch.equal(*means)
+
+
+def test_what_is_played_again_is_known():
+    """The second time a noise is played it costs next to nothing, over whatever is played beside it."""
+    noise = torch.from_numpy(np.random.default_rng(0).integers(-3000, 3000, (1, 3000, 2)))
+    codes = 32768 + torch.cat([noise] * 4, dim=1)
+    said, _ = AdaptiveExperts(ExpertsConfig(search=512), 2, 65536).predict(codes)
+    base, means, *_ = flat(said)
+    error = (codes - base - means[..., 0])[0].abs()
+    assert error[1000:3000].mean() > 1000
+    assert error[7000:].mean() < 100
+    alone, _ = AdaptiveExperts(ExpertsConfig(repeats=0), 2, 65536).predict(codes)
+    base, means, *_ = flat(alone)
+    assert (codes - base - means[..., 0])[0, 7000:].abs().mean() > 1000
 
 
 def test_music_is_predicted():

@@ -20,7 +20,7 @@ CASES = {
     "separate": (2, "none", DMLHeadConfig("independent", n_mixtures=2), S4DConfig(d_state=4)),
 }
 
-EXPERTS = ExpertsConfig(own=(6,), other=(4,), forgetting=(0.99,), every=(4,), steps=(0.1,), orders=(16,))
+EXPERTS = ExpertsConfig(own=(6,), other=(4,), forgetting=(0.99,), every=(4,), steps=(0.1,), orders=(16,), repeats=0)
 
 
 def tiny(case: str, pad_len: int = 0, **spec) -> LanguageModel:

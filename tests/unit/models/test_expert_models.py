@@ -19,7 +19,7 @@ from stereo_sashimi.models.warm_start import warm_start
 from stereo_sashimi.nn import DMLHeadConfig, EmbeddingConfig, ExpertHeadConfig, S4Config
 from stereo_sashimi.spec import AudioSpec
 
-EXPERTS = ExpertsConfig(own=(6,), other=(4,), forgetting=(0.99,), every=(4,), steps=(0.1,), orders=(16,))
+EXPERTS = ExpertsConfig(own=(6,), other=(4,), forgetting=(0.99,), every=(4,), steps=(0.1,), orders=(16,), repeats=0)
 NETWORK = SashimiConfig(d_model=4, n_layers=1, pool=(2, 2), layer=S4Config(d_state=4))
 COUPLED, APART = ExpertHeadConfig(d_hidden=5), ExpertHeadConfig("independent", 5)
 
