@@ -22,6 +22,7 @@ from stereo_sashimi.experts.plan import (
     PAST_ERRORS,
     POSITION,
     SHARE,
+    SHOWN_EXPERTS,
     SLACK,
     SMALLEST_MASS,
     SMALLEST_SPREAD,
@@ -238,7 +239,7 @@ def _describe(plan, s, c, at, p, base, frame):
         if i != MAIN_SPREAD:
             frame[f] = log(max(s[spreads + i], SMALLEST_SPREAD) / spread)
             f += 1
-    for i in range(1, 1 + len(plan.least_squares) + (len(plan.stages) - 1) // plan.n_stages):
+    for i in range(1, 1 + min(SHOWN_EXPERTS, len(plan.least_squares) + (len(plan.stages) - 1) // plan.n_stages)):
         frame[f] = squashed((s[experts + i] - s[experts]) / spread)
         f += 1
     # Past errors of the mixed prediction, and those of this frame's earlier channels.

@@ -21,8 +21,8 @@ MAIN_SPREAD = 2
 FACTORS = (0.4, 0.65, 1.0)
 # Order and step size of the last stage of all, which predicts the error of the mixed prediction.
 LAST_ORDER, LAST_STEP = 32, 0.002
-# Room among the features for how far experts are from the mixed prediction.
-MAX_EXPERTS = 1 + N_FEATURES - 1 - (len(SPREAD_RATES) - 1) - PAST_ERRORS - 1
+# Experts whose distance from the mixed prediction has room among the features.
+SHOWN_EXPERTS = N_FEATURES - 1 - (len(SPREAD_RATES) - 1) - PAST_ERRORS - 1
 # Spreads below this, in LSB, count as this.
 SMALLEST_SPREAD = 0.05
 # Past inputs of one stage of a cascade.
@@ -66,16 +66,16 @@ class ExpertsConfig:
     Raises ValueError, naming the field, for any other value.
     """
 
-    own: tuple[int, ...] = (20, 32, 16)
-    other: tuple[int, ...] = (12, 16, 8)
-    forgetting: tuple[float, ...] = (0.998, 0.9995, 0.99)
-    every: tuple[int, ...] = (8, 8, 4)
+    own: tuple[int, ...] = (20, 32, 16, 4)
+    other: tuple[int, ...] = (12, 16, 8, 4)
+    forgetting: tuple[float, ...] = (0.998, 0.9998, 0.98, 0.998)
+    every: tuple[int, ...] = (8, 8, 2, 4)
     steps: tuple[float, ...] = (0.1, 0.02)
     orders: tuple[int, ...] = (1024, 256, 16)
     repeats: int = 131072
     match: int = 512
     search: int = 2048
-    mixing: float = 0.998
+    mixing: float = 0.996
 
     def __post_init__(self) -> None:
         for name in ("own", "other", "forgetting", "every", "steps", "orders"):
@@ -92,10 +92,10 @@ class ExpertsConfig:
                 f"experts.repeats must be 0, or 4 times experts.match to {MAX_REPEATS}, match at least {REPEATED} and "
                 f"search at least 1; got repeats={self.repeats}, match={self.match}, search={self.search}."
             )
-        if self.n_mixed > SIMD_WIDTH or self.n_experts > MAX_EXPERTS:
+        if self.n_mixed > SIMD_WIDTH:
             raise ValueError(
-                f"experts: at most {SIMD_WIDTH} predictions can be mixed (least squares, and stages of all cascades), "
-                f"and {MAX_EXPERTS - 1} least squares and cascades; these are {self.n_mixed} and {self.n_experts - 1}."
+                f"experts: at most {SIMD_WIDTH} predictions can be mixed (least squares, stages of all cascades, the "
+                f"repetition); these are {self.n_mixed}."
             )
         for name, low, high in (("own", 1, 64), ("other", 0, 64), ("every", 1, 1024)):
             if not all(low <= value <= high for value in getattr(self, name)):

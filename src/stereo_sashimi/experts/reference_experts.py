@@ -40,6 +40,7 @@ from stereo_sashimi.experts.plan import (
     REPEATED,
     RIDGE,
     SHARE,
+    SHOWN_EXPERTS,
     SMALLEST_MASS,
     SMALLEST_SPREAD,
     SPREAD_RATES,
@@ -208,7 +209,7 @@ class ReferenceExperts:
         self.log_scales = np.log(sizes[spreads]) + np.log(factors)
         spread = sizes[MAIN_SPREAD]
         features = [np.log(spread) / 4 - 1, *np.log(np.delete(sizes, MAIN_SPREAD) / spread)]
-        features += [_squashed((value - values[0]) / spread) for value in values[1:]]
+        features += [_squashed((value - values[0]) / spread) for value in values[1 : 1 + SHOWN_EXPERTS]]
         features += [_squashed(error / spread) for error in own.last.inputs.last(PAST_ERRORS)[::-1]]
         if self.coupled and c > 0:
             before = self.channels[c - 1]
