@@ -35,19 +35,22 @@ def keeping(*indices: int, **changed: object) -> ExpertsConfig:
 
 VARIANTS = {
     "all": DEFAULT,
-    "without the fast least squares (0.99)": keeping(0, 1),
-    "without the slow least squares (0.9995)": keeping(0, 2),
+    "without the repetition": replace(DEFAULT, repeats=0),
+    "without the fast least squares (0.98)": keeping(0, 1, 3),
+    "without the slow least squares (0.9998)": keeping(0, 2, 3),
+    "without the short least squares (4 + 4)": keeping(0, 1, 2),
     "one least squares, one cascade": keeping(0, steps=(0.1,)),
-    "one least squares alone": keeping(0, steps=()),
+    "one least squares alone": keeping(0, steps=(), repeats=0),
     "no cascades": replace(DEFAULT, steps=()),
     "cascade 0.1 alone": replace(DEFAULT, steps=(0.1,)),
-    "cascades 0.1 and 0.005": replace(DEFAULT, steps=(0.1, 0.005)),
     "orders 256, 16": replace(DEFAULT, orders=(256, 16)),
     "orders 2048, 256, 16": replace(DEFAULT, orders=(2048, 256, 16)),
-    "inputs 32+16, 32+16, 16+8": replace(DEFAULT, own=(32, 32, 16), other=(16, 16, 8)),
-    "solved every 2 frames": replace(DEFAULT, every=(2, 2, 2)),
-    "solved every 32 frames": replace(DEFAULT, every=(32, 32, 32)),
-    "mixing forgets 0.9995": replace(DEFAULT, mixing=0.9995),
+    "inputs 32+16, 32+16, 16+8, 4+4": replace(DEFAULT, own=(32, 32, 16, 4), other=(16, 16, 8, 4)),
+    "slow least squares of 64+32": replace(DEFAULT, own=(20, 64, 16, 4), other=(12, 32, 8, 4)),
+    "solved every 32 frames": replace(DEFAULT, every=(32, 32, 32, 32)),
+    "mixing forgets 0.998": replace(DEFAULT, mixing=0.998),
+    "repetitions of 6 seconds": replace(DEFAULT, repeats=2**18),
+    "a search every 8192 frames": replace(DEFAULT, search=8192),
 }
 
 

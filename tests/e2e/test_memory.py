@@ -8,9 +8,11 @@ import torch
 from stereo_sashimi.commands import memory, memory_estimate
 from stereo_sashimi.commands.cli import main
 from stereo_sashimi.commands.memory_estimate import Load, MemoryTracker, estimate
+from stereo_sashimi.experts.plan import ExpertsConfig
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
+from stereo_sashimi.models.no_backbone import NoBackboneConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
-from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, S4DConfig
+from stereo_sashimi.nn import CategoricalHeadConfig, DMLHeadConfig, EmbeddingConfig, ExpertHeadConfig, S4DConfig
 from stereo_sashimi.spec import AudioSpec
 
 HEADS = {
@@ -48,6 +50,16 @@ def test_the_parts_are_the_peak(head):
     for part, sets in (("parameters", 1), ("moments", 2), ("copies of weights", 1)):
         # Blocks of 64 bytes, and buffers beside the parameters.
         assert sets * weights <= found.parts[part] < 1.3 * sets * weights
+
+
+@pytest.mark.parametrize("backbone", [SashimiConfig(d_model=8, n_layers=1, pool=(2,)), NoBackboneConfig()])
+def test_what_experts_say_is_counted(backbone):
+    spec, head = AudioSpec(44100, 2, 16), ExpertHeadConfig()
+    found = estimate(
+        LanguageModelConfig(spec, EmbeddingConfig(8), backbone, head, experts=ExpertsConfig()), Load(2, 500)
+    )
+    # 65 numbers a channel and frame.
+    assert found.peak > 4 * 2 * 500 * 2 * 65
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from stereo_sashimi.generation.engines.compiled.compiled_engine import CompiledE
 from stereo_sashimi.generation.engines.compiled.draw import parameters
 from stereo_sashimi.generation.engines.compiled.program import Rows
 from stereo_sashimi.generation.engines.compiled.step import centre, feed
+from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.ops.cpu.vector import compiled, is_kept
 
 # Frames whose probabilities are held at once while encoding: 512 KiB a segment for stereo of 16 bits.
@@ -38,9 +39,12 @@ class BatchCoder:
         self.rewind()
 
     @staticmethod
-    def preparation() -> str | None:
+    def preparation(model: LanguageModel) -> str | None:
         """One-time start-up work to announce, or None."""
-        return None if is_kept(weigh_block) else "compiling its loops for this machine, once, for some 20 seconds"
+        waiting = CompiledEngine.preparation(model)
+        return (
+            "compiling its loops for this machine, once, for some 20 seconds" if not is_kept(weigh_block) else waiting
+        )
 
     def rewind(self) -> None:
         """Back to the start of a track."""

@@ -118,9 +118,10 @@ def _output(cfg: DictConfig, source: Path, suffix: str, allowed: tuple[str, ...]
 
 
 def _load(cfg: DictConfig) -> LanguageModel:
-    if (waiting := BatchCoder.preparation()) is not None:
+    model = load_model(cfg.checkpoint, cfg.paths.runs)[1]
+    if (waiting := BatchCoder.preparation(model)) is not None:
         print(f"codec: {waiting}", flush=True)
-    return load_model(cfg.checkpoint, cfg.paths.runs)[1]
+    return model
 
 
 def _kinds(segments: list[Segment]) -> str:

@@ -53,7 +53,7 @@ def _prepare(cfg: DictConfig, options: GenerateOptions) -> SamplingJob:
     backend = s4_response.describe(s4_response.resolve(cfg.backend.name))
     print(f"checkpoint {name_of(path)}\n{model_line(model)}")
     print(f"backend {backend}  engine {engine.name}  device {options.device}", flush=True)
-    if (waiting := engine.preparation()) is not None:
+    if (waiting := engine.preparation(model)) is not None:
         print(f"engine {engine.name}: {waiting}", flush=True)
     if resampled is not None:
         print(f"prompt {shown(str(options.prompt))} resampled from {resampled} Hz to {spec.sample_rate} Hz", flush=True)

@@ -37,9 +37,9 @@ def device_of(name: str) -> torch.device:
 
 def model_line(model: LanguageModel) -> str:
     """A line about a model, for people."""
-    spec = model.spec
+    spec, n = model.spec, sum(p.numel() for p in model.parameters())
     return (
-        f"model {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters  {spec.n_channels} channels  "
+        f"model {f'{n / 1e6:.2f} M' if n > 1e5 else f'{n / 1e3:.1f} k'} parameters  {spec.n_channels} channels  "
         f"{spec.sample_rate} Hz  {spec.bits} bit {spec.quantization}  decoder {model.config.decoder.kind}, "
         f"{model.config.decoder.coupling}"
     )

@@ -83,8 +83,8 @@ class Engine(ABC):
         """Raise EngineError if this engine cannot run `model` where its parameters are."""
 
     @classmethod
-    def preparation(cls) -> str | None:
-        """One-time start-up work to announce, or None."""
+    def preparation(cls, model: LanguageModel) -> str | None:
+        """One-time start-up work to announce before `model` runs, or None."""
         return None
 
     @torch.no_grad()

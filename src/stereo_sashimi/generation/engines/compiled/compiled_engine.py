@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.engines.compiled import draw as loops
-from stereo_sashimi.generation.engines.compiled import experts_step as experts_step  # gives the loops their experts
+from stereo_sashimi.generation.engines.compiled.experts_step import tell_experts  # and gives the loops their experts
 from stereo_sashimi.generation.engines.compiled.pack import Packed, pack
 from stereo_sashimi.generation.engines.compiled.program import Program, Rows, sampling_of
 from stereo_sashimi.generation.engines.compiled.step import make_ready
@@ -53,9 +53,12 @@ class CompiledEngine(Engine):
                 )
 
     @classmethod
-    def preparation(cls) -> str | None:
+    def preparation(cls, model: LanguageModel) -> str | None:
         """Compiling, where that was not done before."""
-        return None if is_kept(loops.run) else "compiling its loops for this machine, once, for some 15 seconds"
+        if is_kept(loops.run) and (model.experts is None or is_kept(tell_experts)):
+            return None
+        seconds = 15 if model.experts is None else 40
+        return f"compiling its loops for this machine, once, for some {seconds} seconds"
 
     def __init__(self, model: LanguageModel, batch_size: int, packed: Packed | None = None) -> None:
         super().__init__(model, batch_size)

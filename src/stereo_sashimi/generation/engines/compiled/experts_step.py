@@ -54,7 +54,8 @@ def _shift(program, rows, c):
 
 @compiled
 @no_type_check
-def _hear(program, rows, codes, t):
+def tell_experts(program, rows, codes, t):
+    """Frame t of `codes`, to the experts and, as features and errors, to the backbone."""
     bank, memory = program.experts, rows.memory
     for row in range(rows.first, rows.last):
         base = row * rows.size
@@ -111,4 +112,4 @@ def _shift_them(program, rows, c):
 
 @no_type_check
 def _hear_them(program, rows, codes, t):
-    _hear(program, rows, codes, t)
+    tell_experts(program, rows, codes, t)
