@@ -51,7 +51,8 @@ def encode(
             such arrays for 8-bit files).
         sample_rate: Of the recording, kept in the file; None for the model's. Another one is coded without loss like
             any, only worse.
-        segment_frames: The model starts anew at each segment, and each can be decoded alone; 1 to 2**20, None chooses.
+        segment_frames: The model starts anew at each segment, and each can be decoded alone; 1 to 2**20. None: by the
+            length of the recording, with adaptive experts the most.
         lanes: Segments coded at once, 1 to 256.
         verify: Decode everything again and compare.
         envelope: Bytes to be kept beside the samples.
@@ -64,7 +65,9 @@ def encode(
     _check_pcm(pcm, model.spec)
     _check_count("lanes", lanes, MAX_BATCH)
     if segment_frames is None:
-        segment_frames = min(max(-(-len(pcm) // lanes), SHORTEST), LONGEST)
+        # Experts go on learning for as long as they are let, and find more and more that they have heard before.
+        by_length = min(max(-(-len(pcm) // lanes), SHORTEST), LONGEST)
+        segment_frames = by_length if model.experts is None else container.MAX_SEGMENT_FRAMES
     _check_count("segment_frames", segment_frames, container.MAX_SEGMENT_FRAMES)
     if len(envelope) > container.MAX_ENVELOPE:
         raise CodecError(

@@ -246,3 +246,10 @@ def test_the_range_coder_takes_integers_as_they_are():
     encoder.encode(symbols, FAMILY, np.repeat(weights, len(symbols), 0))
     ideal = -np.log2((weights[0, symbols].astype(np.float64) + 1) / 2**24).sum()
     assert abs(encoder.num_bits() - ideal) < 64
+
+
+def test_experts_are_let_go_on_learning():
+    pcm = music(20_000, small("mono-16-experts-alone").spec)
+    header, segments, _ = unpack(encode(small("mono-16-experts-alone"), pcm, verify=False))
+    assert (header.segment_frames, len(segments)) == (2**20, 1)
+    assert unpack(encode(small("mono-16-dml"), pcm, verify=False))[0].segment_frames == 2**14
