@@ -8,7 +8,17 @@ from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from stereo_sashimi.distributions.logistic_mixture import Reference
-from stereo_sashimi.experts.plan import FRAMES, N_FEATURES, N_FRAME, N_MIXTURES, POSITION, SLACK, ExpertsConfig, plan_of
+from stereo_sashimi.experts.plan import (
+    ASKED,
+    FRAMES,
+    N_FEATURES,
+    N_FRAME,
+    N_MIXTURES,
+    POSITION,
+    SLACK,
+    ExpertsConfig,
+    plan_of,
+)
 from stereo_sashimi.ops.cpu.scan import for_each
 
 State = Float64[Tensor, "batch numbers"]
@@ -103,7 +113,8 @@ class AdaptiveExperts:
         if state.shape != (rows, self.plan.size):
             raise ValueError(f"this state has shape {tuple(state.shape)}; these experts need {(rows, self.plan.size)}.")
         position, frames = state[:, POSITION], state[:, FRAMES]
-        whole = (position == position.floor()) & (position >= 0) & (position < SLACK) & (frames >= 0) & (frames < 2**53)
+        whole = (position == position.floor()) & (position >= 0) & (position < SLACK) & (state[:, ASKED] == 0)
+        whole &= (frames >= 0) & (frames < 2**53)
         if not bool(whole.all()):
             raise ValueError("this is no state of experts: its position lies outside of its histories.")
         return state.to("cpu", torch.float64, copy=True).contiguous()

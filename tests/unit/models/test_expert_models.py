@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import stereo_sashimi
 from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.experts.adaptive import experts_of
-from stereo_sashimi.experts.plan import POSITION, ExpertsConfig
+from stereo_sashimi.experts.plan import ASKED, POSITION, ExpertsConfig
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.no_backbone import NoBackboneConfig
@@ -176,7 +176,7 @@ def test_rows_begin_anew_with_their_experts():
 def test_a_state_that_is_none_is_refused_before_a_loop_follows_it():
     model = build()
     phase, layers = model.initial_state(2)
-    for place, value in ((POSITION, 1e9), (POSITION, -1.0), (POSITION, 0.5), (POSITION, float("nan"))):
+    for place, value in ((POSITION, 1e9), (POSITION, -1.0), (POSITION, 0.5), (POSITION, float("nan")), (ASKED, -9.0)):
         wrong = layers[-1].clone()
         wrong[1, place] = value
         with pytest.raises(ValueError, match="no state of experts"):
