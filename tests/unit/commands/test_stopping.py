@@ -1,5 +1,6 @@
 """Why a run ended: wanted or not."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -43,3 +44,14 @@ def test_a_ctrl_c_that_python_drops_comes_at_the_next_batch():
     for again in (ctrl_c.on_train_batch_start, ctrl_c.on_validation_batch_start, ctrl_c.on_test_batch_start):
         with pytest.raises(KeyboardInterrupt):
             again()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_only_a_dropped_ctrl_c_is_dropped_without_a_word(error, monkeypatch, capsys):
+    class Loader:
+        def __del__(self):
+            raise error
+
+    monkeypatch.setattr(sys, "unraisablehook", CtrlC().hush)
+    Loader()
+    assert ("ValueError" in capsys.readouterr().err) == (error is ValueError)
