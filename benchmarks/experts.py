@@ -49,7 +49,7 @@ VARIANTS = {
     "slow least squares of 64+32": replace(DEFAULT, own=(20, 64, 16, 4), other=(12, 32, 8, 4)),
     "solved every 32 frames": replace(DEFAULT, every=(32, 32, 32, 32)),
     "mixing forgets 0.998": replace(DEFAULT, mixing=0.998),
-    "repetitions of 6 seconds": replace(DEFAULT, repeats=2**18),
+    "repetitions of 3 seconds": replace(DEFAULT, repeats=2**17),
     "a search every 8192 frames": replace(DEFAULT, search=8192),
 }
 

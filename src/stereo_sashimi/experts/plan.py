@@ -72,7 +72,7 @@ class ExpertsConfig:
     every: tuple[int, ...] = (8, 8, 2, 4)
     steps: tuple[float, ...] = (0.1, 0.02)
     orders: tuple[int, ...] = (1024, 256, 16)
-    repeats: int = 131072
+    repeats: int = 262144
     match: int = 512
     search: int = 2048
     mixing: float = 0.996
