@@ -45,8 +45,6 @@ VARIANTS = {
     "cascade 0.1 alone": replace(DEFAULT, steps=(0.1,)),
     "orders 256, 16": replace(DEFAULT, orders=(256, 16)),
     "orders 2048, 256, 16": replace(DEFAULT, orders=(2048, 256, 16)),
-    "inputs 32+16, 32+16, 16+8, 4+4": replace(DEFAULT, own=(32, 32, 16, 4), other=(16, 16, 8, 4)),
-    "slow least squares of 64+32": replace(DEFAULT, own=(20, 64, 16, 4), other=(12, 32, 8, 4)),
     "solved every 32 frames": replace(DEFAULT, every=(32, 32, 32, 32)),
     "mixing forgets 0.998": replace(DEFAULT, mixing=0.998),
     "repetitions of 3 seconds": replace(DEFAULT, repeats=2**17),

@@ -123,9 +123,7 @@ def predict(plan, s, c, frame):
         value += found
         s[experts + 1 + count + cascade] = _clipped(plan, value)
     if plan.repeats > 0:
-        # Of the first cascade, or where there is none of the first least squares.
-        first = s[experts + 1 + (count if len(plan.stages) > 1 else 0)]
-        s[mixed + plan.n_mixed - 1] = repeated(plan, s, c, at, first)
+        s[mixed + plan.n_mixed - 1] = repeated(plan, s, c, at, s[experts + 1])
     value = _clipped(plan, dot(s, mixed, at + plan.mix, SIMD_WIDTH))
     s[at + plan.error + 1] = value
     value = _clipped(plan, value + filtered(plan, s, plan.stages[len(plan.stages) - 1], c, at, p))
@@ -148,15 +146,12 @@ def update(plan, s, c, code, base, frame):
         due = (int(s[FRAMES]) + c + 2 * i) % ls.every == 0
         error = x - s[experts + 1 + i]
         learn(plan, s, at + ls.x, at + ls.w, ls.inputs, ls.width, x, error, at + ls.error, ls.forgetting, due)
-    rest = x - s[experts + 1]
     for i in range(len(plan.stages) - 1):
         if i % plan.n_stages == 0:
             left = x - s[experts + 1 + i // plan.n_stages]
         left = adapt(plan, s, plan.stages[i], c, at, p, left)
-        if i < plan.n_stages:
-            rest = left
     if plan.repeats > 0:
-        keep(plan, s, c, at, x, rest, s[at + plan.mixed + plan.n_mixed - 1])
+        keep(plan, s, c, at, x, x - s[experts + 1], s[at + plan.mixed + plan.n_mixed - 1])
     error = x - s[at + plan.error + 1]
     # What is learnt is how the weights differ from `prior`: that is where the ridge pulls them.
     known = 0.0

@@ -58,7 +58,7 @@ class ExpertsConfig:
     - `orders`: past inputs that its stages read, multiples of 16; the last one reads the other channels' as well.
 
     - `repeats`: frames, so many past ones are searched for what is heard again (loops, samples); 0 for no search. One
-      more least squares predicts from there what the first cascade leaves over.
+      more least squares predicts from there what the first of them leaves over.
     - `match`: frames that are compared; `search`: frames between two searches.
 
     - `mixing`: forgetting of the least squares that mix all of these.
@@ -139,7 +139,7 @@ class Plan(NamedTuple):
     repeat: np.ndarray  # LEAST_SQUARES, one or none: that of the repetition; `every` is `search`
     repeats: int
     match: int
-    rest: int  # what the first cascade left over of the last `repeats` frames, in turn
+    rest: int  # what the first least squares left over of the last `repeats` frames, in turn
     past: int  # the codes of these frames
     n_mixed: int
     mixing: float

@@ -7,10 +7,9 @@ For channel c of a frame, x its code as a signed amplitude, and everything clipp
                       g = (1 - f) / (mean |error| + 2)^0.75       between least squares and least absolute errors
     cascade j         x - p_j is the input of its first stage, what that one leaves the input of the next
                       stage: h its past inputs                    q = w h,  w <- w + step (input - q) h / (h h + 1)
-    repetition        z(t) is what cascade 0 leaves over; z(t - lag - 8) .. z(t - lag + 7) of all channels are the
-                      inputs of one more least squares that predicts z(t), x(t - lag) less cascade 0's value in place of
-                      the last one of c. Now and then lag becomes that of the
-                      largest correlation of the last frames of z with any before
+    repetition        z(t) = x(t) - p_0(t); z(t - lag - 8) .. z(t - lag + 7) of all channels are the inputs of one more
+                      least squares that predicts z(t), x(t - lag) - p_0(t) in place of the last one of c. Now and then
+                      lag becomes that of the largest correlation of the last frames of z with any before
     mixed             least squares once more, over (p_0, p_i - p_0, all q, repetition), pulled to `prior` instead of 0
     value             mixed, and what one more stage predicts of its error
     spreads           running means of |x - value| at five rates
@@ -194,7 +193,7 @@ class ReferenceExperts:
             self.around = np.concatenate([*parts, np.zeros(0)])
             if self.lag:
                 # What would be left over if the code were that of then, in place of the last one.
-                self.around[REPEATED - 1] = own.codes.last(1, self.lag - 1)[0] - (cascades or predictions)[0]
+                self.around[REPEATED - 1] = own.codes.last(1, self.lag - 1)[0] - predictions[0]
             found.append(float(own.repetition.weights @ self.around) if self.lag else 0.0)
         self.mixed = np.array([predictions[0], *(p - predictions[0] for p in predictions[1:]), *found])
         self.mean = self._clip(own.mixing.weights @ self.mixed)
@@ -228,7 +227,6 @@ class ReferenceExperts:
             left = x - self.values[1 + j]
             for stage in own.stages[n * j : n * (j + 1)]:
                 left = stage.learn(left)
-            rest = left if j == 0 else rest
         if self.lag:
             own.repetition.learn(self.around, rest, self.mixed[-1], self.n_frames + 4 * c)
         own.rest.numbers.append(rest)

@@ -1,8 +1,8 @@
 """The repetition among the experts, in loops compiled by numba: where the recording was like this before.
 
 Loops, samples and drum machines play the same sound again, to the bit or nearly so. Now and then the last frames of
-what the first cascade leaves over are compared with all of its past; from the best place on, its neighbourhood predicts
-what is left over now.
+what the first least squares leaves over are compared with all of its past; from the best place on, its neighbourhood
+predicts what is left over now.
 """
 
 from typing import no_type_check
