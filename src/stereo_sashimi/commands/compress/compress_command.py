@@ -52,8 +52,6 @@ def run(cfg: DictConfig) -> Path | None:
 def _encode(cfg: DictConfig, source: Path) -> Path:
     output = _output(cfg, source, SUFFIX, (SUFFIX,))
     model = _load(cfg)
-    # Before the file: a model that codes no PCM would refuse any.
-    check_model(model)
     pcm, spec, envelope = files.read(source, model.spec)
     if spec.sample_rate != model.spec.sample_rate:
         print(f"{source} has {spec.sample_rate} Hz, the model {model.spec.sample_rate}: coded as it is, only worse.")
@@ -119,6 +117,8 @@ def _output(cfg: DictConfig, source: Path, suffix: str, allowed: tuple[str, ...]
 
 def _load(cfg: DictConfig) -> LanguageModel:
     model = load_model(cfg.checkpoint, cfg.paths.runs)[1]
+    # Before the file: a model that codes no PCM would refuse any.
+    check_model(model)
     if (waiting := BatchCoder.preparation(model)) is not None:
         print(f"codec: {waiting}", flush=True)
     return model
