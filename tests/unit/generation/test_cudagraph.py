@@ -107,7 +107,8 @@ def test_frames_and_states_are_those_of_the_reference(case, dtype, monkeypatch):
 def test_so_are_those_of_fused_steps(case, dtype):
     """Under Triton's interpreter, which is slow, or on a device."""
     pytest.importorskip("triton")
-    model = build(case, dtype, d_model=1)
+    # Not 1: a layer norm over one channel is nothing but rounding, 300 times as large.
+    model = build(case, dtype, d_model=2)
     assert_drawn_and_fed_alike(*engines(model, 2, fused=True), numbers(model, 2, 9), dtype)
 
 
