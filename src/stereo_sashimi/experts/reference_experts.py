@@ -117,10 +117,8 @@ class _Channel:
             for step in config.steps
             for order, others in zip(config.orders, ends, strict=True)
         ]
-        self.rest, self.repetition = (
-            _History(),
-            _LeastSquares(np.zeros(REPEATED * (1 + n_others)), REPEAT_FORGETTING, 8),
-        )
+        self.rest = _History()
+        self.repetition = _LeastSquares(np.zeros(REPEATED * (1 + n_others)), REPEAT_FORGETTING, 8)
         self.mixing = _LeastSquares(prior_of(config)[: config.n_mixed], config.mixing, 1)
         self.last = _Stage(LAST_ORDER, 0, LAST_STEP)
         self.spreads = np.ones(len(SPREAD_RATES))
@@ -184,16 +182,13 @@ class ReferenceExperts:
         ]
         n = len(config.orders)
         cascades = [self._clip(predictions[j] + sum(found[n * j : n * (j + 1)])) for j in range(len(config.steps))]
-        self.around = np.zeros(0)
-        if config.repeats:
-            delays = self.lag - REPEATED // 2
-            order = [own, *before, *after] if self.lag else []
+        if self.lag:
             # Of channels before, this frame is known as well.
-            parts = [o.rest.last(REPEATED, delays + (o in before)) for o in order]
-            self.around = np.concatenate([*parts, np.zeros(0)])
-            if self.lag:
-                # What would be left over if the code were that of then, in place of the last one.
-                self.around[REPEATED - 1] = own.codes.last(1, self.lag - 1)[0] - predictions[0]
+            order, delay = [own, *before, *after], self.lag - REPEATED // 2
+            self.around = np.concatenate([o.rest.last(REPEATED, delay + (o in before)) for o in order])
+            # What would be left over if the code were that of then, in place of the last one.
+            self.around[REPEATED - 1] = own.codes.last(1, self.lag - 1)[0] - predictions[0]
+        if config.repeats:
             found.append(float(own.repetition.weights @ self.around) if self.lag else 0.0)
         self.mixed = np.array([predictions[0], *(p - predictions[0] for p in predictions[1:]), *found])
         self.mean = self._clip(own.mixing.weights @ self.mixed)

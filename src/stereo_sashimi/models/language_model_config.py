@@ -43,8 +43,7 @@ class LanguageModelConfig:
                 f"decoder.coupling={self.decoder.coupling} needs channels that know of each other, but "
                 "encoder.merge=none makes each a sequence of its own. Use encoder.merge=concat, sum or mix."
             )
-
-        if (self.experts is None) != (not isinstance(self.decoder, ExpertHeadConfig)):
+        if (self.experts is not None) != isinstance(self.decoder, ExpertHeadConfig):
             raise ValueError(
                 "experts=adaptive and decoder=experts need each other: that head starts from what the experts say. Set "
                 f"both or neither; got experts={'null' if self.experts is None else 'adaptive'} and "

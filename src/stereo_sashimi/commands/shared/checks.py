@@ -26,19 +26,8 @@ PLAIN = {
 }
 TRAIN_SECTIONS = (
     *PLAIN,
-    *(
-        "resume",
-        "checkpoint",
-        "init_from",
-        "dataset",
-        "task",
-        "encoder",
-        "model",
-        "decoder",
-        "experts",
-        "optimizer",
-        "scheduler",
-    ),
+    *("resume", "checkpoint", "init_from", "dataset", "task", "encoder", "model", "decoder", "experts"),
+    *("optimizer", "scheduler"),
     *("trainer", "callbacks", "logger", "compile", "activation_checkpointing"),
 )
 

@@ -68,7 +68,7 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
     ctrl_c = CtrlC()
     trainer.callbacks.append(ctrl_c)  # type: ignore[attr-defined]
     # A job in the background ignores it, and goes on doing so.
-    sys.unraisablehook = ctrl_c.hush
+    before, sys.unraisablehook = sys.unraisablehook, ctrl_c.hush
     handler = signal.getsignal(signal.SIGINT)
     note = ctrl_c.note if handler is signal.default_int_handler else handler
     hang_up = signal.getsignal(signal.SIGHUP)
@@ -94,7 +94,7 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
                 raise SystemExit(code) from None
             raise
         finally:
-            sys.unraisablehook = sys.__unraisablehook__
+            sys.unraisablehook = before
 
 
 def _cause(error: BaseException, trainer: pl.Trainer) -> tuple[bool, int]:
