@@ -46,7 +46,7 @@ VARIANTS = {
     "orders 256, 16": replace(DEFAULT, orders=(256, 16)),
     "orders 2048, 256, 16": replace(DEFAULT, orders=(2048, 256, 16)),
     "solved every 32 frames": replace(DEFAULT, every=(32, 32, 32, 32)),
-    "mixing forgets 0.998": replace(DEFAULT, mixing=0.998),
+    "one mixing least squares (0.997)": replace(DEFAULT, mixing=(0.997,)),
     "repetitions of 3 seconds": replace(DEFAULT, repeats=2**17),
     "a search every 8192 frames": replace(DEFAULT, search=8192),
 }

@@ -6,7 +6,7 @@
 import math
 from typing import no_type_check
 
-from stereo_sashimi.experts.plan import FLOOR, RIDGE
+from stereo_sashimi.experts.plan import FLOOR, FRAMES, RIDGE, YOUNG
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import broadcast, compiled, load, store, zeros
 from stereo_sashimi.ops.cpu.vector_math import fma, fnma, product, total
@@ -69,68 +69,89 @@ def adapt(plan, s, stage, c, at, p, target):
 
 @compiled
 @no_type_check
-def learn(plan, s, x, w, n, width, target, error, mean, forgetting, due):
-    """A frame of a least squares; `due`: its weights at w are solved anew. `mean`: the place of its running |error|."""
+def learn(plan, s, x, rows, w, n, width, target, error, mean, forgetting, every):
+    """A frame of a least squares with the inputs at x, which is solved anew with every `every`-th, at first more often.
+
+    Until then frames wait at `rows`: inputs, then gains and targets, of `every` frames. Together they cost the
+    covariance one way through memory. `mean`: the places of its running |error|, and of how many wait.
+    """
     s[mean] = 0.5 * s[mean] + 0.5 * abs(error)
     root = math.sqrt(s[mean] + FLOOR)
-    weight = (1.0 - forgetting) / (root * math.sqrt(root))
-    fade = broadcast(s, forgetting)
-    cross, covariance = w + width, w + 2 * width
-    gain = broadcast(s, weight * target)
+    k, gains = int(s[mean + 1]), rows + every * width
     for j in range(0, width, SIMD_WIDTH):
-        store(s, cross + j, fma(gain, load(s, x + j), product(fade, load(s, cross + j))))
+        store(s, rows + k * width + j, load(s, x + j))
+    s[gains + k] = (1.0 - forgetting) / (root * math.sqrt(root))
+    s[gains + every + k] = target
+    waiting = k + 1
+    # Fewer frames than inputs have no one solution.
+    if waiting < (every if s[FRAMES] < n else min(every, 1 + int(s[FRAMES]) // YOUNG)):
+        s[mean + 1] = waiting
+        return
+    s[mean + 1] = 0.0
+    scratch, power = plan.scratch, 1.0
+    for k in range(waiting - 1, -1, -1):
+        gain = broadcast(s, s[gains + k] * power)
+        for j in range(0, width, SIMD_WIDTH):
+            store(s, scratch + k * width + j, product(gain, load(s, rows + k * width + j)))
+        power *= forgetting
+    fade = broadcast(s, power)
+    cross, covariance = w + width, w + 2 * width
+    for j in range(0, width, SIMD_WIDTH):
+        summed = product(fade, load(s, cross + j))
+        for k in range(waiting):
+            summed = fma(broadcast(s, s[gains + every + k]), load(s, scratch + k * width + j), summed)
+        store(s, cross + j, summed)
     for i in range(n):
-        gain = broadcast(s, weight * s[x + i])
         # The upper triangle, in whole vectors.
         for j in range(i - i % SIMD_WIDTH, width, SIMD_WIDTH):
             at = covariance + i * width + j
-            store(s, at, fma(gain, load(s, x + j), product(fade, load(s, at))))
-    if due:
-        _solve(s, w, n, width, plan.size - n * width, RIDGE * (1.0 - forgetting))
+            summed = product(fade, load(s, at))
+            for k in range(waiting):
+                summed = fma(broadcast(s, s[scratch + k * width + i]), load(s, rows + k * width + j), summed)
+            store(s, at, summed)
+    _solve(s, w, n, width, plan.scratch, RIDGE * (1.0 - forgetting))
 
 
 @compiled
 @no_type_check
 def _solve(s, w, n, width, u, ridge):
-    """Weights at w from cross-covariance and covariance behind them, by Cholesky's U' U = covariance + ridge at u.
+    """Weights at w from cross-covariance and covariance behind them; u, with room for n + 3 rows, is scratch.
 
-    Where rounding leaves the covariance without a positive pivot the weights stay as they are.
+    Gauss without pivoting: U w = y, where the matrix is symmetric and U' diag(U)^-1 U = covariance + ridge. Where
+    rounding leaves it without a positive pivot the weights stay as they are.
     """
     cross, covariance = w + width, w + 2 * width
+    left, y, found = u + n * width, u + (n + 1) * width, u + (n + 2) * width
     for i in range(n):
         for j in range(i - i % SIMD_WIDTH, width, SIMD_WIDTH):
             store(s, u + i * width + j, load(s, covariance + i * width + j))
         s[u + i * width + i] += ridge
+    for j in range(0, width, SIMD_WIDTH):
+        store(s, left + j, load(s, cross + j))
+        store(s, found + j, zeros(s))
     for k in range(n):
-        row = u + k * width
+        row, begin = u + k * width, k - k % SIMD_WIDTH
         pivot = s[row + k]
         if not pivot > 0.0:
             return
-        scale = broadcast(s, 1.0 / math.sqrt(pivot))
-        begin = k - k % SIMD_WIDTH
+        inverse = 1.0 / pivot
+        s[y + k] = s[left + k]
+        factor = broadcast(s, inverse * s[y + k])
         for j in range(begin, width, SIMD_WIDTH):
-            store(s, row + j, product(scale, load(s, row + j)))
+            store(s, left + j, fnma(factor, load(s, row + j), load(s, left + j)))
+        s[row + k] = inverse
         for i in range(k + 1, n):
-            factor = broadcast(s, s[row + i])
+            factor = broadcast(s, inverse * s[row + i])
             for j in range(i - i % SIMD_WIDTH, width, SIMD_WIDTH):
                 at = u + i * width + j
                 store(s, at, fnma(factor, load(s, row + j), load(s, at)))
-    # U' y = cross, then U w = y; y grows in w.
-    for j in range(0, width, SIMD_WIDTH):
-        store(s, w + j, load(s, cross + j))
-    for k in range(n):
-        row = u + k * width
-        s[w + k] /= s[row + k]
-        for i in range(k + 1, n):
-            s[w + i] -= s[w + k] * s[row + i]
     for k in range(n - 1, -1, -1):
         row = u + k * width
-        left = s[w + k]
-        for i in range(k + 1, n):
-            left -= s[row + i] * s[w + i]
-        s[w + k] = left / s[row + k]
-    for i in range(n, width):
-        s[w + i] = 0.0
+        # Those that are not found yet are 0, whatever stands before the diagonal.
+        begin = k - k % SIMD_WIDTH
+        s[found + k] = (s[y + k] - dot(s, row + begin, found + begin, width - begin)) * s[row + k]
+    for j in range(0, width, SIMD_WIDTH):
+        store(s, w + j, load(s, found + j))
 
 
 @compiled

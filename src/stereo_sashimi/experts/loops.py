@@ -14,6 +14,7 @@ from stereo_sashimi.experts.filters import adapt, dot, filtered, learn, log, squ
 from stereo_sashimi.experts.plan import (
     ASKED,
     BASES,
+    BLEND_RATE,
     FRAMES,
     HEADER,
     MAIN_SPREAD,
@@ -24,6 +25,7 @@ from stereo_sashimi.experts.plan import (
     SHARE,
     SHOWN_EXPERTS,
     SLACK,
+    SMALLEST_ERROR,
     SMALLEST_MASS,
     SMALLEST_SPREAD,
     SPREAD_RATES,
@@ -31,17 +33,7 @@ from stereo_sashimi.experts.plan import (
 from stereo_sashimi.experts.repeats import keep, repeated, search
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import compiled, load, store
-from stereo_sashimi.ops.cpu.vector_math import (
-    exp_of_negative,
-    fnma,
-    if_negative,
-    inlined,
-    larger,
-    product,
-    quotient,
-    sigmoid,
-    splat,
-)
+from stereo_sashimi.ops.cpu.vector_math import complement_of_exp, exp, product, sigmoid, splat
 
 
 @compiled
@@ -95,7 +87,6 @@ def start(plan, s):
     s[:] = 0.0
     for c in range(plan.n_channels):
         at = HEADER + c * plan.channel
-        s[at + plan.mix : at + plan.mix + SIMD_WIDTH] = plan.prior
         for i in range(len(SPREAD_RATES)):
             s[at + plan.spreads + i] = 1.0
         for k in range(N_MIXTURES):
@@ -124,8 +115,7 @@ def predict(plan, s, c, frame):
         s[experts + 1 + count + cascade] = _clipped(plan, value)
     if plan.repeats > 0:
         s[mixed + plan.n_mixed - 1] = repeated(plan, s, c, at, s[experts + 1])
-    value = _clipped(plan, dot(s, mixed, at + plan.mix, SIMD_WIDTH))
-    s[at + plan.error + 1] = value
+    value = _blended(plan, s, at)
     value = _clipped(plan, value + filtered(plan, s, plan.stages[len(plan.stages) - 1], c, at, p))
     s[experts] = value
     base = math.floor(value + 0.5)
@@ -143,24 +133,26 @@ def update(plan, s, c, code, base, frame):
     for i in range(count):
         ls = plan.least_squares[i]
         # Turns that are spread over the frames keep the time of a frame even.
-        due = (int(s[FRAMES]) + c + 2 * i) % ls.every == 0
-        error = x - s[experts + 1 + i]
-        learn(plan, s, at + ls.x, at + ls.w, ls.inputs, ls.width, x, error, at + ls.error, ls.forgetting, due)
+        learn(
+            plan, s, at + ls.x, at + ls.rows, at + ls.w, ls.inputs, ls.width, x, x - s[experts + 1 + i], at + ls.error,
+            ls.forgetting, ls.every,
+        )  # fmt: skip
     for i in range(len(plan.stages) - 1):
         if i % plan.n_stages == 0:
             left = x - s[experts + 1 + i // plan.n_stages]
         left = adapt(plan, s, plan.stages[i], c, at, p, left)
     if plan.repeats > 0:
         keep(plan, s, c, at, x, x - s[experts + 1], s[at + plan.mixed + plan.n_mixed - 1])
-    error = x - s[at + plan.error + 1]
     # What is learnt is how the weights differ from `prior`: that is where the ridge pulls them.
-    known = 0.0
-    for i in range(plan.n_mixed):
-        known += plan.prior[i] * s[at + plan.mixed + i]
-    w = at + plan.mix
-    learn(plan, s, at + plan.mixed, w, plan.n_mixed, SIMD_WIDTH, x - known, error, at + plan.error, plan.mixing, True)
-    for i in range(plan.n_mixed):
-        s[w + i] += plan.prior[i]
+    target, blend = x - _expected(plan, s, at), at + plan.blend
+    for i in range(len(plan.mixes)):
+        ls, error = plan.mixes[i], x - s[blend + i]
+        learn(
+            plan, s, at + plan.mixed, at + ls.rows, at + ls.w, ls.inputs, ls.width, target, error, at + ls.error,
+            ls.forgetting, ls.every,
+        )  # fmt: skip
+        s[blend + SIMD_WIDTH + i] += BLEND_RATE * (abs(error) - s[blend + SIMD_WIDTH + i])
+    error = x - s[blend + SIMD_WIDTH - 1]
     adapt(plan, s, plan.stages[len(plan.stages) - 1], c, at, p, error)
     _weigh(plan, s, at, code, base, frame)
     spread = max(s[at + plan.spreads + MAIN_SPREAD], SMALLEST_SPREAD)
@@ -176,7 +168,7 @@ def update(plan, s, c, code, base, frame):
 def advance(plan, s):
     """To the next frame; now and then a search for repetitions, and the windows of all histories move to the front."""
     s[FRAMES] += 1.0
-    if plan.repeats > 0 and int(s[FRAMES]) % plan.repeat[0].every == 0:
+    if plan.repeats > 0 and int(s[FRAMES]) % plan.search == 0:
         search(plan, s)
     s[POSITION] += 1.0
     if s[POSITION] < SLACK:
@@ -190,6 +182,32 @@ def advance(plan, s):
             x = at + plan.stages[i].x
             for j in range(plan.stages[i].order):
                 s[x + j] = s[x + SLACK + j]
+
+
+@compiled
+@no_type_check
+def _blended(plan, s, at):
+    """What the mixing least squares predict, averaged by the 8th power of what each was wrong by lately."""
+    expected, value, whole, blend = _expected(plan, s, at), 0.0, 0.0, at + plan.blend
+    for i in range(len(plan.mixes)):
+        s[blend + i] = _clipped(plan, expected + dot(s, at + plan.mixed, at + plan.mixes[i].w, SIMD_WIDTH))
+        weight = 1.0 / (s[blend + SIMD_WIDTH + i] + SMALLEST_ERROR)
+        for _ in range(3):
+            weight *= weight
+        value += weight * s[blend + i]
+        whole += weight
+    s[blend + SIMD_WIDTH - 1] = _clipped(plan, value / whole)
+    return s[blend + SIMD_WIDTH - 1]
+
+
+@compiled
+@no_type_check
+def _expected(plan, s, at):
+    """What is mixed, by the weights before anything is learnt."""
+    value = 0.0
+    for i in range(plan.n_mixed):
+        value += plan.prior[i] * s[at + plan.mixed + i]
+    return value
 
 
 @compiled
@@ -228,7 +246,7 @@ def _describe(plan, s, c, at, p, base, frame):
         frame[N_MIXTURES + k] = log(size) + part.log_factor
         frame[2 * N_MIXTURES + k] = log(s[at + plan.posterior + k])
     f = 3 * N_MIXTURES
-    frame[f] = log(spread) * 0.25 - 1.0
+    frame[f] = (log(spread) - plan.loudness) * 0.25 - 1.0
     f += 1
     for i in range(len(SPREAD_RATES)):
         if i != MAIN_SPREAD:
@@ -249,16 +267,6 @@ def _describe(plan, s, c, at, p, base, frame):
         frame[f] = squashed(error / max(s[before + plan.spreads + MAIN_SPREAD], SMALLEST_SPREAD))
 
 
-@inlined
-@no_type_check
-def _complement_of_exp(x):
-    """1 - exp(-x) for x >= 0 in float32; a polynomial where the difference would lose digits."""
-    y = fnma(x, splat(1 / 5), splat(1.0))
-    for n in (4.0, 3.0, 2.0):
-        y = fnma(product(x, splat(1.0 / n)), y, splat(1.0))
-    return if_negative(x - splat(0.1), product(x, y), splat(1.0) - exp_of_negative(splat(0.0) - x))
-
-
 @compiled
 @no_type_check
 def _weigh(plan, s, at, code, base, frame):
@@ -267,12 +275,9 @@ def _weigh(plan, s, at, code, base, frame):
     zero, half = splat(0.0), splat(0.5)
     distance = splat(np.float32(code - base)) - load(frame, 0)
     log_scale = load(frame, N_MIXTURES)
-    # exp(-log_scale) of either sign.
-    inverse = quotient(
-        exp_of_negative(zero - larger(log_scale, zero)), exp_of_negative(zero - larger(zero - log_scale, zero))
-    )
+    inverse = exp(zero - log_scale)
     upper, lower = sigmoid(product(distance + half, inverse)), sigmoid(product(zero - (distance - half), inverse))
-    inner = product(product(upper, lower), _complement_of_exp(inverse))
+    inner = product(product(upper, lower), complement_of_exp(inverse))
     if code == 0:
         inner = upper
     elif code == plan.n_levels - 1:

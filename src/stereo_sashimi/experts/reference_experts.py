@@ -10,7 +10,8 @@ For channel c of a frame, x its code as a signed amplitude, and everything clipp
     repetition        z(t) = x(t) - p_0(t); z(t - lag - 8) .. z(t - lag + 7) of all channels are the inputs of one more
                       least squares that predicts z(t), x(t - lag) - p_0(t) in place of the last one of c. Now and then
                       lag becomes that of the largest correlation of the last frames of z with any before
-    mixed             least squares once more, over (p_0, p_i - p_0, all q, repetition), pulled to `prior` instead of 0
+    mixed             least squares once more, over (p_0, p_i - p_0, all q, repetition), pulled to `prior` instead of 0;
+                      the average of several, weighted by (running |error|)^-8
     value             mixed, and what one more stage predicts of its error
     spreads           running means of |x - value| at five rates
     mixture           logistics around value and experts, scales in spreads; weights by Bayes' rule, and fixed share
@@ -26,23 +27,28 @@ import numpy as np
 from scipy.special import expit
 
 from stereo_sashimi.experts.plan import (
+    BLEND_RATE,
     FLOOR,
     LAST_ORDER,
     LAST_STEP,
     MAIN_SPREAD,
+    MIX_EVERY,
     N_FEATURES,
     N_FRAME,
     N_MIXTURES,
     PAST_ERRORS,
+    REPEAT_EVERY,
     REPEAT_FORGETTING,
     REPEAT_LEAST,
     REPEATED,
     RIDGE,
     SHARE,
     SHOWN_EXPERTS,
+    SMALLEST_ERROR,
     SMALLEST_MASS,
     SMALLEST_SPREAD,
     SPREAD_RATES,
+    YOUNG,
     ExpertsConfig,
     prior_of,
 )
@@ -68,16 +74,18 @@ class _LeastSquares:
         self.prior, self.forgetting, self.every = prior, forgetting, every
         self.weights = prior.copy()
         self.covariance, self.cross = np.zeros((len(prior), len(prior))), np.zeros(len(prior))
-        self.mean_error = 0.0
+        self.mean_error, self.waiting = 0.0, 0
 
-    def learn(self, u: np.ndarray, x: float, prediction: float, turn: int) -> None:
-        """A frame with inputs u and target x; solved anew where `turn` is a multiple of `every`."""
+    def learn(self, u: np.ndarray, x: float, prediction: float, frames: int) -> None:
+        """A frame with inputs u and target x, behind so many `frames`; now and then solved anew, at first with each."""
         f = self.forgetting
         self.mean_error = 0.5 * self.mean_error + 0.5 * abs(x - prediction)
         gain = (1 - f) / (self.mean_error + FLOOR) ** 0.75
         self.covariance = f * self.covariance + gain * np.outer(u, u)
         self.cross = f * self.cross + gain * (x - self.prior @ u) * u
-        if turn % self.every == 0:
+        self.waiting += 1
+        if self.waiting >= (self.every if frames < len(u) else min(self.every, 1 + frames // YOUNG)):
+            self.waiting = 0
             ridge = RIDGE * (1 - f) * np.eye(len(u))
             self.weights = self.prior + np.linalg.solve(self.covariance + ridge, self.cross)
 
@@ -118,8 +126,10 @@ class _Channel:
             for order, others in zip(config.orders, ends, strict=True)
         ]
         self.rest = _History()
-        self.repetition = _LeastSquares(np.zeros(REPEATED * (1 + n_others)), REPEAT_FORGETTING, 8)
-        self.mixing = _LeastSquares(prior_of(config)[: config.n_mixed], config.mixing, 1)
+        self.repetition = _LeastSquares(np.zeros(REPEATED * (1 + n_others)), REPEAT_FORGETTING, REPEAT_EVERY)
+        prior = prior_of(config)[: config.n_mixed]
+        self.mixing = [_LeastSquares(prior, forgetting, MIX_EVERY) for forgetting in config.mixing]
+        self.mixing_errors = np.zeros(len(config.mixing))
         self.last = _Stage(LAST_ORDER, 0, LAST_STEP)
         self.spreads = np.ones(len(SPREAD_RATES))
         self.posterior = np.full(N_MIXTURES, 1 / N_MIXTURES)
@@ -191,7 +201,8 @@ class ReferenceExperts:
         if config.repeats:
             found.append(float(own.repetition.weights @ self.around) if self.lag else 0.0)
         self.mixed = np.array([predictions[0], *(p - predictions[0] for p in predictions[1:]), *found])
-        self.mean = self._clip(own.mixing.weights @ self.mixed)
+        self.means = [self._clip(ls.weights @ self.mixed) for ls in own.mixing]
+        self.mean = self._clip(np.average(self.means, weights=(own.mixing_errors + SMALLEST_ERROR) ** -8.0))
         self.values = [self._clip(self.mean + own.last.predict([], [], 0)), *predictions, *cascades]
 
     def describe(self, c: int) -> np.ndarray:
@@ -199,10 +210,11 @@ class ReferenceExperts:
         own = self.channels[c]
         experts, spreads, factors = map(np.array, zip(*self.config.mixture(), strict=True))
         values, sizes = np.array(self.values), np.maximum(own.spreads, SMALLEST_SPREAD)
-        self.means = values[experts] - math.floor(values[0] + 0.5)
+        self.places = values[experts] - math.floor(values[0] + 0.5)
         self.log_scales = np.log(sizes[spreads]) + np.log(factors)
         spread = sizes[MAIN_SPREAD]
-        features = [np.log(spread) / 4 - 1, *np.log(np.delete(sizes, MAIN_SPREAD) / spread)]
+        loud = np.log(spread) - max(0.0, math.log(self.n_levels / 65536))
+        features = [loud / 4 - 1, *np.log(np.delete(sizes, MAIN_SPREAD) / spread)]
         features += [_squashed((value - values[0]) / spread) for value in values[1 : 1 + SHOWN_EXPERTS]]
         features += [_squashed(error / spread) for error in own.last.inputs.last(PAST_ERRORS)[::-1]]
         if self.coupled and c > 0:
@@ -210,22 +222,24 @@ class ReferenceExperts:
             now = before.last.inputs.last(1)[0] / max(before.spreads[MAIN_SPREAD], SMALLEST_SPREAD)
             features.append(_squashed(now))
         features += [0.0] * (N_FEATURES - len(features))
-        return np.concatenate([self.means, self.log_scales, np.log(own.posterior), features])
+        return np.concatenate([self.places, self.log_scales, np.log(own.posterior), features])
 
     def learn(self, c: int, code: int) -> float:
         """Everything in channel c learns from its code. Returns the error of the best prediction, in spreads."""
         own, x = self.channels[c], float(code - self.n_levels // 2)
-        for i, (ls, u) in enumerate(zip(own.least_squares, self.read, strict=True)):
-            ls.learn(u, x, self.values[1 + i], self.n_frames + c + 2 * i)
+        for ls, u, value in zip(own.least_squares, self.read, self.values[1:], strict=False):
+            ls.learn(u, x, value, self.n_frames)
         n, rest = len(self.config.orders), x - self.values[1]
         for j in range(len(self.config.steps)):
             left = x - self.values[1 + j]
             for stage in own.stages[n * j : n * (j + 1)]:
                 left = stage.learn(left)
         if self.lag:
-            own.repetition.learn(self.around, rest, self.mixed[-1], self.n_frames + 4 * c)
+            own.repetition.learn(self.around, rest, self.mixed[-1], self.n_frames)
         own.rest.numbers.append(rest)
-        own.mixing.learn(self.mixed, x, self.mean, 0)
+        for ls, mean in zip(own.mixing, self.means, strict=True):
+            ls.learn(self.mixed, x, mean, self.n_frames)
+        own.mixing_errors += BLEND_RATE * (np.abs(x - np.array(self.means)) - own.mixing_errors)
         own.last.learn(x - self.mean)
         own.posterior *= np.maximum(self._masses(code), SMALLEST_MASS)
         own.posterior = own.posterior / own.posterior.sum() * (1 - SHARE) + SHARE / N_MIXTURES
@@ -236,7 +250,7 @@ class ReferenceExperts:
 
     def _masses(self, code: int) -> np.ndarray:
         """What each logistic of the mixture gives to `code`: its cell, the tail beyond it at either end."""
-        distance = code - self.n_levels // 2 - math.floor(self.values[0] + 0.5) - self.means
+        distance = code - self.n_levels // 2 - math.floor(self.values[0] + 0.5) - self.places
         scale = np.exp(self.log_scales)
         upper, lower = expit((distance + 0.5) / scale), expit(-(distance - 0.5) / scale)
         if code == 0:

@@ -30,8 +30,11 @@ def repeated(plan, s, c, at, value):
         # The channel itself first.
         d = c if k == 0 else (k - 1 if k <= c else k)
         rest = HEADER + d * plan.channel + plan.rest
+        # A remainder for each of these would take longer than all else here.
+        place = first % plan.repeats
         for i in range(REPEATED):
-            s[x + k * REPEATED + i] = s[rest + (first + i) % plan.repeats]
+            s[x + k * REPEATED + i] = s[rest + place]
+            place = place + 1 if place + 1 < plan.repeats else 0
     # In place of the last one what would be left over if the code were that of then: an exact copy leaves nothing else.
     s[x + REPEATED - 1] = s[at + plan.past + (first + REPEATED // 2) % plan.repeats] - value
     return dot(s, x, at + ls.w, ls.width)
@@ -44,8 +47,10 @@ def keep(plan, s, c, at, x, rest, found):
     frames = int(s[FRAMES])
     if s[LAG] > 0.0:
         ls = plan.repeat[0]
-        due = (frames + 4 * c) % 8 == 0
-        learn(plan, s, at + ls.x, at + ls.w, ls.inputs, ls.width, rest, rest - found, at + ls.error, ls.forgetting, due)
+        learn(
+            plan, s, at + ls.x, at + ls.rows, at + ls.w, ls.inputs, ls.width, rest, rest - found, at + ls.error,
+            ls.forgetting, ls.every,
+        )  # fmt: skip
     s[at + plan.rest + frames % plan.repeats] = rest
     s[at + plan.past + frames % plan.repeats] = x
 
@@ -60,11 +65,13 @@ def search(plan, s):
         return
     # Oldest first; some zeros behind, that whole vectors can be read.
     h, sums = np.zeros(n + _FOUR, np.float32), np.empty(_FOUR, np.float32)
+    place = (frames - n) % plan.repeats
     for i in range(n):
         value = 0.0
         for c in range(plan.n_channels):
-            value += s[HEADER + c * plan.channel + plan.rest + (frames - n + i) % plan.repeats]
+            value += s[HEADER + c * plan.channel + plan.rest + place]
         h[i] = value
+        place = place + 1 if place + 1 < plan.repeats else 0
     last, own, energy = n - length, 0.0, 0.0
     for i in range(length):
         own += np.float64(h[last + i]) * np.float64(h[last + i])

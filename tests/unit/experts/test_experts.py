@@ -190,7 +190,14 @@ def test_any_codes_are_bounded(seed, length, n_channels, loudness):
     [
         *(("own", (0, 9)), ("own", (6,)), ("other", (65, 2)), ("every", (0, 1)), ("forgetting", (1.0, 0.9))),
         *(("repeats", 60), ("match", 8), ("search", 0)),
-        *(("steps", (0.0,)), ("steps", (0.1, 0.1, 0.1)), ("orders", (24,)), ("orders", (16,) * 8), ("mixing", 1.0)),
+        *(
+            ("steps", (0.0,)),
+            ("steps", (0.1, 0.1, 0.1)),
+            ("orders", (24,)),
+            ("orders", (16,) * 8),
+            ("mixing", (1.0,)),
+            ("mixing", ()),
+        ),
     ],
 )
 def test_sizes_out_of_range_are_refused_by_name(field, value):

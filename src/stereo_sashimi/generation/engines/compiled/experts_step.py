@@ -14,7 +14,7 @@ from stereo_sashimi.generation.engines.compiled.program import Program
 from stereo_sashimi.generation.engines.compiled.step import ask, centre, dense, hear, shift
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import compiled, load, store
-from stereo_sashimi.ops.cpu.vector_math import exp_of_negative, fma, larger, quotient, splat
+from stereo_sashimi.ops.cpu.vector_math import exp, fma
 
 
 @compiled
@@ -37,15 +37,11 @@ def _ask(program, rows, codes, t, c):
 @compiled
 @no_type_check
 def _shift(program, rows, c):
-    bank, p, zero = program.experts, program.head.parameters, splat(0.0)
-    memory = rows.memory
+    bank, p, memory = program.experts, program.head.parameters, rows.memory
     for row in range(rows.first, rows.last):
         to, at = row * rows.size + p, row * rows.size + bank.said + c * N_FRAME
         log_scale = load(memory, at + SIMD_WIDTH)
-        # exp(log_scale) of either sign.
-        scale = quotient(
-            exp_of_negative(zero - larger(zero - log_scale, zero)), exp_of_negative(zero - larger(log_scale, zero))
-        )
+        scale = exp(log_scale)
         mean, own = load(memory, at), to + SIMD_WIDTH
         store(memory, to, load(memory, to) + load(memory, at + 2 * SIMD_WIDTH))
         store(memory, own, fma(load(memory, own), scale, mean))
