@@ -4,12 +4,13 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from stereo_sashimi.data.corpora import prepare_command, sonicpi
+from stereo_sashimi.data.corpora import prepare_command, scores, sonicpi
 
 DATA_SETS: dict[str, Callable[[Sequence[str]], int]] = {
     "musdb18stereo": prepare_command.main,
     "musdb18mono": partial(prepare_command.main, split_channels=True),
     "sonicpi": sonicpi.main,
+    "scores": scores.main,
 }
 
 

@@ -55,8 +55,8 @@ def said(monkeypatch, capsys):
         ("train ~model.d_modle", "Unknown key model.d_modle. Did you mean model.d_model?"),
         ("evaluate data=a,b.wav", "For a name with a comma write 'data=\"a,b.wav\"', for a list 'data=[a,b.wav]'"),
         ("train optimizer.lr=0.1,0.2", "optimizer.lr=0.1,0.2 means several runs, which train.py -m starts."),
-        ("prepare", "prepare needs a data set, one of musdb18stereo, musdb18mono, sonicpi; none was given."),
-        ("prepare musdb", "sonicpi; got 'musdb'."),
+        ("prepare", "prepare needs a data set, one of musdb18stereo, musdb18mono, sonicpi, scores; none was given."),
+        ("prepare musdb", "scores; got 'musdb'."),
     ],
 )  # fmt: skip
 def test_a_mistyped_word_is_answered_with_what_was_meant(said, words, message):
