@@ -18,7 +18,7 @@ class AudioSpec:
 
     - `sample_rate`: frames per second, at least 1.
     - `n_channels`: 1 (mono) or 2 (stereo: left, right).
-    - `bits`: bits of one code, 8 or 16; there are `n_levels = 2**bits` codes.
+    - `bits`: bits of one code, 8 or 16 (24 in the codec); there are `n_levels = 2**bits` codes.
     - `quantization`: `"linear"` (16 bit: code = pcm + 32768, exact) or `"mu-law"` (mu = 2**bits - 1).
     - `normalize`: what is done to a clip before quantization: `"none"` (the default, PCM untouched),
       `"peak"` or `"minmax"` (per clip, as the original implementation; not invertible).
@@ -41,8 +41,8 @@ class AudioSpec:
             raise ValueError(f"AudioSpec.sample_rate must be at least 1 Hz; got {self.sample_rate}.")
         if self.n_channels not in (1, 2):
             raise ValueError(f"AudioSpec.n_channels must be 1 (mono) or 2 (stereo); got {self.n_channels}.")
-        if self.bits not in (8, 16):
-            raise ValueError(f"AudioSpec.bits must be 8 or 16; got {self.bits}.")
+        if self.bits not in (8, 16, 24):
+            raise ValueError(f"AudioSpec.bits must be 8, 16 or 24; got {self.bits}.")
         if self.quantization not in QUANTIZATIONS:
             raise ValueError(
                 f"AudioSpec.quantization must be one of {', '.join(QUANTIZATIONS)}; got {self.quantization!r}."

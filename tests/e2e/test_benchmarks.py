@@ -64,7 +64,7 @@ def test_a_step_is_the_trainer_s(tiny, overrides):
         (train, ("decoder=categorical", "dataset.bits=8", "train.carry_state=true", "bench.profile=true"), ["step"]),
         (data, ("dataset.path=nowhere/at/all",), ["batch"]),
         (generate, ("bench.engine=reference", "bench.prefill=20", "loader.batch_size=2"), ["draw", "prefill"]),
-        (codec, ("bench.segments=2", "bench.frames=200"), ["encode", "decode"]),
+        (codec, ("bench.lanes=2", "bench.frames=200"), ["encode", "decode"]),
         (roofline, ("encoder.merge=none", "decoder.coupling=independent"), ["head", "optimizer"]),
         (roofline, ("trainer.precision=bf16-mixed", "train.carry_state=true", "backend=krylov"), ["optimizer"]),
     ],

@@ -9,6 +9,7 @@ import pytest
 
 from stereo_sashimi.commands import cli
 from stereo_sashimi.commands.shared.checks import check_keys
+from stereo_sashimi.commands.shared.overrides import with_inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +55,8 @@ def test_commands_parse(line, composed):
     else:
         assert (ROOT / script).is_file()
         command = script.removesuffix(".py")
+    if command == "compress":
+        arguments = with_inputs(arguments)
     if command in cli.COMMANDS:
         cfg = composed(command, *(word for word in arguments if not word.startswith("--")))
         check_keys(cfg, cli.keys(command))

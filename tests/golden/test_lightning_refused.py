@@ -198,7 +198,7 @@ def changed(**shapes):
         (changed(number=3), r"state_dict\['model\.norm\.weight'\] is a int, not a tensor"),
         (changed(table=torch.ones(1).expand(2**40, 8)), r"encoder\.0\.weight'\] is no tensor with values of its own"),
         (changed(table=torch.ones(200, 8)), r"200 rows, which is no power of two"),
-        (changed(table=torch.ones(1024, 8)), r"bits must be 8 or 16; got 10"),
+        (changed(table=torch.ones(1024, 8)), r"bits must be 8, 16 or 24; got 10"),
         (
             {k: v for k, v in state_dict().items() if ".norm.weight" not in k},
             r"1 parameters are missing \(backbone\.norm",

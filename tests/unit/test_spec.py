@@ -8,7 +8,9 @@ from stereo_sashimi.schema import from_plain
 from stereo_sashimi.spec import NORMALIZATIONS, QUANTIZATIONS, AudioSpec
 
 
-@pytest.mark.parametrize(("bits", "n_levels", "start_code"), [(8, 256, 128), (16, 65536, 32768)])
+@pytest.mark.parametrize(
+    ("bits", "n_levels", "start_code"), [(8, 256, 128), (16, 65536, 32768), (24, 1 << 24, 1 << 23)]
+)
 def test_levels_and_start_code_follow_from_the_bits(bits, n_levels, start_code):
     spec = AudioSpec(44100, 2, bits)
     assert spec.n_levels == n_levels
@@ -48,7 +50,7 @@ def test_plain_fields_round_trip(quantization, normalize):
         ({"sample_rate": True}, r"AudioSpec\.sample_rate must be an integer; got True"),
         ({"n_channels": 0}, r"AudioSpec\.n_channels must be 1 \(mono\) or 2 \(stereo\); got 0"),
         ({"n_channels": 6}, r"AudioSpec\.n_channels"),
-        ({"bits": 24}, r"AudioSpec\.bits must be 8 or 16; got 24"),
+        ({"bits": 12}, r"AudioSpec\.bits must be 8, 16 or 24; got 12"),
         ({"quantization": "mulaw"}, r"AudioSpec\.quantization must be one of linear, mu-law; got 'mulaw'"),
         ({"normalize": "rms"}, r"AudioSpec\.normalize must be one of none, peak, minmax; got 'rms'"),
     ],

@@ -63,7 +63,7 @@ class AudioReader:
         if file.frames < 0 or file.frames >= _UNKNOWN_FRAMES:
             raise AudioError(f"{path}: the file does not state its length.\n  Write it again as 16-bit WAV or FLAC.")
         self.info = AudioInfo(path, file.samplerate, file.channels, file.frames, file.subtype)
-        self._file = file
+        self.file = self._file = file
 
     def check_end(self) -> None:
         """Raise AudioError if a FLAC file is cut off; its last frame is decoded, as it does not say how long it is."""

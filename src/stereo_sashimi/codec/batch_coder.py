@@ -1,18 +1,17 @@
 """BatchCoder: segments coded side by side, by integer probabilities that the compiled engine gives their codes.
 
-Every segment is a clip of the engine from the start of a track, with a range coder of its own (constriction). What a
-clip computes depends on nothing but its own codes: neither their number nor that of threads can change a bit.
+Every segment is a clip of the engine from the start of a track, with a range coder of its own. What a clip computes
+depends on nothing but its own codes: neither their number nor that of threads can change a bit.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import no_type_check
 
-import constriction
 import numpy as np
 import torch
 
-from stereo_sashimi.codec.quantized_pmf import CELLS, n_stages, stage_counts
+from stereo_sashimi.codec.bisection import MAX_BITS, code_by_halves, room
+from stereo_sashimi.codec.range_coder import BYTES_A_DECISION, BYTES_AT_END, begin, finish, new_coders
 from stereo_sashimi.generation.engines.compiled.compiled_engine import CompiledEngine
 from stereo_sashimi.generation.engines.compiled.draw import parameters
 from stereo_sashimi.generation.engines.compiled.program import Rows
@@ -20,14 +19,11 @@ from stereo_sashimi.generation.engines.compiled.step import centre, feed
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.ops.cpu.vector import compiled, is_kept
 
-# Frames whose probabilities are held at once while encoding: 512 KiB a segment for stereo of 16 bits.
-BLOCK = 128
-# Weights W_j of CELLS cells that sum to 2^24 - CELLS are exact in float32, and constriction then gives cell j exactly
-# the probability (1 + W_j) / 2^24: the rule of `quantized_pmf.py`, whatever it does with other numbers.
-FAMILY = constriction.stream.model.Categorical(perfect=False)
+# Frames between two looks at what else is to be done: Ctrl-C, progress.
+BLOCK = 1024
 
-Words = np.ndarray
-Progress = Callable[[int], object] | None
+# Takes numbers of frames that are done; of a pair among more channels it is that share of them.
+Progress = Callable[[float], object] | None
 
 
 class BatchCoder:
@@ -35,136 +31,110 @@ class BatchCoder:
 
     def __init__(self, engine: CompiledEngine) -> None:
         self.engine, self.model, self.batch_size = engine, engine.model, engine.batch_size
-        self._channels, self._stages = len(engine.program.head.linear), n_stages(self.model.spec.n_levels)
         self.rewind()
 
     @staticmethod
     def preparation(model: LanguageModel) -> str | None:
         """One-time start-up work to announce, or None."""
         waiting = CompiledEngine.preparation(model)
-        return (
-            "compiling its loops for this machine, once, for some 20 seconds" if not is_kept(weigh_block) else waiting
-        )
+        return "compiling its loops for this machine, once, for some 20 seconds" if not is_kept(code_block) else waiting
 
     def rewind(self) -> None:
         """Back to the start of a track."""
         self.engine.rewind()
 
-    def encode(self, segments: Sequence[np.ndarray], on_frames: Progress = None) -> list[Words]:
-        """The code of each segment (frames, channels) of int64 codes, as uint32 words of a range coder."""
-        coders = [constriction.stream.queue.RangeEncoder() for _ in segments]
-        for block in self.weigh(segments):
-            for coder, (weights, cells) in zip(coders, block, strict=True):
-                # Behind the end of a shorter segment there is nothing to code.
-                if len(cells):
-                    coder.encode(cells, FAMILY, weights)
-            if on_frames is not None:
-                symbols = sum(len(cells) for _, cells in block)
-                on_frames(symbols // (self.model.spec.n_channels * self._stages))
-        return [coder.get_compressed() for coder in coders]
+    def encode(self, segments: Sequence[np.ndarray], on_frames: Progress = None) -> list[bytes]:
+        """The code of each segment (frames, channels) of integer codes."""
+        capacity = BLOCK * self.model.spec.n_channels * MAX_BITS * BYTES_A_DECISION + BYTES_AT_END
+        data, starts = np.empty((len(segments), capacity), np.uint8), np.arange(len(segments)) * capacity
+        coders, at = new_coders(len(segments)), starts.copy()
+        parts = [bytearray() for _ in segments]
+        for codes, first in self._blocks([len(segment) for segment in segments]):
+            for i, segment in enumerate(segments):
+                part = segment[first : first + codes.shape[1]]
+                codes[i, : len(part)] = part
+            self._code(codes, first, segments, coders, data.reshape(-1), at, starts, True)
+            for written, own, size in zip(parts, data, at - starts, strict=True):
+                written += own[:size].tobytes()
+            at[:] = starts
+            _report(on_frames, segments, first, codes.shape[1])
+        for written, own, coder in zip(parts, data, coders, strict=True):
+            written += own[: finish(coder, own, 0)].tobytes()
+        return [bytes(written) for written in parts]
 
-    def weigh(self, segments: Sequence[np.ndarray]) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
-        """Block by block and for each segment, as `encode` takes them: P_j - 1 (symbols, CELLS) and cells (symbols)."""
-        longest = max(len(segment) for segment in segments)
-        for start in range(0, longest, BLOCK):
-            frames = min(BLOCK, longest - start)
-            parts = [segment[start : start + frames] for segment in segments]
-            weights, cells = self._weigh(self._rows_of(parts, frames))
-            yield [
-                (weights[i, : len(part)].reshape(-1, CELLS), cells[i, : len(part)].ravel())
-                for i, part in enumerate(parts)
-            ]
-
-    def decode(self, words: Sequence[Words], lengths: Sequence[int], on_frames: Progress = None) -> list[np.ndarray]:
-        """The inverse of `encode`: codes of segments of these lengths. Words that code none give some codes too."""
-        each, longest = self.model.n_sequences, max(lengths)
-        out = [np.zeros((length, self.model.spec.n_channels), np.int64) for length in lengths]
-        coders = [constriction.stream.queue.RangeDecoder(np.ascontiguousarray(w, np.uint32)) for w in words]
-        over = threading.Event()
-
-        def task(rows: Rows, phase: int) -> None:
-            own = slice(rows.first // each, rows.last // each)
-            for t in self._decode(rows, phase, coders[own], out[own]):
-                if over.is_set():
-                    return
-                if on_frames is not None and rows.first == 0 and t % BLOCK == 0:
-                    on_frames(BLOCK * len(out))
-
-        try:
-            # Each thread walks through its own segments; only the coders' calls hold python's lock.
-            self.engine.walk(longest, task, len(words) * each, each)
-        finally:
-            # After Ctrl-C, or an error in one of them, the others need not go on: python waits for them at its end.
-            over.set()
+    def decode(self, coded: Sequence[bytes], lengths: Sequence[int], on_frames: Progress = None) -> list[np.ndarray]:
+        """The inverse of `encode`: codes of segments of these lengths. Bytes that code none give some codes too."""
+        ends, coders = np.cumsum([len(part) for part in coded]), new_coders(len(coded))
+        # The loops write where they encode.
+        data, at = np.frombuffer(b"".join(coded), np.uint8).copy(), ends - [len(part) for part in coded]
+        for i, coder in enumerate(coders):
+            at[i] = begin(coder, data, at[i], ends[i])
+        out = [np.empty((length, self.model.spec.n_channels), np.int32) for length in lengths]
+        for codes, first in self._blocks(lengths):
+            found = self._code(codes, first, out, coders, data, at, ends, False)
+            for segment, own in zip(out, found, strict=True):
+                part = segment[first : first + len(own)]
+                part[:] = own[: len(part)]
+            _report(on_frames, out, first, codes.shape[1])
         return out
 
-    def _decode(self, rows: Rows, phase: int, coders: Sequence, out: Sequence[np.ndarray]) -> Iterator[int]:
-        """Decode into `out`, frame by frame; yields the number of frames that are done."""
-        each, program = self.model.n_sequences, self.engine.program
-        codes, counts = np.zeros((rows.last, 1, self._channels), np.int64), np.zeros((rows.last, CELLS), np.float32)
-        upper, category = np.zeros(rows.last, np.int64), constriction.stream.model.Categorical
-        for t in range(max(len(segment) for segment in out)):
-            segments = [i for i, segment in enumerate(out) if t < len(segment)]
-            alive = [(rows.first + i * each + j, coders[i]) for i in segments for j in range(each)]
-            for c in range(self._channels):
-                for stage in range(self._stages):
-                    weigh_stage(program, rows, codes, c, stage, upper, counts)
-                    for row, coder in alive:
-                        cell = coder.decode(category(counts[row], perfect=False, lazy=True))
-                        upper[row] = cell if stage == 0 else upper[row] * CELLS + cell
-                codes[rows.first : rows.last, 0, c] = upper[rows.first : rows.last]
-            for i in segments:
-                for j in range(each):
-                    out[i][t, j::each] = codes[rows.first + i * each + j, 0]
-            feed(program, rows, phase + t, codes, 0)
-            yield t + 1
+    def _blocks(self, lengths: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
+        """Room for the codes (segments, frames, channels) of each block, filled with the start code; its first frame.
 
-    def _weigh(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of `codes` (rows, frames, channels): weights (segments, frames, symbols, CELLS), and the cells coded."""
-        shape = (*codes.shape, self._stages)
-        weights, cells = np.empty((*shape, CELLS), np.float32), np.empty(shape, np.int32)
-        program = self.engine.program
-        self.engine.walk(codes.shape[1], lambda rows, phase: weigh_block(program, rows, phase, codes, weights, cells))
-        # (segment, sequence, frame, channel, stage, ..): a decoder takes a stage of all sequences before the next one.
-        parts, symbols = (self.batch_size, self.model.n_sequences, *shape[1:]), (self.batch_size, shape[1], -1)
-        by_segment = np.moveaxis(weights.reshape(*parts, CELLS), 1, 4).reshape(*symbols, CELLS)
-        return by_segment, np.moveaxis(cells.reshape(parts), 1, 4).reshape(symbols)
+        A segment that has ended goes on with these, which are not coded.
+        """
+        spec, longest = self.model.spec, max(lengths)
+        for first in range(0, longest, BLOCK):
+            shape = (len(lengths), min(BLOCK, longest - first), spec.n_channels)
+            yield np.full(shape, spec.start_code, np.int64), first
 
-    def _rows_of(self, segments: Sequence[np.ndarray], frames: int) -> np.ndarray:
-        """Codes (rows, frames, head's channels); without a segment, or behind its end, the start code."""
-        spec = self.model.spec
-        codes = np.full((self.batch_size, frames, spec.n_channels), spec.start_code, np.int64)
-        for i, segment in enumerate(segments):
-            codes[i, : len(segment)] = segment
-        return np.ascontiguousarray(self.model.fold(torch.from_numpy(codes)).numpy())
+    def _code(
+        self,
+        codes: np.ndarray,
+        first: int,
+        segments: Sequence[np.ndarray],
+        coders: np.ndarray,
+        data: np.ndarray,
+        at: np.ndarray,
+        ends: np.ndarray,
+        encodes: bool,
+    ) -> np.ndarray:
+        """Code a block, as `code_block`; returns its codes."""
+        model, program, each = self.model, self.engine.program, self.model.n_sequences
+        folded = np.ascontiguousarray(model.fold(torch.from_numpy(codes)).numpy())
+        lengths = np.array([len(segment) - first for segment in segments])
+
+        def task(rows: Rows, phase: int) -> None:
+            code_block(program, rows, phase, folded, lengths, each, coders, data, at, ends, encodes)
+
+        self.engine.walk(codes.shape[1], task, len(segments) * each, each)
+        return model.unfold(torch.from_numpy(folded)).numpy()
+
+
+def _report(on_frames: Progress, segments: Sequence[np.ndarray], first: int, frames: int) -> None:
+    if on_frames is not None:
+        on_frames(sum(max(0, min(len(segment) - first, frames)) for segment in segments))
 
 
 @compiled
 @no_type_check
-def weigh_stage(program, rows, codes, c, stage, upper, counts):
-    """`stage_counts` of the rows to `counts` (rows, CELLS); the first stage computes the parameters of channel c."""
-    if stage == 0:
-        parameters(program, rows, codes, 0, c)
-    for row in range(rows.first, rows.last):
-        middle = centre(program, rows, row, c)
-        stage_counts(program.head, rows.memory, row * rows.size, middle, stage, upper[row], counts[row])
+def code_block(program, rows, phase, codes, lengths, each, coders, data, at, ends, encodes):
+    """Encode or decode the first `lengths` (segments) frames of `codes` (rows, frames, channels).
 
-
-@compiled
-@no_type_check
-def weigh_block(program, rows, phase, codes, weights, cells):
-    """All frames of `codes`: `weights` (rows, frames, channels, stages, CELLS) of each, and the cells it lies in."""
-    head, memory, stages = program.head, rows.memory, weights.shape[3]
+    A segment has `each` rows, one of the `coders`, and its bytes in `data` from `at` on, where it goes on afterwards;
+    those to be decoded end at `ends`.
+    """
+    head = program.head
+    mixture, sums = room(head)
     for t in range(codes.shape[1]):
         for c in range(codes.shape[2]):
             parameters(program, rows, codes, t, c)
             for row in range(rows.first, rows.last):
-                code, base = codes[row, t, c], row * rows.size
-                upper = code // (head.n_levels // CELLS)
-                cells[row, t, c, 0] = upper
-                middle = centre(program, rows, row, c)
-                stage_counts(head, memory, base, middle, 0, upper, weights[row, t, c, 0])
-                if stages > 1:
-                    cells[row, t, c, 1] = code % CELLS
-                    stage_counts(head, memory, base, middle, 1, upper, weights[row, t, c, 1])
+                i = row // each
+                if t < lengths[i]:
+                    middle, base = centre(program, rows, row, c), row * rows.size
+                    codes[row, t, c], at[i] = code_by_halves(
+                        head, rows.memory, base, middle, mixture, sums, coders[i], data, at[i], ends[i],
+                        codes[row, t, c], encodes,
+                    )  # fmt: skip
         feed(program, rows, phase + t, codes, t)

@@ -1,33 +1,30 @@
 """encode, decode: PCM <-> the bytes of an .ssc file, without loss, by the probabilities of a model.
 
 `batch_coder.py` runs the model and the range coder, `container.py` has the format, `probe.py` what refuses other
-machines; `pcm_files.py` reads and writes audio files.
+machines; `pcm_files.py` reads and writes audio files. Recordings are read, coded and written a few segments at a time.
 """
 
 import hashlib
+import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 
-from stereo_sashimi.audio import quantize
 from stereo_sashimi.codec import container
-from stereo_sashimi.codec.batch_coder import BatchCoder, Progress
-from stereo_sashimi.codec.container import CONSTANT, MODEL, RAW, CodecError, FileHeader, Segment, pack, unpack
-from stereo_sashimi.codec.probe import probe
-from stereo_sashimi.generation.engines.compiled.compiled_engine import CompiledEngine
+from stereo_sashimi.codec.batch_coder import Progress
+from stereo_sashimi.codec.coders import MAX_BATCH, Coders
+from stereo_sashimi.codec.container import CodecError, FileHeader, Reader, Writer
+from stereo_sashimi.codec.parts import batches, decode_parts, encode_segments, to_bytes
+from stereo_sashimi.codec.pcm_source import PcmArray, PcmSource
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.models.weights import fingerprint
-from stereo_sashimi.nn.freeze import freeze
-from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.version import __version__
 
-# Segments coded at once. A decoder always takes these, if there are so many.
-DEFAULT_BATCH, MAX_BATCH = 32, 256
 # Chosen between these, so that short recordings fill a batch and each segment outweighs its cold start.
 SHORTEST, LONGEST = 1 << 14, 1 << 17
-# Frames decoded at once, whatever a file asks for: bounds memory, and changes no bit.
-_AT_ONCE = 1 << 23
+# Of models that go on learning; a shorter recording is cut so that every thread has something to do.
+SHORTEST_FREE = 1 << 19
 
 
 def encode(
@@ -35,8 +32,9 @@ def encode(
     pcm: np.ndarray,
     *,
     sample_rate: int | None = None,
+    bits: int | None = None,
     segment_frames: int | None = None,
-    lanes: int = DEFAULT_BATCH,
+    lanes: int | None = None,
     verify: bool = True,
     envelope: bytes = b"",
     on_frames: Progress = None,
@@ -46,14 +44,15 @@ def encode(
     A segment is stored as one frame where all its frames are equal, and as PCM where the model needs more bits.
 
     Args:
-        model: Its codes must be PCM, and its channels and bits those of the recording.
-        pcm: int16 (frames, channels), 0 frames or more; for models of 8 bits a multiple of 256 (`audio.read_pcm` gives
-            such arrays for 8-bit files).
+        model: Its codes must be PCM. Experts without a network code any channels and bits, other models their own.
+        pcm: int16 (frames, channels), 0 frames or more, of 8 bits multiples of 256 (`audio.read_pcm` gives such arrays
+            for 8-bit files); of 24 bits int32 from -2**23 on.
         sample_rate: Of the recording, kept in the file; None for the model's. Another one is coded without loss like
-            any, only worse.
+            any.
+        bits: 8, 16 or 24; None for the model's.
         segment_frames: The model starts anew at each segment, and each can be decoded alone; 1 to 2**20. None: by the
-            length of the recording, with adaptive experts the most.
-        lanes: Segments coded at once, 1 to 256.
+            length of the recording, longer with adaptive experts, which go on learning.
+        lanes: Segments coded at once, 1 to 256; None: 32, or as many as threads for experts without a network.
         verify: Decode everything again and compare.
         envelope: Bytes to be kept beside the samples.
         on_frames: Called with numbers of frames that were coded.
@@ -61,36 +60,73 @@ def encode(
     Raises:
         CodecError: The model or the array cannot be coded.
     """
-    check_model(model)
-    _check_pcm(pcm, model.spec)
-    _check_count("lanes", lanes, MAX_BATCH)
+    spec = model.spec
+    bits, rate = spec.bits if bits is None else bits, spec.sample_rate if sample_rate is None else sample_rate
+    _check_pcm(pcm, bits)
+    file = io.BytesIO()
+    source = PcmArray(pcm, rate, bits, envelope)
+    encode_to(file, model, source, segment_frames=segment_frames, lanes=lanes, verify=verify, on_frames=on_frames)
+    return file.getvalue()
+
+
+def encode_to(
+    file: IO[bytes],
+    model: LanguageModel,
+    source: PcmSource,
+    *,
+    name: str = "",
+    segment_frames: int | None = None,
+    lanes: int | None = None,
+    verify: bool = True,
+    on_frames: Progress = None,
+) -> int:
+    """Code a recording into a file that can seek; the bytes written. As `encode`, in bounded memory.
+
+    `name`: of a shipped model, for the header.
+    """
+    if lanes is not None:
+        _check_count("lanes", lanes, MAX_BATCH)
+    coders = Coders(model, source.bits, source.n_channels, lanes)
     if segment_frames is None:
-        # Experts go on learning for as long as they are let, and find more and more that they have heard before.
-        by_length = min(max(-(-len(pcm) // lanes), SHORTEST), LONGEST)
-        segment_frames = by_length if model.experts is None else container.MAX_SEGMENT_FRAMES
+        segment_frames = _segment_frames(model, source.frames, coders.lanes)
     _check_count("segment_frames", segment_frames, container.MAX_SEGMENT_FRAMES)
-    if len(envelope) > container.MAX_ENVELOPE:
+    if not 1 <= source.sample_rate < 1 << 32:
+        raise CodecError(f"a recording has 1 to {(1 << 32) - 1} Hz; got {source.sample_rate}.")
+    if source.frames > container.MAX_FRAMES:
+        raise CodecError(f"a recording has at most {container.MAX_FRAMES} frames; got {source.frames}. Cut it.")
+    if len(source.envelope) > container.MAX_ENVELOPE:
         raise CodecError(
-            f"an envelope has at most {container.MAX_ENVELOPE} bytes; got {len(envelope)}. Keep them elsewhere."
+            f"an envelope has at most {container.MAX_ENVELOPE} bytes; got {len(source.envelope)}. Keep them elsewhere."
         )
-    rate = model.spec.sample_rate if sample_rate is None else sample_rate
-    spec = AudioSpec(rate, model.spec.n_channels, model.spec.bits)
-    cuts = [pcm[start : start + segment_frames] for start in range(0, len(pcm), segment_frames)]
-    coder = coder_for(model, min(lanes, max(1, len(cuts))))
-    segments: list[Segment] = []
-    for start in range(0, len(cuts), coder.batch_size):
-        batch = cuts[start : start + coder.batch_size]
-        coded = _encode_batch(coder, batch, spec, on_frames)
-        if verify:
-            back = _decode_batch(coder, coded, [len(part) for part in batch], spec)
-            if not all(map(np.array_equal, batch, back)):
-                raise CodecError("a segment does not decode to itself on this machine; nothing was written.")
-        segments += coded
     header = FileHeader(
-        *(container.VERSION, spec, len(pcm), segment_frames, fingerprint(model), probe(coder)),
-        *(_digest(cuts), len(envelope), __version__),
+        version=container.VERSION,
+        container=source.kind,
+        sample_rate=source.sample_rate,
+        n_channels=source.n_channels,
+        bits=source.bits,
+        frames=source.frames,
+        segment_frames=segment_frames,
+        model=name,
+        weights=coders.weights,
+        probe=coders.probe,
+        pcm="",
+        envelope=0,
+        package=__version__,
     )
-    return pack(header, segments, envelope)
+    writer, digest = Writer(file, header, source.envelope), hashlib.sha256()
+    for numbers in batches(header, range(header.n_segments), coders):
+        segments = [source.read(i * segment_frames, header.length(i)) for i in numbers]
+        parts = encode_segments(coders, header, segments, on_frames)
+        if verify:
+            back = decode_parts(coders, header, parts, list(map(len, segments)), None)
+            if not all(map(np.array_equal, segments, back)):
+                raise CodecError("a segment does not decode to itself on this machine; nothing was written.")
+        for pcm, own in zip(segments, parts, strict=True):
+            digest.update(to_bytes(pcm, header.bits))
+            for part in own:
+                writer.add(part)
+    writer.close(digest.hexdigest())
+    return writer.size
 
 
 def decode(
@@ -102,7 +138,7 @@ def decode(
     name: str = "the data",
     on_frames: Progress = None,
 ) -> np.ndarray:
-    """The recording in a file's bytes, or a part of it: int16 (frames, channels).
+    """The recording in a file's bytes, or a part of it: (frames, channels), int16, of 24 bits int32, as `encode` took.
 
     Args:
         model: The one that coded it.
@@ -114,163 +150,88 @@ def decode(
 
     Raises:
         CodecError: Before anything is decoded, for bytes that are no such file, damaged, or of another model, and where
-            this machine computes other probabilities than the encoder's; behind it if the samples are not those coded.
-            More frames than fit into memory, which a small file may claim.
+            this machine computes otherwise than the encoder's; behind it if the samples are not those coded. More
+            frames than fit into memory, which a small file may claim.
     """
-    blocks = decode_blocks(model, data, first=first, frames=frames, name=name, on_frames=on_frames)
-    header, at = container.read_header(data, name), 0
+    reader = Reader(io.BytesIO(data), name)
+    header, at = reader.header, 0
+    blocks = decode_blocks(model, reader, first=first, frames=frames, on_frames=on_frames)
     count = header.frames - first if frames is None else frames
     try:
-        pcm = np.empty((count, header.spec.n_channels), np.int16)
-    except MemoryError:
+        pcm = np.empty((count, header.n_channels), np.int32 if header.bits > 16 else np.int16)
+    except (MemoryError, ValueError):
         raise CodecError(
             f"{count} frames of {name} do not fit into memory. Ask for a part (first, frames), or use "
             "codec.decode_blocks."
         ) from None
     for block in blocks:
-        pcm[at : at + len(block)] = block
+        pcm[at : at + len(block)] = block << 8 if header.bits == 8 else block
         at += len(block)
     return pcm
 
 
 def decode_blocks(
-    model: LanguageModel,
-    data: bytes,
-    *,
-    first: int = 0,
-    frames: int | None = None,
-    name: str = "the data",
-    on_frames: Progress = None,
+    model: LanguageModel, reader: Reader, *, first: int = 0, frames: int | None = None, on_frames: Progress = None
 ) -> Iterator[np.ndarray]:
-    """What `decode` gives, in blocks of a segment at most: in bounded memory, whatever length a file claims.
+    """The recording in blocks of a segment at most, int32 (frames, channels) with samples from -2**(bits - 1) on.
 
-    Whether the whole is what was coded is known, and CodecError raised, behind the last block only.
+    In bounded memory, whatever length a file claims. Whether the whole is what was coded is known, and CodecError
+    raised, behind the last block only.
     """
-    header, segments, _ = unpack(data, name)
+    header, name = reader.header, reader.name
     last = header.frames if frames is None else first + frames
     if not 0 <= first <= last <= header.frames:
         raise CodecError(f"frames {first} to {last} were asked for, and {name} has {header.frames}.")
-    coder = coder_of_file(model, header, name)
-    return _blocks(coder, header, segments, range(first, last), name, on_frames)
+    return _blocks(_coders_of(model, reader), reader, range(first, last), on_frames)
 
 
-def _blocks(
-    coder: BatchCoder, header: FileHeader, segments: list[Segment], wanted: range, name: str, on_frames: Progress
-) -> Iterator[np.ndarray]:
-    size, digest = header.segment_frames, hashlib.sha256()
+def _blocks(coders: Coders, reader: Reader, wanted: range, on_frames: Progress) -> Iterator[np.ndarray]:
+    header, name, digest = reader.header, reader.name, hashlib.sha256()
+    size = header.segment_frames
     every = range(wanted.start // size, -(-wanted.stop // size) if wanted else wanted.start // size)
-    for start in every[:: coder.batch_size]:
-        numbers = range(start, min(start + coder.batch_size, every.stop))
-        lengths = [header.length(i) for i in numbers]
-        batch = _decode_batch(coder, segments[start : numbers.stop], lengths, header.spec, on_frames)
-        for i in numbers:
+    for numbers in batches(header, every, coders):
+        parts = [reader.parts(i) for i in numbers]
+        batch = decode_parts(coders, header, parts, [header.length(i) for i in numbers], on_frames)
+        for i, own in zip(numbers, parts, strict=True):
             # Nothing of this batch is kept while the next one is decoded.
-            part = batch.pop(0)
-            pcm = _bytes(part)
-            if zlib.crc32(pcm) != segments[i].crc:
-                raise CodecError(f"{name}: segment {i} does not decode to what was coded. Nothing of it can be used.")
-            digest.update(pcm)
-            yield part[max(0, wanted.start - i * size) : wanted.stop - i * size]
+            pcm = batch.pop(0)
+            for channels, part in zip(header.pairs, own, strict=True):
+                if zlib.crc32(to_bytes(pcm[:, channels], header.bits)) != part.crc:
+                    raise CodecError(
+                        f"{name}: segment {i} does not decode to what was coded. Nothing of it can be used."
+                    )
+            digest.update(to_bytes(pcm, header.bits))
+            yield pcm[max(0, wanted.start - i * size) : wanted.stop - i * size]
     if len(every) == header.n_segments and digest.hexdigest() != header.pcm:
         raise CodecError(f"{name} does not decode to the samples that were coded. Nothing of it can be used.")
 
 
-def check_model(model: LanguageModel) -> None:
-    """Raise CodecError unless the model's codes are PCM and its engine is one that computes alike everywhere."""
-    spec = model.spec
-    if spec.quantization != "linear" or spec.normalize != "none":
-        raise CodecError(
-            f"this model reads {spec.quantization} codes with normalize={spec.normalize}, from which PCM does not come "
-            "back. Use a model trained with dataset.quantization=linear dataset.normalize=none."
-        )
-    CompiledEngine.check(model)
-
-
-def coder_for(model: LanguageModel, batch_size: int) -> BatchCoder:
-    """What encoder and decoder share."""
-    frozen = freeze(model)
-    assert isinstance(frozen, LanguageModel)
-    return BatchCoder(CompiledEngine(frozen, batch_size))
-
-
-def coder_of_file(model: LanguageModel, header: FileHeader, name: str) -> BatchCoder:
-    """The coder for a file, after a look whether this model and this machine are those of the encoder."""
-    check_model(model)
-    if fingerprint(model) != header.weights:
+def _coders_of(model: LanguageModel, reader: Reader) -> Coders:
+    """The coders for a file, after a look whether this model and this machine are those of the encoder."""
+    header, name = reader.header, reader.name
+    try:
+        coders = Coders(model, header.bits, header.n_channels)
+    except CodecError as error:
+        raise CodecError(f"{name} was coded with another model ({error})") from error
+    if coders.weights != header.weights:
         raise CodecError(
             f"{name} was coded with another model (SHA-256 of its weights {header.weights[:12]}..). Give that one: "
             "checkpoint=.."
         )
-    if (header.spec.n_channels, header.spec.bits) != (model.spec.n_channels, model.spec.bits):
-        raise CodecError(f"{name} has a header that is not valid: its channels or bits are not those of its model.")
-    coder = coder_for(model, min(DEFAULT_BATCH, max(1, header.n_segments), _AT_ONCE // header.segment_frames))
-    if probe(coder) != header.probe:
+    if coders.probe != header.probe:
         raise CodecError(
-            f"{name} cannot be decoded here: this machine, or its versions of stereo-sashimi, torch, numba or "
-            f"constriction, computes other probabilities than the one that coded it (stereo-sashimi {header.package}). "
-            "Nothing was written."
+            f"{name} cannot be decoded here: this machine, or its versions of stereo-sashimi, torch or numba, computes "
+            f"otherwise than the one that coded it (stereo-sashimi {header.package}). Nothing was written."
         )
-    return coder
+    return coders
 
 
-def _encode_batch(
-    coder: BatchCoder, batch: Sequence[np.ndarray], spec: AudioSpec, on_frames: Progress
-) -> list[Segment]:
-    """Segments of PCM, each stored in the shortest of the three ways."""
-    constant = [bool((pcm == pcm[0]).all()) for pcm in batch]
-    codes = [quantize.encode(pcm, spec) for pcm, same in zip(batch, constant, strict=True) if not same]
-    coder.rewind()
-    words = iter(coder.encode(codes, on_frames) if codes else ())
-    segments = []
-    for pcm, same in zip(batch, constant, strict=True):
-        mode, payload = (CONSTANT, _raw(pcm[:1], spec)) if same else (MODEL, next(words).astype("<u4").tobytes())
-        if mode == MODEL and len(payload) >= pcm.size * spec.bits // 8:
-            mode, payload = RAW, _raw(pcm, spec)
-        segments.append(Segment(mode, payload, zlib.crc32(_bytes(pcm))))
-    return segments
-
-
-def _decode_batch(
-    coder: BatchCoder, batch: Sequence[Segment], lengths: Sequence[int], spec: AudioSpec, on_frames: Progress = None
-) -> list[np.ndarray]:
-    """PCM of segments of these lengths, at most as many as `coder` takes at once."""
-    coded = [(segment, n) for segment, n in zip(batch, lengths, strict=True) if segment.mode == MODEL]
-    words = [np.frombuffer(segment.payload, "<u4").astype(np.uint32) for segment, _ in coded]
-    coder.rewind()
-    try:
-        codes = iter(coder.decode(words, [n for _, n in coded], on_frames) if coded else ())
-    except AssertionError as error:
-        # So constriction calls words that no encoder of these probabilities can have written.
-        raise CodecError(f"a segment is no code of this model ({error}). Nothing of it can be used.") from error
-    if on_frames is not None:
-        on_frames(sum(lengths) - sum(n for _, n in coded))
-    return [
-        quantize.decode(next(codes), spec) if mode == MODEL
-        # A constant segment holds one frame, which every frame equals.
-        else np.repeat(_of_raw(payload, spec), n if mode == CONSTANT else 1, axis=0)
-        for (mode, payload, _), n in zip(batch, lengths, strict=True)
-    ]  # fmt: skip
-
-
-def _raw(pcm: np.ndarray, spec: AudioSpec) -> bytes:
-    """PCM in as many bytes as it has."""
-    return _bytes(pcm) if spec.bits == 16 else (pcm >> 8).astype(np.int8).tobytes()
-
-
-def _of_raw(data: bytes, spec: AudioSpec) -> np.ndarray:
-    pcm = np.frombuffer(data, "<i2" if spec.bits == 16 else np.int8).astype(np.int16)
-    return (pcm << 16 - spec.bits).reshape(-1, spec.n_channels)
-
-
-def _bytes(pcm: np.ndarray) -> bytes:
-    return pcm.astype("<i2").tobytes()
-
-
-def _digest(parts: Sequence[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(_bytes(part))
-    return digest.hexdigest()
+def _segment_frames(model: LanguageModel, frames: int, lanes: int) -> int:
+    each = -(-frames // lanes)
+    if model.experts is None:
+        return min(max(each, SHORTEST), LONGEST)
+    # Experts go on learning for as long as they are let, and find more and more that they have heard before.
+    return min(max(each, SHORTEST_FREE), container.MAX_SEGMENT_FRAMES)
 
 
 def _check_count(key: str, value: object, most: int) -> None:
@@ -278,19 +239,18 @@ def _check_count(key: str, value: object, most: int) -> None:
         raise CodecError(f"{key} must be an integer from 1 to {most}; got {value!r}.")
 
 
-def _check_pcm(pcm: np.ndarray, spec: AudioSpec) -> None:
+def _check_pcm(pcm: np.ndarray, bits: int) -> None:
     dtype = getattr(pcm, "dtype", type(pcm).__name__)
-    if not isinstance(pcm, np.ndarray) or dtype != np.int16:
-        raise CodecError(f"PCM is a numpy array of int16; got {dtype}. Read files with stereo_sashimi.audio.read_pcm.")
-    if pcm.ndim != 2 or pcm.shape[1] != spec.n_channels:
-        names = {1: "mono", 2: "stereo"}
+    if bits not in container.BITS:
+        raise CodecError(f"bits must be 8, 16 or 24; got {bits!r}.")
+    if not isinstance(pcm, np.ndarray) or dtype != (np.int32 if bits == 24 else np.int16):
         raise CodecError(
-            f"this model codes {names[spec.n_channels]}, int16 (frames, {spec.n_channels}); got {pcm.shape}. Use a "
-            "model with the channels of the recording."
+            f"PCM is a numpy array of int16, of 24 bits int32; got {dtype}. Read files with "
+            "stereo_sashimi.audio.read_pcm."
         )
-    if len(pcm) > container.MAX_FRAMES:
-        raise CodecError(f"a recording has at most {container.MAX_FRAMES} frames; got {len(pcm)}. Cut it into parts.")
-    if spec.bits == 8 and (pcm & 255).any():
-        raise CodecError(
-            "this model codes 8 bits, and the recording has more: it would not come back. Use a 16-bit one."
-        )
+    if pcm.ndim != 2 or not 1 <= pcm.shape[1] <= container.MAX_CHANNELS:
+        raise CodecError(f"PCM has the shape (frames, channels), 1 to {container.MAX_CHANNELS}; got {pcm.shape}.")
+    if bits == 8 and (pcm & 255).any():
+        raise CodecError("bits=8, and the recording has more: it would not come back. Give bits=16.")
+    if bits == 24 and pcm.size and not -(1 << 23) <= pcm.min() <= pcm.max() < 1 << 23:
+        raise CodecError("samples of 24 bits lie between -2**23 and 2**23 - 1; these do not.")

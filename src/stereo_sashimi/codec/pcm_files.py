@@ -1,173 +1,209 @@
-"""Audio files of the codec: integer PCM in, with what stands around the samples of a WAV file; the same bytes out."""
+"""Audio files of the codec: integer PCM in, with all else that the file holds; the same file out.
+
+libsndfile reads and writes samples; what stands around them is kept as bytes (`envelopes.py`).
+"""
 
 import os
 import shutil
 import struct
-import zlib
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO
 
 import numpy as np
 import soundfile
 
 from stereo_sashimi.audio import io
-from stereo_sashimi.codec.container import MAX_ENVELOPE, CodecError, FileHeader
-from stereo_sashimi.spec import AudioSpec
+from stereo_sashimi.codec.coding import to_bytes
+from stereo_sashimi.codec.container import CodecError, FileHeader
+from stereo_sashimi.codec.envelopes import Envelope, flac_metadata, open_envelope, sample_bytes_start, with_metadata
 
 # Bits of the sample formats that are coded, by libsndfile's names.
-_BITS = {"PCM_16": 16, "PCM_U8": 8, "PCM_S8": 8}
-SUFFIXES = (".wav", ".flac")
+_BITS = {"PCM_16": 16, "PCM_U8": 8, "PCM_S8": 8, "PCM_24": 24}
+_KINDS = {"WAV": "wav", "WAVEX": "wav", "RF64": "wav", "AIFF": "aiff", "FLAC": "flac"}
+SUFFIXES = {".wav": "wav", ".wave": "wav", ".aiff": "aiff", ".aif": "aiff", ".aifc": "aiff", ".flac": "flac"}
+# Frames that are read, compared or written at once.
+_BLOCK = 1 << 18
 
 
-class PcmFile(NamedTuple):
-    """int16 PCM (frames, channels), its rate and bits, and the `envelope` of a WAV file, else b""."""
+class PcmFile:
+    """An open audio file of integer PCM, from `open_pcm`: a `PcmSource` of the codec."""
 
-    pcm: np.ndarray
-    spec: AudioSpec
-    envelope: bytes
+    def __init__(self, path: Path, file: soundfile.SoundFile) -> None:
+        if file.format not in _KINDS or file.subtype not in _BITS:
+            raise CodecError(
+                f"{path} is {file.format} with samples of format {file.subtype}; WAV, AIFF and FLAC of 8, 16 and 24 "
+                "bits are coded without loss. Convert the file, or compress it otherwise."
+            )
+        self.path, self._file = path, file
+        self.kind, self.bits = _KINDS[file.format], _BITS[file.subtype]
+        self.sample_rate, self.n_channels, self.frames = file.samplerate, file.channels, file.frames
+        self.envelope = self._envelope()
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """int32 (count, channels). Raises AudioError for a file that is cut off."""
+        try:
+            if first != self._file.tell():
+                self._file.seek(first)
+            samples = self._file.read(count, dtype="int32", always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise io.AudioError(
+                f"{self.path}: cannot decode frames {first} to {first + count} ({error}).\n  The file is damaged or "
+                "was cut off: fetch or make it again."
+            ) from error
+        if len(samples) != count:
+            raise io.AudioError(f"{self.path}: the file ends early.\n  Fetch or make it again.")
+        # libsndfile puts samples at the top of the 32 bits.
+        return np.ascontiguousarray(samples) >> 32 - self.bits
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All of it."""
+        for first in range(0, self.frames, _BLOCK):
+            yield self.read(first, min(_BLOCK, self.frames - first))
+
+    def _envelope(self) -> bytes:
+        with open(self.path, "rb") as raw:
+            if self.kind == "flac":
+                return Envelope(flac_metadata(raw), b"", False).packed(self.path)
+            start = sample_bytes_start(raw)
+            raw.seek(0)
+            head = raw.read(start)
+            # Most WAV files are little-endian and most AIFF files are not.
+            orders = (True, False) if self.kind == "aiff" else (False, True)
+            for big_endian in orders:
+                raw.seek(start)
+                if all(raw.read(len(own)) == own for own in self._stored(big_endian)):
+                    return Envelope(head, raw.read(), big_endian).packed(self.path)
+        raise CodecError(f"{self.path}: its samples are not where its header says. Convert it to a plain WAV file.")
+
+    def _stored(self, big_endian: bool) -> Iterator[bytes]:
+        return (_stored(block, self.bits, self.kind, big_endian) for block in self.blocks())
 
 
-def read(path: Path, model: AudioSpec) -> PcmFile:
-    """The samples of a .wav or .flac file of 8 or 16 bits, in the channels and bits of the model.
+@contextmanager
+def open_pcm(path: Path) -> Iterator[PcmFile]:
+    """Open a .wav, .aiff or .flac file of 8, 16 or 24 bits.
 
-    Raises CodecError for any other format, channels or bits, AudioError as `audio.read_pcm`.
+    Raises CodecError for any other format, AudioError as `audio.open_audio`.
     """
     with io.open_audio(path) as file:
         file.check_end()
-        _check_format(file.info, model)
-        pcm, _ = file.read()
-        spec = AudioSpec(file.info.sample_rate, file.info.n_channels, _BITS[file.info.subtype])
-    return PcmFile(pcm, spec, _envelope(path, pcm, spec))
-
-
-def _check_format(info: io.AudioInfo, model: AudioSpec) -> None:
-    path = info.path
-    if info.subtype not in _BITS:
-        raise CodecError(
-            f"{path} has samples of format {info.subtype}; 8 and 16 bit WAV and FLAC are coded without loss. Convert "
-            "the file, or compress it with flac."
-        )
-    bits = _BITS[info.subtype]
-    names = {1: "mono (1 channel)", 2: "stereo (2 channels)"}
-    if info.n_channels != model.n_channels:
-        found = names.get(info.n_channels, f"{info.n_channels} channels")
-        raise CodecError(f"{path} is {found}, and the model codes {names[model.n_channels]}. Use another model.")
-    if bits != model.bits:
-        raise CodecError(f"{path} has {bits} bits a sample, and the model codes {model.bits}. Use another model.")
+        yield PcmFile(path, file.file)
 
 
 def write(path: Path, blocks: Iterable[np.ndarray], header: FileHeader, envelope: bytes, name: str) -> None:
-    """Write blocks of PCM to .wav or .flac (by suffix), whole or not at all; a WAV file is to the byte the one coded.
+    """Write blocks of PCM to a file of the kind of its suffix, whole or not at all.
 
-    `header`, `name`: of the coded file. What is wrong is said before the first block is taken: CodecError for a damaged
-    envelope, AudioError for more than a plain WAV file or the disk holds. Later AudioError where writing fails.
+    A file of the kind that was coded is that file again: WAV and AIFF to the byte, FLAC with its metadata. `header`,
+    `name`: of the coded file. What is wrong is said before the first block is taken: CodecError for a damaged envelope,
+    AudioError for more than a plain WAV file or the disk holds. Later AudioError where writing fails.
     """
-    if path.suffix.lower() == ".wav":
-        parts = _open_envelope(envelope, name) if envelope else _plain_wav(path, header)
-        size = header.pcm_bytes + len(parts[0]) + len(parts[1])
-        with io.whole_file(path) as file:
-            if size > (free := shutil.disk_usage(path.parent).free):
-                raise io.AudioError(
-                    f"{path}: {size:,} bytes do not fit on its disk, which has {free:,} left. Make room, or give "
-                    "another output=<file>."
-                )
-            file.write(parts[0])
-            for block in blocks:
-                file.write(_payload(block, header.spec))
-            file.write(parts[1])
-    else:
-        _write_flac(path, blocks, header)
+    with io.whole_file(path) as file:
+        write_to(file, path, blocks, header, envelope, name)
 
 
-def _plain_wav(path: Path, header: FileHeader) -> tuple[bytes, bytes]:
+def write_to(
+    file: IO[bytes], path: Path, blocks: Iterable[np.ndarray], header: FileHeader, envelope: bytes, name: str
+) -> None:
+    """`write` to an open file; `path` says the kind, and is for messages."""
+    kind = SUFFIXES[path.suffix.lower()]
+    known = open_envelope(envelope, name) if envelope and kind == header.container else None
+    if kind == "flac":
+        _write_flac(file, path, blocks, header, known.head if known else b"")
+        return
+    if known is None:
+        if kind != "wav":
+            raise io.AudioError(
+                f"{path}: only what was an AIFF file becomes one again; give output=<file>.wav or .flac."
+            )
+        known = _plain_wav(path, header)
+    size, folder = header.pcm_bytes + len(known.head) + len(known.tail), os.path.dirname(file.name)
+    if size > (free := shutil.disk_usage(folder or ".").free):
+        raise io.AudioError(
+            f"{path}: {size:,} bytes do not fit on its disk, which has {free:,} left. Make room, or give another "
+            "output=<file>."
+        )
+    file.write(known.head)
+    for block in blocks:
+        file.write(_stored(block, header.bits, kind, known.big_endian))
+    file.write(known.tail)
+
+
+def _stored(pcm: np.ndarray, bits: int, kind: str, big_endian: bool) -> bytes:
+    """Samples as they lie in a WAV (8 bits unsigned) or AIFF file."""
+    if bits == 8:
+        return (pcm + 128).astype(np.uint8).tobytes() if kind == "wav" else to_bytes(pcm, 8)
+    plain = to_bytes(pcm, bits)
+    return np.frombuffer(plain, np.uint8).reshape(-1, bits // 8)[:, ::-1].tobytes() if big_endian else plain
+
+
+def _plain_wav(path: Path, header: FileHeader) -> Envelope:
     """What stands before and behind the samples of the shortest WAV file."""
-    spec, size = header.spec, header.pcm_bytes
-    frame = spec.n_channels * spec.bits // 8
+    size, frame = header.pcm_bytes, header.n_channels * header.bits // 8
     if size > io.WAV_BYTES:
         raise io.AudioError(f"{path}: {size:,} bytes of audio do not fit into a WAV file; give output=<file>.flac.")
     try:
         fmt = struct.pack(
-            "<IHHIIHH", 16, 1, spec.n_channels, spec.sample_rate, spec.sample_rate * frame, frame, spec.bits
+            "<IHHIIHH", 16, 1, header.n_channels, header.sample_rate, header.sample_rate * frame, frame, header.bits
         )
     except struct.error as error:
-        raise io.AudioError(f"{path}: a WAV file cannot have {spec.sample_rate} Hz.") from error
+        raise io.AudioError(f"{path}: a WAV file cannot have {header.sample_rate} Hz.") from error
     riff = struct.pack("<4sI4s", b"RIFF", 36 + size + size % 2, b"WAVE")
-    return riff + b"fmt " + fmt + struct.pack("<4sI", b"data", size), bytes(size % 2)
+    return Envelope(riff + b"fmt " + fmt + struct.pack("<4sI", b"data", size), bytes(size % 2), False)
 
 
-def _write_flac(path: Path, blocks: Iterable[np.ndarray], header: FileHeader) -> None:
-    spec = header.spec
+def _write_flac(file: IO[bytes], path: Path, blocks: Iterable[np.ndarray], header: FileHeader, metadata: bytes) -> None:
     if not header.frames:
         raise io.AudioError(f"{path}: FLAC cannot hold 0 frames; write .wav.")
-    with io.whole_file(path) as file:
+    bits = "S8" if header.bits == 8 else header.bits
+    target = Path(file.name)
+    # With metadata the file is put together from one that libsndfile writes.
+    plain = target.with_suffix(".flac.part") if metadata else target
+    try:
         try:
             flac = soundfile.SoundFile(
-                file.fileno(), "w", spec.sample_rate, spec.n_channels, f"PCM_{'16' if spec.bits == 16 else 'S8'}",
-                format="FLAC", closefd=False,
+                os.fsencode(plain), "w", header.sample_rate, header.n_channels, f"PCM_{bits}", format="FLAC",
+                compression_level=1.0,
             )  # fmt: skip
         except (soundfile.SoundFileError, ValueError, OverflowError) as error:
-            raise io.AudioError(f"{path}: {spec.sample_rate} Hz cannot be written as FLAC ({error}).") from error
+            raise io.AudioError(
+                f"{path}: {header.n_channels} channels at {header.sample_rate} Hz cannot be written as FLAC ({error})."
+            ) from error
         try:
             with flac:
                 for block in blocks:
-                    flac.write(block)
+                    flac.write(block << 32 - header.bits)
             # What could not be written when the file was closed is not reported.
-            with soundfile.SoundFile(os.fsencode(file.name)) as back:
+            with soundfile.SoundFile(os.fsencode(plain)) as back:
                 back.seek(header.frames - 1)
                 written = len(back.read(1))
         except soundfile.SoundFileError as error:
             raise io.AudioError(f"{path}: cannot write the file ({error}). Is the disk full?") from error
         if not written:
             raise io.AudioError(f"{path}: cannot write the file to its end. Is the disk full?")
+        if metadata:
+            with open(plain, "rb") as made:
+                with_metadata(made, metadata, file)
+    finally:
+        if metadata:
+            plain.unlink(missing_ok=True)
 
 
-def _envelope(path: Path, pcm: np.ndarray, spec: AudioSpec) -> bytes:
-    """What stands before and behind the samples of a WAV file, compressed; b"" for other files."""
-    with open(path, "rb") as file:
-        magic = file.read(12)
-        if magic[:4] not in (b"RIFF", b"RF64") or magic[8:] != b"WAVE":
-            return b""
-        start = _data_start(file)
-        file.seek(0)
-        head = file.read(start)
-        payload = _payload(pcm, spec)
-        if file.read(len(payload)) != payload:
-            raise CodecError(f"{path}: its samples are not where its header says. Convert it to a plain WAV file.")
-        tail = file.read(MAX_ENVELOPE + 1)
-    envelope = zlib.compress(struct.pack("<I", len(head)) + head + tail, 9)
-    # What cannot be compressed becomes a little longer.
-    if max(len(head) + len(tail), len(envelope)) > MAX_ENVELOPE:
-        raise CodecError(
-            f"{path} has more than {MAX_ENVELOPE >> 20} MiB beside its samples, which would be kept too. Remove its "
-            "metadata."
-        )
-    return envelope
+def suffix_of_kind(kind: str) -> str:
+    """The usual suffix of the files of a kind; .wav for "pcm"."""
+    return next((suffix for suffix, name in SUFFIXES.items() if name == kind), ".wav")
 
 
-def _data_start(file: BinaryIO) -> int:
-    """Where the samples begin; libsndfile has found them before. EBU Tech 3306: chunks of an id, a size and a body."""
-    while len(header := file.read(8)) == 8:
-        chunk, length = struct.unpack("<4sI", header)
-        if chunk == b"data":
-            return file.tell()
-        file.seek(length + length % 2, 1)
-    raise CodecError(f"{file.name}: there is no chunk of samples.")
-
-
-def _open_envelope(envelope: bytes, name: str) -> tuple[bytes, bytes]:
-    stream = zlib.decompressobj()
-    try:
-        # A small stream can unfold to any size. With one byte more than are allowed its end is seen.
-        content = stream.decompress(envelope, MAX_ENVELOPE + 5)
-        (length,) = struct.unpack_from("<I", content)
-    except (zlib.error, struct.error) as error:
-        raise CodecError(f"{name} is damaged: the header of its WAV file cannot be read ({error}).") from error
-    if not stream.eof or stream.unused_data or not 4 + length <= len(content) <= MAX_ENVELOPE + 4:
-        raise CodecError(f"{name} is damaged: the header of its WAV file has another length than it says.")
-    return content[4 : 4 + length], content[4 + length :]
-
-
-def _payload(pcm: np.ndarray, spec: AudioSpec) -> bytes:
-    """Samples as they lie in a WAV file: 16 bits little-endian, 8 bits unsigned."""
-    return pcm.astype("<i2").tobytes() if spec.bits == 16 else ((pcm >> 8) + 128).astype(np.uint8).tobytes()
+def flac_bytes(path: Path) -> int:
+    """The size of the file as FLAC, at libsndfile's highest level (that of flac -8)."""
+    with open_pcm(path) as pcm, tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "audio.flac"
+        with soundfile.SoundFile(
+            file, "w", pcm.sample_rate, pcm.n_channels, f"PCM_{'S8' if pcm.bits == 8 else pcm.bits}",
+            format="FLAC", compression_level=1.0,
+        ) as flac:  # fmt: skip
+            for block in pcm.blocks():
+                flac.write(block << 32 - pcm.bits)
+        return file.stat().st_size

@@ -1,34 +1,41 @@
-"""The probabilities that a model gives here, as a hash: a file is decoded only where it is the hash of the encoder's.
+"""What a model and the coder compute here, as a hash: a file is decoded only where it is the hash of the encoder's.
 
-The compiled engine gives the same bits on any processor; what prepares its weights (torch) and reads its integers
-(constriction) are other people's libraries, and our own code changes. So the hash is over the integer probabilities of
-a fixed recording and the words that the range coder makes of them, not over how either is computed.
+The compiled engine gives the same bits on any processor, but what prepares its weights (torch) and compiles it (numba)
+are other people's, and our own code changes. So the hash is over the code of a fixed recording, every bit of which
+hangs on all probabilities before it, and not over how these are computed.
 """
 
 import hashlib
+from collections.abc import Iterable
 
-import constriction
 import numpy as np
 
-from stereo_sashimi.codec.batch_coder import FAMILY, BatchCoder
+from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.spec import AudioSpec
 
-FRAMES = 128
+FRAMES = 2048
+# The last frames are those of so many before: experts look for repetitions.
+AGAIN = 600
 
 
-def probe(coder: BatchCoder) -> str:
-    """32 hexadecimal digits; of the model of `coder`, which is not moved."""
-    digest, encoder = hashlib.sha256(), constriction.stream.queue.RangeEncoder()
-    for ((weights, cells),) in BatchCoder(coder.engine.like(1)).weigh([recording(coder.model.spec)]):
-        digest.update(weights.astype("<u4").tobytes())
-        encoder.encode(cells, FAMILY, weights)
-    digest.update(encoder.get_compressed().astype("<u4").tobytes())
+def probe(coders: Iterable[BatchCoder]) -> str:
+    """32 hexadecimal digits; of coders in the order of their channels, which are not moved."""
+    digest = hashlib.sha256()
+    for coder in coders:
+        (code,) = BatchCoder(coder.engine.like(1)).encode([recording(coder.model.spec)])
+        digest.update(code)
     return digest.hexdigest()[:32]
 
 
 def recording(spec: AudioSpec) -> np.ndarray:
-    """Codes (frames, channels) that jump and swell to full scale, then the two ends of the range; docs/codec.md."""
+    """Codes (frames, channels): a swelling noise with a period, the same again, at last both ends of the range.
+
+    docs/codec.md has it in words.
+    """
     t = np.arange(FRAMES * spec.n_channels).reshape(FRAMES, spec.n_channels)
-    codes = (spec.start_code + (t * 48271 % 65521 - 32760) * spec.n_levels * t // (65536 * t.size)) % spec.n_levels
+    t[-AGAIN:] = t[-3 * AGAIN : -2 * AGAIN]
+    swell = 1 + t // (8 * spec.n_channels)
+    noise = t * 48271 % 65521 % 2001 - 1000 + np.abs(t * 7 % 1600 - 800) * 40
+    codes = (spec.start_code + noise * swell * (spec.n_levels >> 8) // 32768) % spec.n_levels
     codes[-2:] = np.array([[0], [spec.n_levels - 1]])
     return codes

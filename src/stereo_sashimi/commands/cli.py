@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from stereo_sashimi.commands.shared.errors import as_typed, speak
-from stereo_sashimi.commands.shared.overrides import SWEEP, check_overrides, check_run_folder
+from stereo_sashimi.commands.shared.overrides import SWEEP, check_overrides, check_run_folder, with_inputs
 from stereo_sashimi.commands.shared.suggest import explain
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ COMMANDS = {
     "train": ("train.train_command", "train a model"),
     "generate": ("generate.generate_command", "sample audio from a model"),
     "evaluate": ("evaluate.evaluate_command", "bits of recordings under a model"),
-    "compress": ("compress.compress_command", "lossless compression of WAV and FLAC files"),
+    "compress": ("compress.compress_command", "lossless compression of WAV, AIFF and FLAC files"),
     "export": ("export", "a model as safetensors and JSON"),
     "report": ("report", "what a run has learnt, as text"),
     "doctor": ("doctor", "can this machine train, and is a folder fit to train on?"),
@@ -98,6 +98,8 @@ def launch(command: str, words: Sequence[str]) -> None:
         # Unlike Hydra's help, the file says what each key means.
         print(as_typed((configs / f"{command}.yaml").read_text(encoding="utf-8")), end="")
         return
+    if command == "compress":
+        words = with_inputs(words)
     check_overrides(words, keys(command), configs)
     if command in ("train", "memory"):
         from stereo_sashimi.commands.translate import refuse_files

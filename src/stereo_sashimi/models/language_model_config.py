@@ -49,6 +49,8 @@ class LanguageModelConfig:
                 f"both or neither; got experts={'null' if self.experts is None else 'adaptive'} and "
                 f"decoder={self.decoder.kind}."
             )
+        if self.spec.bits > 16 and not isinstance(self.model, NoBackboneConfig):
+            raise ValueError("A network has a table of all codes, of 8 or 16 bits; 24 bits need model=none.")
         if self.experts is None and isinstance(self.model, NoBackboneConfig):
             raise ValueError("model=none is the experts and their head alone. Set experts=adaptive decoder=experts.")
         if self.experts is not None and self.spec.quantization != "linear":

@@ -5,8 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from stereo_sashimi.pretrained import FOLDER as PRETRAINED_FOLDER
-from stereo_sashimi.pretrained import NAME as PRETRAINED
+from stereo_sashimi.pretrained import MODELS
 
 STATUS_FILE = "run.json"
 # An exported model: its description and its weights.
@@ -21,15 +20,15 @@ class CheckpointError(ValueError):
 def model_file(given: str | Path, key: str = "checkpoint") -> Path:
     """The file that holds the model which `given` names: a .ckpt file, or the weights of an exported model.
 
-    - `given`: a file, an exported model's folder, `pretrained` for the shipped model, a run, or a folder of runs.
+    - `given`: a file, an exported model's folder, the name of a shipped model, a run, or a folder of runs.
     - `key`: what it is called in messages.
 
     Of a run the best weights are taken, or the last where no validation ran; of a folder of runs the newest finished
     run, which a line on standard error names. Raises CheckpointError.
     """
-    path = PRETRAINED_FOLDER if given == PRETRAINED else Path(given)
+    path = MODELS.get(str(given), Path(given))
     if not path.exists():
-        names = {PRETRAINED: PRETRAINED} | {other.name: str(other) for other in path.parent.glob("*")}
+        names = {name: name for name in MODELS} | {other.name: str(other) for other in path.parent.glob("*")}
         close = difflib.get_close_matches(path.name, list(names), n=1)
         hint = f"Did you mean {names[close[0]]}?" if close else f"Give a .ckpt file or a run folder: {key}=runs/<run>."
         raise CheckpointError(f"There is no checkpoint {given}. {hint}")

@@ -1,7 +1,10 @@
-"""The model that comes with this package: config.json and model.safetensors, as exported, and its card, README.md."""
+"""The models that come with this package: config.json and model.safetensors, as exported, and their card, README.md."""
 
 from pathlib import Path
 
-# What commands and `stereo_sashimi.load` call it.
-NAME = "pretrained"
 FOLDER = Path(__file__).parent
+# What commands and `stereo_sashimi.load` call the one that generates.
+NAME = "pretrained"
+# Those of the codec, by profile. Coded files name theirs: a better one gets another number, and the old one stays.
+PROFILES = {"fast": "fast-1", "default": "default-1", "best": "best-1"}
+MODELS = {NAME: FOLDER} | {name: FOLDER / name for name in PROFILES.values()}

@@ -28,6 +28,7 @@ CASES = {
     "stereo-16-categorical-coupled": (2, 16, "categorical", "autoregressive", "sum"),
     "stereo-16-experts": (2, 16, "experts", "autoregressive", "mix"),
     "mono-16-experts-alone": (1, 16, "experts alone", "independent", "sum"),
+    "stereo-16-experts-alone": (2, 16, "experts alone", "autoregressive", "sum"),
     "stereo-8-experts-alone": (2, 8, "experts alone", "autoregressive", "sum"),
 }
 EXPERTS = ExpertsConfig(

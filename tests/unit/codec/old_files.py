@@ -10,12 +10,16 @@ import numpy as np
 from codec_models import small
 
 import stereo_sashimi
+from stereo_sashimi.pretrained import MODELS
 from stereo_sashimi.spec import AudioSpec
 
 FOLDER = Path(__file__).parents[2] / "golden/codec"
 # Name of the file and of its model, frames, frames of a segment, and by how many bits the tune is softer than its most.
 FILES = {
-    "pretrained": (13230, 2048, 0),
+    "pretrained": (4410, 1024, 0),
+    "fast-1": (13230, 2048, 0),
+    "default-1": (13230, 2048, 0),
+    "best-1": (8820, 2048, 0),
     "mono-8-categorical": (1500, 256, 1),
     "stereo-16-separate": (1500, 256, 3),
     "stereo-16-dml-coupled": (1500, 256, 3),
@@ -49,11 +53,11 @@ def make(folder: Path) -> None:
     """Models, files and the SHA-256 of the samples."""
     folder.mkdir()
     for name, (frames, segment, softer) in FILES.items():
-        if name != "pretrained":
+        if name not in MODELS:
             # Embeddings side by side make the coupled one twice as wide.
             d_model = 4 if name.endswith("coupled") else 8
             stereo_sashimi.save(small(name, d_model, d_state=16), folder / name)
-        model = stereo_sashimi.load("pretrained" if name == "pretrained" else folder / name)
+        model = stereo_sashimi.load(name if name in MODELS else folder / name)
         pcm = tune(frames, segment, softer, model.spec)
         (folder / f"{name}.ssc").write_bytes(stereo_sashimi.encode(model, pcm, segment_frames=segment))
 

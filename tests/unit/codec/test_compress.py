@@ -9,16 +9,17 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
-import constriction
 import numpy as np
 import pytest
 import torch
 from codec_models import CASES, music, small
+from packed import pack, reader, unpack
 
 from stereo_sashimi.codec import coding
-from stereo_sashimi.codec.batch_coder import CELLS, FAMILY
+from stereo_sashimi.codec.batch_coder import BatchCoder
+from stereo_sashimi.codec.coders import Coders
 from stereo_sashimi.codec.coding import decode, decode_blocks, encode
-from stereo_sashimi.codec.container import CONSTANT, MAX_ENVELOPE, MODEL, RAW, CodecError, Segment, pack, unpack
+from stereo_sashimi.codec.container import CONSTANT, MAX_ENVELOPE, MODEL, RAW, CodecError, Part
 from stereo_sashimi.models.exported import save
 
 
@@ -40,7 +41,10 @@ def test_round_trip(case):
     assert back.dtype == np.int16
     assert np.array_equal(back, pcm)
     assert MODEL in modes(data)
-    assert unpack(data)[0].spec == model.spec
+    header, parts, envelope = unpack(data)
+    spec = (header.sample_rate, header.n_channels, header.bits)
+    assert spec == (model.spec.sample_rate, model.spec.n_channels, model.spec.bits)
+    assert pack(header, parts, envelope) == data
     assert sum(told) == len(pcm)
 
 
@@ -86,17 +90,17 @@ def test_neither_lanes_nor_threads_change_a_bit(stereo):
 def test_a_part_decodes_alone(stereo, monkeypatch):
     pcm = music(400, stereo.spec)
     data = encode(stereo, pcm, segment_frames=40)
-    asked, original = [], coding.BatchCoder.decode
+    asked, original = [], BatchCoder.decode
 
     def watched(self, words, lengths, on_frames=None):
         asked.extend(words)
         return original(self, words, lengths, on_frames)
 
-    monkeypatch.setattr(coding.BatchCoder, "decode", watched)
+    monkeypatch.setattr(BatchCoder, "decode", watched)
     assert np.array_equal(decode(stereo, data, first=95, frames=50), pcm[95:145])
     payloads = [segment.payload for segment in unpack(data)[1]]
-    assert [word.astype("<u4").tobytes() for word in asked] == payloads[2:4]
-    assert [len(block) for block in decode_blocks(stereo, data, first=95, frames=50)] == [25, 25]
+    assert asked == payloads[2:4]
+    assert [len(block) for block in decode_blocks(stereo, reader(data), first=95, frames=50)] == [25, 25]
     assert decode(stereo, data, first=400, frames=0).shape == (0, 2)
     with pytest.raises(CodecError, match="frames 390 to 410 were asked for"):
         decode(stereo, data, first=390, frames=20)
@@ -107,7 +111,7 @@ def claiming(model, frames: int) -> bytes:
     size = 1 << 20
     header, (segment,), _ = unpack(encode(model, np.zeros((size, 2), np.int16), segment_frames=size, verify=False))
     last = (frames - 1) % size + 1
-    segments = [segment] * ((frames - 1) // size) + [Segment(CONSTANT, bytes(4), zlib.crc32(bytes(4 * last)))]
+    segments = [segment] * ((frames - 1) // size) + [Part(CONSTANT, 0, bytes(4), zlib.crc32(bytes(4 * last)))]
     digest = hashlib.sha256(bytes(4 * frames)).hexdigest() if frames < 1 << 28 else header.pcm
     return pack(replace(header, frames=frames, pcm=digest), segments)
 
@@ -119,14 +123,14 @@ def test_a_long_claim_is_decoded_in_bounded_memory(stereo):
     decoded, kept = 0, b""
     tracemalloc.start()
     try:
-        for block in decode_blocks(stereo, data, on_frames=told.append):
+        for block in decode_blocks(stereo, reader(data), on_frames=told.append):
             decoded, kept = decoded + len(block), block[:1].tobytes()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (decoded, sum(told), kept) == (frames, frames, bytes(4))
-    # The samples are 160 MiB; what is decoded at once 32 MiB.
-    assert peak < 64 << 20
+    assert (decoded, sum(told), kept) == (frames, frames, bytes(8))
+    # The samples are 320 MiB; what is decoded at once 64 MiB.
+    assert peak < 128 << 20
 
 
 def test_more_frames_than_memory_are_refused(stereo):
@@ -161,16 +165,21 @@ STEREO = np.zeros((9, 2), np.int16)
 @pytest.mark.parametrize(
     ("pcm", "options", "message"),
     [
-        (STEREO[:, :1], {}, r"this model codes stereo, int16 \(frames, 2\); got \(9, 1\)"),
-        (STEREO.astype(np.float32), {}, "PCM is a numpy array of int16; got float32"),
+        (STEREO[:, :1], {}, r"has mono \(1 channel\) of 16 bits to be coded, and the model codes stereo"),
+        (STEREO.repeat(2, 1)[:, :3], {}, r"has mono \(1 channel\) of 16 bits to be coded, and the model codes stereo"),
+        (STEREO[:, 0], {}, r"PCM has the shape \(frames, channels\), 1 to 255; got \(9,\)"),
+        (STEREO.astype(np.float32), {}, "PCM is a numpy array of int16, of 24 bits int32; got float32"),
+        (STEREO, {"bits": 24}, "PCM is a numpy array of int16, of 24 bits int32; got int16"),
+        (STEREO.astype(np.int32) + 2**23, {"bits": 24}, r"samples of 24 bits lie between -2\*\*23 and 2\*\*23 - 1"),
+        (STEREO + 1, {"bits": 8}, "bits=8, and the recording has more"),
+        (STEREO, {"bits": 12}, "bits must be 8, 16 or 24; got 12"),
         (STEREO, {"lanes": 0}, "lanes must be an integer from 1 to"),
         (STEREO, {"lanes": "many"}, "lanes must be an integer from 1 to"),
-        (STEREO, {"lanes": None}, "lanes must be an integer from 1 to"),
         (STEREO, {"segment_frames": 1.5}, "segment_frames must be an integer from 1 to"),
         (STEREO, {"lanes": 257}, "lanes must be an integer from 1 to"),
         (STEREO, {"segment_frames": 0}, "segment_frames must be an integer from 1 to"),
         (STEREO, {"segment_frames": 2**21}, "segment_frames must be an integer from 1 to"),
-        (STEREO, {"sample_rate": 0}, "sample_rate must be at least 1 Hz; got 0"),
+        (STEREO, {"sample_rate": 0}, "a recording has 1 to 4294967295 Hz; got 0"),
         (STEREO, {"envelope": bytes(MAX_ENVELOPE + 1)}, f"an envelope has at most {MAX_ENVELOPE} bytes"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
@@ -197,7 +206,7 @@ def test_other_models_are_refused(stereo):
         other.backbone.norm.bias[0] += 1e-6
     with pytest.raises(CodecError, match="was coded with another model"):
         decode(other, data)
-    with pytest.raises(CodecError, match="this model codes 8 bits, and the recording has more"):
+    with pytest.raises(CodecError, match="bits=8, and the recording has more"):
         encode(small("mono-8-dml"), np.ones((9, 1), np.int16))
     with pytest.raises(ValueError, match=r"engine=compiled computes in float32"):
         encode(small("mono-8-dml").double(), np.zeros((9, 1), np.int16))
@@ -205,31 +214,31 @@ def test_other_models_are_refused(stereo):
 
 def test_a_machine_that_computes_otherwise_is_refused(stereo, monkeypatch):
     data = encode(stereo, music(100, stereo.spec))
-    monkeypatch.setattr(coding.BatchCoder, "decode", None)
-    monkeypatch.setattr(coding, "probe", lambda coder: "0" * 32)
+    monkeypatch.setattr(BatchCoder, "decode", None)
+    monkeypatch.setattr(Coders, "probe", "0" * 32)
     with pytest.raises(CodecError, match="cannot be decoded here"):
         decode(stereo, data)
 
 
 def test_the_probe_sees_the_last_digit_of_the_weights(stereo):
-    coder = coding.coder_for(stereo, 2)
-    first = coding.probe(coder)
-    assert coding.probe(coding.coder_for(stereo, 5)) == first
-    weights = coder.engine.program.weights
+    coders = Coders(stereo, 16, 2, 2)
+    first = coders.probe
+    assert Coders(stereo, 16, 2, 5).probe == first
+    weights = coders[2].engine.program.weights
     weights[:] = np.nextafter(weights, 2 * weights)
-    assert coding.probe(coder) != first
+    assert coders.probe != first
 
 
 def test_a_wrong_decoder_is_noticed(stereo, monkeypatch):
     """An encoder that verifies does not write what would not come back."""
-    original = coding.BatchCoder.decode
+    original = BatchCoder.decode
 
     def wrong(self, words, lengths, on_frames=None):
         out = original(self, words, lengths, on_frames)
         out[0][0, 0] ^= 1
         return out
 
-    monkeypatch.setattr(coding.BatchCoder, "decode", wrong)
+    monkeypatch.setattr(BatchCoder, "decode", wrong)
     with pytest.raises(CodecError, match="does not decode to itself"):
         encode(stereo, music(100, stereo.spec))
     data = encode(stereo, music(100, stereo.spec), verify=False)
@@ -237,19 +246,35 @@ def test_a_wrong_decoder_is_noticed(stereo, monkeypatch):
         decode(stereo, data)
 
 
-def test_the_range_coder_takes_integers_as_they_are():
-    """`FAMILY`: cell j of weights that sum to 2**24 - 256 has the probability (1 + w_j) / 2**24."""
-    weights = np.zeros((1, CELLS), np.float32)
-    weights[0, 3], weights[0, 200] = 2**23 - 256, 2**23
-    encoder = constriction.stream.queue.RangeEncoder()
-    symbols = np.array([3, 200, 0, 255, 17] * 400, np.int32)
-    encoder.encode(symbols, FAMILY, np.repeat(weights, len(symbols), 0))
-    ideal = -np.log2((weights[0, symbols].astype(np.float64) + 1) / 2**24).sum()
-    assert abs(encoder.num_bits() - ideal) < 64
-
-
 def test_experts_are_let_go_on_learning():
     pcm = music(20_000, small("mono-16-experts-alone").spec)
-    header, segments, _ = unpack(encode(small("mono-16-experts-alone"), pcm, verify=False))
-    assert (header.segment_frames, len(segments)) == (2**20, 1)
+    header, parts, _ = unpack(encode(small("mono-16-experts-alone"), pcm, verify=False))
+    assert (header.segment_frames, len(parts)) == (coding.SHORTEST_FREE, 1)
     assert unpack(encode(small("mono-16-dml"), pcm, verify=False))[0].segment_frames == 2**14
+
+
+@pytest.mark.parametrize("bits", [8, 16, 24])
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+def test_experts_alone_code_any_format(bits, channels):
+    """By one stereo model: channels are pairs and a single one."""
+    model = small("stereo-16-experts-alone")
+    rng = np.random.default_rng(bits)
+    pcm = np.cumsum(rng.normal(0, 2 ** (bits - 9), (150, channels)), 0).astype(np.int32)
+    if bits == 24:
+        # Low bits that are zero, as in 16 bits that were stored as 24.
+        pcm[:, :2] &= ~255
+    pcm = pcm if bits == 24 else (pcm << 16 - bits).astype(np.int16)
+    data = encode(model, pcm, bits=bits, segment_frames=64, sample_rate=96000)
+    back = decode(model, data)
+    assert back.dtype == pcm.dtype
+    assert np.array_equal(back, pcm)
+    header, parts, _ = unpack(data)
+    assert (header.n_channels, header.bits, header.sample_rate) == (channels, bits, 96000)
+    assert len(parts) == 3 * -(-channels // 2)
+    if bits == 24:
+        assert parts[0].shift == 8
+
+
+def test_a_mono_model_codes_no_stereo():
+    with pytest.raises(CodecError, match="was trained on mono"):
+        encode(small("mono-16-experts-alone"), STEREO)

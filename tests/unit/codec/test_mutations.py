@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from codec_models import music, small
+from packed import pack, unpack
 
 from stereo_sashimi.codec import pcm_files as files
 from stereo_sashimi.codec.coding import decode, encode
-from stereo_sashimi.codec.container import CONSTANT, MAX_ENVELOPE, RAW, CodecError, Segment, pack, unpack
+from stereo_sashimi.codec.container import CONSTANT, MAX_ENVELOPE, RAW, CodecError, Part
 
 FRAMES, SEGMENT = 300, 64
 
@@ -35,7 +36,7 @@ def coded(stereo, pcm) -> bytes:
 @pytest.fixture(scope="module")
 def enveloped(coded) -> bytes:
     header, segments, _ = unpack(coded)
-    content = zlib.compress(struct.pack("<I", 44) + bytes(range(44)) + b"LIST of titles")
+    content = zlib.compress(struct.pack("<?I", False, 44) + bytes(range(44)) + b"LIST of titles")
     return pack(replace(header, envelope=len(content)), segments, content)
 
 
@@ -92,11 +93,9 @@ def test_ten_thousand_mutations_are_refused_or_do_no_harm(which, stereo, pcm, re
 
 
 def changed(coded: bytes, changes: dict) -> bytes:
-    """The file with another header; fields of its spec too."""
+    """The file with another header."""
     header, segments, _ = unpack(coded)
-    of_spec = {key: value for key, value in changes.items() if hasattr(header.spec, key)}
-    others = {key: value for key, value in changes.items() if key not in of_spec}
-    return pack(replace(header, spec=replace(header.spec, **of_spec), **others), segments)
+    return pack(replace(header, **changes), segments)
 
 
 def flipped(data: bytes, at: int, bit: int) -> bytes:
@@ -104,9 +103,9 @@ def flipped(data: bytes, at: int, bit: int) -> bytes:
 
 
 OTHER = {
-    "one bit": lambda data, rng: flipped(data, int(rng.integers(len(data) - 8)), int(rng.integers(8))),
+    "one bit": lambda data, rng: flipped(data, int(rng.integers(len(data) - 12)), int(rng.integers(8))),
     "noise": lambda data, rng: rng.bytes(len(data)),
-    "cut off": lambda data, rng: data[: -4 * int(rng.integers(1, len(data) // 4 + 1))],
+    "cut off": lambda data, rng: data[: -12 * int(rng.integers(1, len(data) // 12))],
     "extremes": lambda data, rng: rng.choice(np.array([0, 255], np.uint8), len(data)).tobytes(),
     "zeros": lambda data, rng: bytes(40),
     "ones": lambda data, rng: b"\xff" * 40,
@@ -131,9 +130,9 @@ def test_stored_samples_are_checked_too(stereo, pcm, coded, mode):
     header, segments, _ = unpack(coded)
     payload = pcm[:SEGMENT].astype("<i2").tobytes()
     if mode == RAW:
-        as_pcm = pack(header, [Segment(RAW, payload, segments[0].crc), *segments[1:]])
+        as_pcm = pack(header, [Part(RAW, 0, payload, segments[0].crc), *segments[1:]])
         assert np.array_equal(decode(stereo, as_pcm), pcm)
-    other = Segment(mode, b"\1" + payload[1:] if mode == RAW else payload[:4], segments[0].crc)
+    other = Part(mode, 0, b"\1" + payload[1:] if mode == RAW else payload[:4], segments[0].crc)
     with pytest.raises(CodecError, match="segment 0 does not decode to what was coded"):
         decode(stereo, pack(header, [other, *segments[1:]]))
 
@@ -151,7 +150,7 @@ def test_only_the_whole_proves_the_order_of_segments(stereo, pcm, coded):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "0" * 64}, r"was coded with another model \(SHA-256 of its weights 000000000000\.\.\)"),
+        ({"weights": "0" * 32}, r"was coded with another model \(SHA-256 of its weights 000000000000\.\.\)"),
         ({"weights": ""}, "was coded with another model"),
         ({"probe": "0" * 32}, "cannot be decoded here"),
         ({"pcm": "0" * 64}, "does not decode to the samples"),
@@ -162,10 +161,10 @@ def test_only_the_whole_proves_the_order_of_segments(stereo, pcm, coded):
         ({"segment_frames": SEGMENT + 1}, "does not decode"),
         ({"segment_frames": 1 << 20}, "damaged"),
         ({"envelope": 4}, "damaged"),
-        ({"n_channels": 1}, "damaged"),
-        ({"bits": 8}, "damaged"),
-        ({"bits": 8, "n_channels": 1}, "damaged"),
-        ({"quantization": "mu-law"}, r"damaged|is not valid|does not decode"),
+        ({"n_channels": 1}, "was coded with another model"),
+        ({"n_channels": 3}, "ends early|table of segments"),
+        ({"bits": 8}, "was coded with another model"),
+        ({"bits": 8, "n_channels": 1}, "was coded with another model"),
     ],
 )
 def test_other_headers_do_not_decode(stereo, pcm, coded, changes, message):
@@ -175,7 +174,7 @@ def test_other_headers_do_not_decode(stereo, pcm, coded, changes, message):
         decode(stereo, changed(coded, changes))
 
 
-HEAD = struct.pack("<I", 44) + bytes(44)
+HEAD = struct.pack("<?I", False, 44) + bytes(44)
 WHOLE = zlib.compress(HEAD + b"tail")
 SPOILED = {
     "nothing that was compressed": lambda: b"RIFF....WAVE",
@@ -186,10 +185,10 @@ SPOILED = {
     "another checksum": lambda: WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]),
     "no length": lambda: zlib.compress(b"\1\2"),
     "empty": lambda: zlib.compress(b""),
-    "a length of one more": lambda: zlib.compress(struct.pack("<I", 45) + bytes(44)),
-    "a length without end": lambda: zlib.compress(struct.pack("<I", 2**32 - 1) + bytes(44)),
+    "a length of one more": lambda: zlib.compress(struct.pack("<?I", False, 45) + bytes(44)),
+    "a length without end": lambda: zlib.compress(struct.pack("<?I", False, 2**32 - 1) + bytes(44)),
     "one byte too many": lambda: zlib.compress(HEAD + bytes(MAX_ENVELOPE - 44 + 1)),
-    "a bomb": lambda: zlib.compress(HEAD + bytes(1 << 27), 1),
+    "a bomb": lambda: zlib.compress(HEAD + bytes(1 << 28), 1),
 }
 
 
@@ -197,12 +196,12 @@ SPOILED = {
 def test_a_spoiled_envelope_writes_nothing(stereo, pcm, coded, tmp_path, make):
     header, segments, _ = unpack(coded)
     spoiled = make()
-    data = pack(replace(header, envelope=len(spoiled)), segments, spoiled)
+    data = pack(replace(header, container="wav", envelope=len(spoiled)), segments, spoiled)
     (header, _, envelope), samples = unpack(data), decode(stereo, data)
     assert np.array_equal(samples, pcm)
     tracemalloc.start()
     try:
-        with pytest.raises(CodecError, match=r"song is damaged: the header of its WAV file"):
+        with pytest.raises(CodecError, match=r"song is damaged: the header of its audio file"):
             files.write(tmp_path / "song.wav", [samples], header, envelope, "song")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -213,6 +212,6 @@ def test_a_spoiled_envelope_writes_nothing(stereo, pcm, coded, tmp_path, make):
 
 def test_the_largest_envelope_is_written(pcm, coded, tmp_path):
     tail = bytes(MAX_ENVELOPE - 44)
-    envelope = zlib.compress(struct.pack("<I", 44) + b"h" * 44 + tail)
-    files.write(tmp_path / "song.wav", [pcm], unpack(coded)[0], envelope, "song")
+    envelope = zlib.compress(struct.pack("<?I", False, 44) + b"h" * 44 + tail)
+    files.write(tmp_path / "song.wav", [pcm], replace(unpack(coded)[0], container="wav"), envelope, "song")
     assert (tmp_path / "song.wav").read_bytes() == b"h" * 44 + pcm.astype("<i2").tobytes() + tail

@@ -222,6 +222,8 @@ def test_what_they_cannot_read_is_refused():
         dataclasses.replace(config, spec=AudioSpec(44100, 2, 8, quantization="mu-law"))
     with pytest.raises(ValueError, match=r"encoder\.merge=none keeps each apart"):
         dataclasses.replace(config, encoder=EmbeddingConfig(4, merge="none"), decoder=APART)
+    with pytest.raises(ValueError, match="24 bits need model=none"):
+        dataclasses.replace(config, spec=AudioSpec(44100, 2, 24))
 
 
 def test_a_mono_model_is_no_beginning_of_a_stereo_one():

@@ -72,6 +72,17 @@ def check_run_folder(words: Sequence[str]) -> None:
         raise ValueError(f"{key}={folder} cannot be made: {existing} {why}. Give another folder: {key}=<folder>.")
 
 
+def with_inputs(words: Sequence[str]) -> list[str]:
+    """`words` with plain ones, which are names of files, as `input=..`."""
+    names = [word for word in words if word == "-" or not (word.startswith(("-", "~", "+")) or "=" in word)]
+    if not names:
+        return list(words)
+    if any(word.startswith("input=") for word in words):
+        raise ValueError(f"{names[0]!r} and input=.. are both given. Give all files one way.")
+    rest = [word for word in words if word not in names]
+    return [*rest, override("input", names[0] if len(names) == 1 else names)]
+
+
 def override(key: str, value: str | Sequence[str]) -> str:
     """`key=value`, the value in quotes if Hydra would not read it as it stands; of a list, each text in quotes."""
     if not isinstance(value, str):

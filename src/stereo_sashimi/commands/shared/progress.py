@@ -23,7 +23,7 @@ class Meter:
     """
 
     def __init__(self, verb: str, rate: int, frames: int | None) -> None:
-        self._verb, self._rate, self._frames, self._done = verb, rate, frames, 0
+        self._verb, self._rate, self._frames, self._done = verb, rate, frames, 0.0
         self._bar = Progress(
             TextColumn(verb),
             BarColumn(),
@@ -48,7 +48,7 @@ class Meter:
             with suppress(OSError):
                 self._bar.stop()
 
-    def add(self, frames: int) -> None:
+    def add(self, frames: float) -> None:
         """So many frames more are done."""
         self._done += frames
         if not self._bar.disable:

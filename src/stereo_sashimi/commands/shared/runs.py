@@ -6,8 +6,7 @@ from pathlib import Path
 from stereo_sashimi.models.locate import EXPORTED as EXPORTED
 from stereo_sashimi.models.locate import STATUS_FILE as STATUS_FILE
 from stereo_sashimi.models.locate import finished_runs, model_file, newest_model
-from stereo_sashimi.pretrained import FOLDER as PRETRAINED_FOLDER
-from stereo_sashimi.pretrained import NAME as PRETRAINED
+from stereo_sashimi.pretrained import MODELS
 
 
 def find_checkpoint(given: str | None, runs: str, key: str = "checkpoint") -> Path:
@@ -35,12 +34,18 @@ def run_folder(checkpoint: Path) -> Path:
 
 def results_folder(checkpoint: Path, runs: str) -> Path:
     """Where what is made with a checkpoint belongs: its run; for the shipped model a folder under `runs`."""
-    return Path(runs) / PRETRAINED if checkpoint.parent == PRETRAINED_FOLDER else run_folder(checkpoint)
+    name = _shipped(checkpoint)
+    return run_folder(checkpoint) if name is None else Path(runs) / name
 
 
 def name_of(checkpoint: Path) -> str:
     """What a person would write after `checkpoint=`."""
-    return PRETRAINED if checkpoint.parent == PRETRAINED_FOLDER else relative(checkpoint)
+    return _shipped(checkpoint) or relative(checkpoint)
+
+
+def _shipped(checkpoint: Path) -> str | None:
+    """The name of a shipped model; None for others."""
+    return next((name for name, folder in MODELS.items() if checkpoint.parent == folder), None)
 
 
 def relative(path: Path) -> str:
