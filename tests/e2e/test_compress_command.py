@@ -246,7 +246,7 @@ def test_ctrl_c_ends_a_command_at_once(dml_run, tmp_path, threads):
     program = tmp_path / "program.py"
     program.write_text(
         "from stereo_sashimi.codec.batch_coder import BatchCoder\nwork = BatchCoder.decode\n"
-        "def decode(self, *args):\n    print('decoding', flush=True)\n    return work(self, *args)\n"
+        "def decode(self, *args):\n    print('decoding', flush=True)\n    while True:\n        work(self, *args)\n"
         "BatchCoder.decode = decode\nfrom stereo_sashimi.commands.cli import main\nmain('compress')\n"
     )
     options = (f"input={tmp_path / 'long.wav'}", f"checkpoint={dml_run}")
