@@ -65,7 +65,7 @@ CONTENTS: dict[str, tuple[Callable[[Content], object], str]] = {
     "extra field": (described(lambda m: m["model"].update(n_layer=3)), r"Unknown key model\.n_layer\. Did you mean"),
     "wrong type": (described(lambda m: m["model"].update(n_layers="1")), r"n_layers must be an integer; got '1'"),
     "missing field": (described(lambda m: m["spec"].pop("bits")), r"spec lacks the field 'bits'"),
-    "other bits": (described(lambda m: m["spec"].update(bits=12)), r"bits must be 8 or 16; got 12"),
+    "other bits": (described(lambda m: m["spec"].update(bits=12)), r"bits must be 8, 16 or 24; got 12"),
     "weight missing": (weighed(lambda w: w.pop(TABLE)), r"disagree: embedding\.tables\.0\.weight is missing"),
     "broken down": (weighed(lambda w: w[TABLE].fill_(torch.nan)), r"tables\.0\.weight holds NaN.*earlier checkpoint"),
 }
