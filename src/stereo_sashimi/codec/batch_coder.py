@@ -37,7 +37,7 @@ class BatchCoder:
     def preparation(model: LanguageModel) -> str | None:
         """One-time start-up work to announce, or None."""
         waiting = CompiledEngine.preparation(model)
-        return "compiling its loops for this machine, once, for some 20 seconds" if not is_kept(code_block) else waiting
+        return "compiling its loops for this machine, once, for up to a minute" if not is_kept(code_block) else waiting
 
     def rewind(self) -> None:
         """Back to the start of a track."""
