@@ -55,7 +55,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def _coders() -> dict[str, Callable[[Path], Coded]]:
-    coders: dict[str, Callable[[Path], Coded]] = {"FLAC -8": lambda path: (pcm_files.flac_bytes(path), 0.0, 0.0)}
+    coders: dict[str, Callable[[Path], Coded]] = {"FLAC -8": _flac}
     if shutil.which("wavpack") is not None:
         coders["WavPack -hhx6"] = _wavpack
     return coders | {name: _profile(model) for name, model in PROFILES.items()}
@@ -78,6 +78,11 @@ def _profile(name: str) -> Callable[[Path], Coded]:
         return size, done - started, end - done
 
     return coded
+
+
+def _flac(path: Path) -> Coded:
+    with pcm_files.open_pcm(path) as pcm:
+        return pcm_files.flac_bytes(pcm), 0.0, 0.0
 
 
 def _wavpack(path: Path) -> Coded:

@@ -36,6 +36,7 @@ from stereo_sashimi.ops.cpu.vector_math import (
 
 MAX_BITS = 24
 SMALLEST = 1e-30
+_LN2 = math.log(2)
 _HALF, _FREE = 1 << (PRECISION - 1), float((1 << PRECISION) - 2)
 # Parts of the memory of a mixture: weights, means and rates of the logistics, their masses beyond both ends of the
 # codes that are left, and, for each bit, 1 - exp(-rate 2^bit).
@@ -45,8 +46,8 @@ _WEIGHT, _MEAN, _RATE, _BELOW_END, _ABOVE_START, _WITHIN = range(6)
 @compiled
 @no_type_check
 def room(head):
-    """Memory for `prepare` and `code`: that of a mixture, and running sums of categorical masses."""
-    vectors = (_WITHIN + MAX_BITS + 2) * (head.n_mixtures + SIMD_WIDTH - 1) // SIMD_WIDTH
+    """Memory for `code_by_halves`: that of a mixture, and running sums of categorical masses."""
+    vectors = (_WITHIN + MAX_BITS + 2) * ((head.n_mixtures + SIMD_WIDTH - 1) // SIMD_WIDTH)
     return np.zeros(vectors * SIMD_WIDTH, np.float32), np.zeros((head.n_levels if head.categorical else 0) + 1)
 
 
@@ -119,7 +120,7 @@ def _open_mixture(p, k, unit, bits, mixture, width):
         store(mixture, i, if_negative(x + splat(87.0), splat(0.0), exp_of_negative(x)))
         mean = product(load(mixture, _MEAN * width + i), splat(unit))
         store(mixture, _MEAN * width + i, _bounded(mean, MEAN_LSB[0], MEAN_LSB[1]))
-        log_scale = load(mixture, _RATE * width + i) + splat(math.log(unit))
+        log_scale = load(mixture, _RATE * width + i) + splat(0.0 if unit == 1 else (bits - 1) * _LN2)
         rate = exp(splat(0.0) - _bounded(log_scale, LOG_SCALE_LSB[0], LOG_SCALE_LSB[1]))
         store(mixture, _RATE * width + i, rate)
         store(mixture, _BELOW_END * width + i, splat(1.0))

@@ -30,7 +30,6 @@ class Coders:
 
     def __init__(self, model: LanguageModel, bits: int, n_channels: int, lanes: int | None = None) -> None:
         check_model(model)
-        self._model, self._bits = model, bits
         widths = ([2] if n_channels > 1 else []) + ([1] if n_channels % 2 else [])
         if lanes is None:
             lanes = torch.get_num_threads() if is_free(model) else DEFAULT_BATCH

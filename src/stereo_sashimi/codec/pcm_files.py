@@ -157,20 +157,11 @@ def _plain_wav(path: Path, header: FileHeader) -> Envelope:
 def _write_flac(file: IO[bytes], path: Path, blocks: Iterable[np.ndarray], header: FileHeader, metadata: bytes) -> None:
     if not header.frames:
         raise io.AudioError(f"{path}: FLAC cannot hold 0 frames; write .wav.")
-    bits = "S8" if header.bits == 8 else header.bits
     target = Path(file.name)
     # With metadata the file is put together from one that libsndfile writes.
     plain = target.with_suffix(".flac.part") if metadata else target
     try:
-        try:
-            flac = soundfile.SoundFile(
-                os.fsencode(plain), "w", header.sample_rate, header.n_channels, f"PCM_{bits}", format="FLAC",
-                compression_level=1.0,
-            )  # fmt: skip
-        except (soundfile.SoundFileError, ValueError, OverflowError) as error:
-            raise io.AudioError(
-                f"{path}: {header.n_channels} channels at {header.sample_rate} Hz cannot be written as FLAC ({error})."
-            ) from error
+        flac = _new_flac(plain, path, header)
         try:
             with flac:
                 for block in blocks:
@@ -196,14 +187,25 @@ def suffix_of_kind(kind: str) -> str:
     return next((suffix for suffix, name in SUFFIXES.items() if name == kind), ".wav")
 
 
-def flac_bytes(path: Path) -> int:
-    """The size of the file as FLAC, at libsndfile's highest level (that of flac -8)."""
-    with open_pcm(path) as pcm, tempfile.TemporaryDirectory() as folder:
+def flac_bytes(pcm: PcmFile) -> int:
+    """The size of the recording as FLAC, at libsndfile's highest level (that of flac -8). AudioError if it has none."""
+    with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "audio.flac"
-        with soundfile.SoundFile(
-            file, "w", pcm.sample_rate, pcm.n_channels, f"PCM_{'S8' if pcm.bits == 8 else pcm.bits}",
-            format="FLAC", compression_level=1.0,
-        ) as flac:  # fmt: skip
+        with _new_flac(file, pcm.path, pcm) as flac:
             for block in pcm.blocks():
                 flac.write(block << 32 - pcm.bits)
         return file.stat().st_size
+
+
+def _new_flac(file: Path, path: Path, form: PcmFile | FileHeader) -> soundfile.SoundFile:
+    """A FLAC file to write, in the rate, channels and bits of `form`; `path` is for messages."""
+    bits = "S8" if form.bits == 8 else form.bits
+    try:
+        return soundfile.SoundFile(
+            os.fsencode(file), "w", form.sample_rate, form.n_channels, f"PCM_{bits}", format="FLAC",
+            compression_level=1.0,
+        )  # fmt: skip
+    except (soundfile.SoundFileError, ValueError, OverflowError) as error:
+        raise io.AudioError(
+            f"{path}: {form.n_channels} channels at {form.sample_rate} Hz cannot be written as FLAC ({error})."
+        ) from error

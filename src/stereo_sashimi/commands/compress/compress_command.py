@@ -98,6 +98,8 @@ class _Work:
         name = "" if cfg.checkpoint is not None else PROFILES[cfg.profile]
         model = self._load(name)
         with files.open_pcm(source) as pcm, ExitStack() as stack:
+            # Before the work: FLAC does not hold every recording.
+            plain = files.flac_bytes(pcm) if cfg.flac and pcm.frames else 0
             started = time.perf_counter()
             meter = stack.enter_context(Meter(f"{count}encoding", pcm.sample_rate, pcm.frames))
             file = _output_file(stack, output)
@@ -115,7 +117,7 @@ class _Work:
         )
         samples = pcm.frames * pcm.n_channels
         if samples:
-            flac = f"  {size / files.flac_bytes(source):.1%} of FLAC" if cfg.flac else ""
+            flac = f"  {size / plain:.1%} of FLAC" if plain else ""
             self.say(f"{8 * size / samples:.3f} bits/sample{flac}  {pcm.frames / seconds:,.0f} frames/s")
 
     def _decode(self, source: Path, job: Job, count: str) -> None:

@@ -1,5 +1,6 @@
 """Which files a call of `compress.py` reads and writes: all of it settled, and refused, before any work begins."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def jobs_of(action: str | None, inputs: Sequence[Path], output: Path | None, ove
     Raises ValueError for what cannot be.
     """
     found = [(path, root) for given in inputs for path, root in _files(given, action)]
-    several = len(found) != 1 or any(given.is_dir() for given in inputs)
+    several = len(found) != 1 or any(os.path.isdir(given) for given in inputs)
     if several and PIPE in (*inputs, output):
         raise ValueError("Standard input and output (-) take one file. Give one input, or a folder as output.")
     if several and output is not None and output.is_file():
@@ -52,7 +53,8 @@ def _files(given: Path, action: str | None) -> Iterable[tuple[Path, Path | None]
     """The files that are meant, and the folder that was given."""
     if given == PIPE:
         return [(given, None)]
-    if given.is_dir():
+    # Those of Path raise where a folder may not be looked into.
+    if os.path.isdir(given):
         coded = sorted(path for path in given.rglob("*") if path.suffix.lower() == SUFFIX and path.is_file())
         audio = sorted(path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         files = audio if action == "encode" or (action is None and audio) else coded
@@ -60,7 +62,7 @@ def _files(given: Path, action: str | None) -> Iterable[tuple[Path, Path | None]
             kinds = f"no {SUFFIX} file" if action not in (None, "encode") else f"none of {', '.join(SUFFIXES)}"
             raise ValueError(f"{given} holds {kinds}. Give a folder that does, or files.")
         return [(path, given) for path in files]
-    if not given.is_file():
+    if not os.path.isfile(given):
         raise ValueError(f"There is no file {given}. Give one: input=<file>.")
     return [(given, None)]
 
