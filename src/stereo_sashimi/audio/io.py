@@ -63,11 +63,11 @@ class AudioReader:
         if file.frames < 0 or file.frames >= _UNKNOWN_FRAMES:
             raise AudioError(f"{path}: the file does not state its length.\n  Write it again as 16-bit WAV or FLAC.")
         self.info = AudioInfo(path, file.samplerate, file.channels, file.frames, file.subtype)
-        self.file = self._file = file
+        self.file = file
 
     def check_end(self) -> None:
         """Raise AudioError if a FLAC file is cut off; its last frame is decoded, as it does not say how long it is."""
-        if self._file.format == "FLAC" and self.info.frames:
+        if self.file.format == "FLAC" and self.info.frames:
             self._decode(self.info.frames - 1, 1, "int16")
 
     def read(self, start: int = 0, frames: int | None = None, *, requantize: bool = False) -> tuple[Pcm, int]:
@@ -95,9 +95,9 @@ class AudioReader:
     def _decode(self, start: int, frames: int, dtype: str) -> np.ndarray:
         path = self.info.path
         try:
-            if start != self._file.tell():
-                self._file.seek(start)
-            samples = self._file.read(frames, dtype=dtype, always_2d=True)
+            if start != self.file.tell():
+                self.file.seek(start)
+            samples = self.file.read(frames, dtype=dtype, always_2d=True)
         except soundfile.SoundFileError as error:
             raise AudioError(
                 f"{path}: cannot decode frames {start} to {start + frames} ({error}).\n"
