@@ -50,8 +50,8 @@ def encode(
         sample_rate: Of the recording, kept in the file; None for the model's. Another one is coded without loss like
             any.
         bits: 8, 16 or 24; None for the model's.
-        segment_frames: The model starts anew at each segment, and each can be decoded alone; 1 to 2**20. None: by the
-            length of the recording, longer with adaptive experts, which go on learning.
+        segment_frames: The model starts anew at each segment, and each can be decoded alone; 1 to 2**20, fewer of
+            more than 32 channels (`container.most_frames`). None: by the length of the recording, longer with adaptive experts, which go on learning.
         lanes: Segments coded at once, 1 to 256; None: 32, or as many as threads for experts without a network.
         verify: Decode everything again and compare.
         envelope: Bytes to be kept beside the samples.
@@ -88,8 +88,8 @@ def encode_to(
         _check_count("lanes", lanes, MAX_BATCH)
     coders = Coders(model, source.bits, source.n_channels, lanes)
     if segment_frames is None:
-        segment_frames = _segment_frames(model, source.frames, coders.lanes)
-    _check_count("segment_frames", segment_frames, container.MAX_SEGMENT_FRAMES)
+        segment_frames = _segment_frames(model, source, coders.lanes)
+    _check_count("segment_frames", segment_frames, container.most_frames(source.n_channels))
     if not 1 <= source.sample_rate < 1 << 32:
         raise CodecError(f"a recording has 1 to {(1 << 32) - 1} Hz; got {source.sample_rate}.")
     if source.frames > container.MAX_FRAMES:
@@ -226,12 +226,14 @@ def _coders_of(model: LanguageModel, reader: Reader) -> Coders:
     return coders
 
 
-def _segment_frames(model: LanguageModel, frames: int, lanes: int) -> int:
-    each = -(-frames // lanes)
+def _segment_frames(model: LanguageModel, source: PcmSource, lanes: int) -> int:
+    frames, most = source.frames, container.most_frames(source.n_channels)
     if model.experts is None:
-        return min(max(each, SHORTEST), LONGEST)
-    # Experts go on learning for as long as they are let, and find more and more that they have heard before.
-    return min(max(each, SHORTEST_FREE), container.MAX_SEGMENT_FRAMES)
+        return min(max(-(-frames // lanes), SHORTEST), LONGEST, most)
+    # Experts go on learning for as long as they are let, and find more and more that they have heard before. All of
+    # one length and a multiple of `lanes`, so that no thread waits, unless they would be short.
+    count = min(-(-frames // (most * lanes)) * lanes, frames // SHORTEST_FREE)
+    return min(-(-frames // max(1, count)), most) or 1
 
 
 def _check_count(key: str, value: object, most: int) -> None:

@@ -23,9 +23,16 @@ MODES = ("model", "raw", "constant")
 KINDS = ("pcm", "wav", "aiff", "flac")
 BITS = (8, 16, 24)
 MAX_SEGMENT_FRAMES, MAX_FRAMES, MAX_ENVELOPE, MAX_CHANNELS = 1 << 20, 1 << 40, 1 << 26, 255
+# A segment is held in memory, whatever number of channels a file claims.
+MAX_SEGMENT_SAMPLES = 1 << 25
 _MAX_HEADER = 1 << 16
 _ENTRY = np.dtype([("mode", "u1"), ("shift", "u1"), ("size", "<u4"), ("crc", "<u4"), ("pcm_crc", "<u4")])
 _NO_DIGEST = "0" * 64
+
+
+def most_frames(n_channels: int) -> int:
+    """Frames that a segment of so many channels may have."""
+    return min(MAX_SEGMENT_FRAMES, MAX_SEGMENT_SAMPLES // n_channels)
 
 
 class CodecError(ValueError):
@@ -219,6 +226,11 @@ def _check_bounds(header: FileHeader, name: str) -> None:
         value = getattr(header, key)
         if not least <= value <= most:
             raise CodecError(f"{name} has a header that is not valid: {key} must be {least} to {most}; got {value}.")
+    if header.segment_frames > (most := most_frames(header.n_channels)):
+        raise CodecError(
+            f"{name} has a header that is not valid: segment_frames of {header.n_channels} channels must be 1 to "
+            f"{most}; got {header.segment_frames}."
+        )
     for key, allowed in (("container", KINDS), ("bits", BITS)):
         if getattr(header, key) not in allowed:
             names = ", ".join(map(str, allowed))

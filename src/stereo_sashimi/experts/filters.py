@@ -6,7 +6,7 @@
 import math
 from typing import no_type_check
 
-from stereo_sashimi.experts.plan import FLOOR, FRAMES, RIDGE, YOUNG
+from stereo_sashimi.experts.plan import FLOOR, FRAMES, RIDGE, TINY, YOUNG
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import broadcast, compiled, load, store, zeros
 from stereo_sashimi.ops.cpu.vector_math import fma, fnma, product, total
@@ -75,7 +75,7 @@ def learn(plan, s, x, rows, w, n, width, target, error, mean, forgetting, every)
     Until then frames wait at `rows`: inputs, then gains and targets, of `every` frames. Together they cost the
     covariance one way through memory. `mean`: the places of its running |error|, and of how many wait.
     """
-    s[mean] = 0.5 * s[mean] + 0.5 * abs(error)
+    s[mean] = 0.5 * s[mean] + (0.5 * abs(error) + TINY)
     root = math.sqrt(s[mean] + FLOOR)
     k, gains = int(s[mean + 1]), rows + every * width
     for j in range(0, width, SIMD_WIDTH):
@@ -94,10 +94,10 @@ def learn(plan, s, x, rows, w, n, width, target, error, mean, forgetting, every)
         for j in range(0, width, SIMD_WIDTH):
             store(s, scratch + k * width + j, product(gain, load(s, rows + k * width + j)))
         power *= forgetting
-    fade = broadcast(s, power)
+    fade, tiny = broadcast(s, power), broadcast(s, TINY)
     cross, covariance = w + width, w + 2 * width
     for j in range(0, width, SIMD_WIDTH):
-        summed = product(fade, load(s, cross + j))
+        summed = fma(fade, load(s, cross + j), tiny)
         for k in range(waiting):
             summed = fma(broadcast(s, s[gains + every + k]), load(s, scratch + k * width + j), summed)
         store(s, cross + j, summed)
@@ -105,7 +105,7 @@ def learn(plan, s, x, rows, w, n, width, target, error, mean, forgetting, every)
         # The upper triangle, in whole vectors.
         for j in range(i - i % SIMD_WIDTH, width, SIMD_WIDTH):
             at = covariance + i * width + j
-            summed = product(fade, load(s, at))
+            summed = fma(fade, load(s, at), tiny)
             for k in range(waiting):
                 summed = fma(broadcast(s, s[scratch + k * width + i]), load(s, rows + k * width + j), summed)
             store(s, at, summed)

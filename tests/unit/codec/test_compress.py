@@ -249,8 +249,29 @@ def test_a_wrong_decoder_is_noticed(stereo, monkeypatch):
 def test_experts_are_let_go_on_learning():
     pcm = music(20_000, small("mono-16-experts-alone").spec)
     header, parts, _ = unpack(encode(small("mono-16-experts-alone"), pcm, verify=False))
-    assert (header.segment_frames, len(parts)) == (coding.SHORTEST_FREE, 1)
+    assert (header.segment_frames, len(parts)) == (20_000, 1)
     assert unpack(encode(small("mono-16-dml"), pcm, verify=False))[0].segment_frames == 2**14
+
+
+@pytest.mark.parametrize(
+    ("frames", "n_channels", "lanes", "lengths"),
+    [
+        (0, 2, 2, []),
+        (1, 2, 2, [1]),
+        # One of more than the shortest, rather than that and a few frames.
+        (530_000, 2, 2, [530_000]),
+        (1_058_401, 2, 2, [529_201, 529_200]),
+        (1_058_400, 2, 1, [529_200, 529_200]),
+        # 60 s: the second thread has a fourth segment to do.
+        (2_646_000, 2, 2, [661_500] * 4),
+        (300_000, 255, 2, [131_586, 131_586, 36_828]),
+    ],
+)
+def test_no_thread_waits_for_a_rest_of_a_recording(frames, n_channels, lanes, lengths):
+    pcm = np.broadcast_to(np.zeros((1, n_channels), np.int16), (frames, n_channels))
+    data = encode(small("stereo-16-experts-alone"), pcm, lanes=lanes, verify=False)
+    header = unpack(data)[0]
+    assert [header.length(i) for i in range(header.n_segments)] == lengths
 
 
 @pytest.mark.parametrize("bits", [8, 16, 24])

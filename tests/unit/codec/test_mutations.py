@@ -163,6 +163,8 @@ def test_only_the_whole_proves_the_order_of_segments(stereo, pcm, coded):
         ({"envelope": 4}, "damaged"),
         ({"n_channels": 1}, "was coded with another model"),
         ({"n_channels": 3}, "ends early|table of segments"),
+        # More than is held in memory.
+        ({"n_channels": 255, "segment_frames": 1 << 20}, "segment_frames of 255 channels must be 1 to 131586; got 10"),
         ({"bits": 8}, "was coded with another model"),
         ({"bits": 8, "n_channels": 1}, "was coded with another model"),
     ],

@@ -146,6 +146,15 @@ def test_music_is_predicted():
     assert error[:, 1].std() < 1.1 * noise * 1.5**0.5
 
 
+def test_silence_leaves_no_subnormal_numbers():
+    """Processors take many times as long for these, and what fades in silence would come to them."""
+    experts = AdaptiveExperts(SMALL, 2, 65536)
+    codes = torch.cat([music(2000, 2), torch.full((1, 60_000, 2), 1 << 15)], dim=1)
+    _, state = experts.predict(codes, experts.initial_state(1))
+    size = state.abs()
+    assert not ((size > 0) & (size < np.finfo(np.float64).tiny)).any()
+
+
 def extremes(bits: int) -> dict[str, np.ndarray]:
     top, rng, length = 2**bits - 1, np.random.default_rng(0), 900
     square = np.where(np.arange(length) // 50 % 2 == 0, 0, top)

@@ -16,7 +16,7 @@ from stereo_sashimi.codec import pcm_files as files
 from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coders import check_model
 from stereo_sashimi.codec.coding import decode_blocks, encode_to
-from stereo_sashimi.codec.container import MAX_SEGMENT_FRAMES, FileHeader, Reader
+from stereo_sashimi.codec.container import FileHeader, Reader, most_frames
 from stereo_sashimi.commands.cli import keys
 from stereo_sashimi.commands.compress.jobs import ACTIONS, PIPE, Job, jobs_of
 from stereo_sashimi.commands.shared.checks import check_keys
@@ -106,7 +106,7 @@ class _Work:
             given = {key: cfg[key] for key in ("segment_frames", "lanes", "verify")}
             if name == PROFILES["best"] and given["segment_frames"] is None:
                 # As few cold starts as there can be, at the price of idle threads.
-                given["segment_frames"] = MAX_SEGMENT_FRAMES
+                given["segment_frames"] = most_frames(pcm.n_channels)
             size = encode_to(file, model, pcm, name=name, on_frames=meter.add, **given)
             _hand_over(file, output)
         seconds, original = time.perf_counter() - started, source.stat().st_size
