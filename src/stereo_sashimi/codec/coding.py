@@ -51,7 +51,8 @@ def encode(
             any.
         bits: 8, 16 or 24; None for the model's.
         segment_frames: The model starts anew at each segment, and each can be decoded alone; 1 to 2**20, fewer of
-            more than 32 channels (`container.most_frames`). None: by the length of the recording, longer with adaptive experts, which go on learning.
+            more than 32 channels (`container.most_frames`). None: by the length of the recording, longer with adaptive
+            experts, which go on learning.
         lanes: Segments coded at once, 1 to 256; None: 32, or as many as threads for experts without a network.
         verify: Decode everything again and compare.
         envelope: Bytes to be kept beside the samples.

@@ -15,7 +15,6 @@ import torch
 from codec_models import CASES, music, small
 from packed import pack, reader, unpack
 
-from stereo_sashimi.codec import coding
 from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coders import Coders
 from stereo_sashimi.codec.coding import decode, decode_blocks, encode
