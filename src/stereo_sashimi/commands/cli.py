@@ -32,7 +32,7 @@ COMMANDS = {
     "evaluate": ("evaluate.evaluate_command", "bits of recordings under a model"),
     "compress": ("compress.compress_command", "lossless compression of WAV, AIFF and FLAC files"),
     "export": ("export", "a model as safetensors and JSON"),
-    "report": ("report", "what a run has learnt, as text"),
+    "report": ("report.report_command", "what a run has learnt and sounds like"),
     "doctor": ("doctor", "can this machine train, and is a folder fit to train on?"),
     "memory": ("memory", "memory that a training run will take"),
     "translate": ("translate", "YAML of the original S4 repository in our keys"),

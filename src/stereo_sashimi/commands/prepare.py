@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from stereo_sashimi.data.corpora import prepare_command, scores, sonicpi
+from stereo_sashimi.data.corpora import drums, prepare_command, scores, sonicpi
 
 DATA_SETS: dict[str, Callable[[Sequence[str]], int]] = {
     "musdb18stereo": prepare_command.main,
     "musdb18mono": partial(prepare_command.main, split_channels=True),
     "sonicpi": sonicpi.main,
     "scores": scores.main,
+    "drums": drums.main,
 }
 
 

@@ -3,23 +3,20 @@
 The layout is in `page.html.jinja`; here numbers become text, pictures and audio become data: URIs.
 """
 
-import base64
-import io
 import math
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import soundfile
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.evaluate.generated import by_family, distance_rows, meanings
 from stereo_sashimi.commands.evaluate.recordings import Track
+from stereo_sashimi.commands.shared.pages import PageTable, picture_uri, render_page, sound_uri
 from stereo_sashimi.metrics.lossless import APART
 from stereo_sashimi.plots.bits_curve import bits_curve
 from stereo_sashimi.plots.quartiles import quartile_ranges
@@ -31,18 +28,8 @@ EXCERPT_SECONDS = 10
 # The coder whose average is drawn in every curve.
 COMPARED = "flac -8"
 NOTHING = "\N{EN DASH}"
-# Half of the bytes of a picture in PNG are the noise in its spectrograms; WebP takes a sixth.
-_PICTURE_QUALITY = 85
 
 Plain = dict[str, Any]
-
-
-class PageTable(NamedTuple):
-    """A table of the page; the first cell of a row is its name, title and head may be empty."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
 
 
 def write_page(evaluation: Plain, sources: Mapping[str, Track], path: Path) -> None:
@@ -52,14 +39,11 @@ def write_page(evaluation: Plain, sources: Mapping[str, Track], path: Path) -> N
     from `sources`, by their "file". Where a file is gone, changed or unreadable the page says so.
     Raises AudioError if the page cannot be written.
     """
-    loader = PackageLoader("stereo_sashimi.commands", "evaluate")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"plain": plain, "count": count}
     pictured = evaluation["tracks"][:MOST_PICTURED]
-    page = environment.get_template("page.html.jinja").render(
-        evaluation,
+    page = render_page(
+        "evaluate/page.html.jinja",
+        {"plain": plain, "count": count},
+        **evaluation,
         config=list(_leaves(evaluation["model"], ".")),
         seconds=_seconds(evaluation["tracks"]),
         contexts_table=contexts_table(evaluation),
@@ -71,8 +55,7 @@ def write_page(evaluation: Plain, sources: Mapping[str, Track], path: Path) -> N
         n_pictured=len(pictured),
         compared=COMPARED,
     )
-    # A file name that is not UTF-8 holds halves of surrogate pairs; the page shows them as \udc..
-    write_whole(path, page.encode(errors="backslashreplace"))
+    write_whole(path, page)
 
 
 def pooled_table(evaluation: Plain) -> PageTable:
@@ -152,7 +135,7 @@ def generated_section(generated: Plain | None) -> Plain | None:
     return {
         "table": PageTable("", head, rows),
         "meanings": meanings(metrics),
-        "picture": _picture(quartile_ranges(metrics), "png"),
+        "picture": picture_uri(quartile_ranges(metrics), "png"),
     }
 
 
@@ -176,10 +159,8 @@ def _panels(evaluation: Plain, track: Plain, source: Track) -> Plain:
             shaded = start / rate, end / rate
             place = f"{_clock(start, rate)} to {_clock(end, rate)} of {_clock(track['frames'], rate)}"
             place += f" (frames {start:,} to {end:,})"
-        player = io.BytesIO()
-        soundfile.write(player, pcm, rate, format="FLAC", subtype="PCM_16")
-        panels["player"] = data_uri("audio/flac", player.getvalue())
-        panels["picture"] = _picture(sheet(pcm, rate, f"Excerpt: {place}"), "webp")
+        panels["player"] = sound_uri(pcm, rate)
+        panels["picture"] = picture_uri(sheet(pcm, rate, f"Excerpt: {place}"), "webp")
         panels["place"] = place
     except (ValueError, OSError, soundfile.SoundFileError) as error:
         # The numbers of an evaluation of hours are worth their page, whatever became of one file.
@@ -188,19 +169,7 @@ def _panels(evaluation: Plain, track: Plain, source: Track) -> Plain:
     average = None if coder is None else (COMPARED, coder / (track["frames"] * track["n_channels"]))
     bits = np.asarray(track["bits_each_second"], dtype=np.float64)
     curve = bits_curve(bits, track["frames"], rate, list(_channels(evaluation)), average=average, excerpt=shaded)
-    return panels | {"curve": _picture(curve, "png")}
-
-
-def data_uri(media_type: str, content: bytes) -> str:
-    """The content itself as an address, for src attributes."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _picture(figure: Figure, kind: str) -> str:
-    """The figure as a data: URI, `kind` being png or webp."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format=kind, pil_kwargs={"quality": _PICTURE_QUALITY} if kind == "webp" else None)
-    return data_uri(f"image/{kind}", picture.getvalue())
+    return panels | {"curve": picture_uri(curve, "png")}
 
 
 def context_label(name: str, sample_rate: int) -> str:

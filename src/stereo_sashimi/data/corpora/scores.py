@@ -41,25 +41,24 @@ def scores(wad: Path) -> Iterator[tuple[str, bytes]]:
             yield name.rstrip(b"\0").decode("ascii", "replace").lower(), lump
 
 
-def render(score: bytes, soundfont: Path, seconds: float, scratch: Path) -> np.ndarray:
-    """The first seconds of a MIDI file, int16 (frames, 2). Raises DataError where FluidSynth cannot play it."""
+def check_player(soundfont: Path) -> None:
+    """Raise DataError where FluidSynth or its soundfont is missing."""
+    if shutil.which("fluidsynth") is None:
+        raise DataError("FluidSynth plays the scores, and there is no program fluidsynth: apt-get install fluidsynth.")
+    if not soundfont.is_file():
+        raise DataError(f"there is no soundfont {soundfont}. On Debian: musescore-general-soundfont-lossless.")
+
+
+def render(score: bytes, soundfont: Path, seconds: float, scratch: Path, *options: str) -> np.ndarray:
+    """The first seconds of a MIDI file, int16 (frames, 2). Raises DataError where FluidSynth cannot play it.
+
+    `scratch`: the file that it reads, which goes away. `options`: more of FluidSynth's.
+    """
+    scratch.parent.mkdir(parents=True, exist_ok=True)
     scratch.write_bytes(score)
     wanted = int(seconds * RATE) * CHANNELS * 2
-    command = [
-        "fluidsynth",
-        "-ni",
-        "-q",
-        "-r",
-        str(RATE),
-        "-O",
-        "s16",
-        "-T",
-        "raw",
-        "-F",
-        "-",
-        str(soundfont),
-        str(scratch),
-    ]
+    shape = ["-r", str(RATE), "-O", "s16", "-T", "raw", "-F", "-"]
+    command = ["fluidsynth", "-ni", "-q", *shape, *options, str(soundfont), str(scratch)]
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -84,10 +83,7 @@ def prepare(root: Path, soundfont: Path, out: Path, seconds: float) -> dict[str,
             f"{root} has no WAD file. On Debian: `apt-get download freedoom`, `dpkg -x freedoom*.deb freedoom`, then "
             "--root freedoom/usr/share/games/doom."
         )
-    if shutil.which("fluidsynth") is None:
-        raise DataError("FluidSynth plays the scores, and there is no program fluidsynth: apt-get install fluidsynth.")
-    if not soundfont.is_file():
-        raise DataError(f"there is no soundfont {soundfont}. On Debian: musescore-general-soundfont-lossless.")
+    check_player(soundfont)
     found = {score: f"{wad.stem}_{name}" for wad in wads for name, score in scores(wad)}
     counts = {"train": 0, "valid": 0}
     for i, (score, name) in enumerate(sorted(found.items(), key=lambda item: item[1])):

@@ -1,0 +1,107 @@
+"""preprocess/drums.py: MIDI files of single hits, played by a program that takes the place of FluidSynth."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stereo_sashimi.audio.io import probe, read_pcm, write_pcm
+from stereo_sashimi.data.corpora.drums import FRAMES, KEYS, KITS, RATE, VELOCITIES, hit, hits, main
+
+
+def notes(midi: bytes) -> list[tuple[int, int, int]]:
+    """(milliseconds, key, velocity) of a MIDI file of one track that has no running status."""
+    assert midi[:14] == b"MThd" + bytes([0, 0, 0, 6, 0, 0, 0, 1, 1, 0xF4])
+    assert int.from_bytes(midi[18:22], "big") == len(midi) - 22
+    at, time, found = 22, 0, []
+    while midi[at + 1 : at + 3] != bytes([0xFF, 0x2F]):
+        delay = 0
+        while midi[at] & 0x80:
+            delay, at = (delay << 7) + (midi[at] & 0x7F), at + 1
+        time += (delay << 7) + midi[at]
+        status = midi[at + 1]
+        if status == 0x99:
+            found.append((time, midi[at + 2], midi[at + 3]))
+        at += 3 if status == 0xC9 else 4
+    return found
+
+
+def test_each_key_is_played_by_itself():
+    assert notes(hits(8, 100)) == [(2000 * i, key, 100) for i, key in enumerate(KEYS)]
+
+
+def test_a_hit_begins_at_its_onset_and_is_as_loud_as_can_be():
+    pcm = np.zeros((44100 * 2, 2), np.int16)
+    pcm[22050:] = np.array([1000, -500])
+    found = hit(pcm, 44100)
+    assert found.shape == (FRAMES, 2)
+    assert round(0.95 * 32768) == found[:100].max() == np.abs(found).max()
+    # The edge rings; behind it the level and the balance are even.
+    assert np.ptp(found[2000 : FRAMES - 1100], axis=0).max() <= 2
+    assert found[2000, 1] == pytest.approx(-found[2000, 0] / 2, abs=2)
+    assert not found[-1].any()
+    assert np.array_equal(hit(pcm[:40000], 44100)[14000:], np.zeros((FRAMES - 14000, 2)))
+    assert hit(np.zeros((100, 2), np.int16), 44100) is None
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch) -> list[str]:
+    """Recorded drums, a soundfont, and a FluidSynth that for every key and program plays another length and balance."""
+    (tmp_path / "sounds").mkdir()
+    rng = np.random.default_rng(0)
+    for name, channels in (("bd_one", 1), ("bd_two", 2), ("sn_x", 2), ("loop_y", 2), ("drum_roll", 2)):
+        write_pcm(
+            tmp_path / f"sounds/{name}.flac", (rng.standard_normal((9000, channels)) * 9999).astype(np.int16), 44100
+        )
+    (tmp_path / "font.sf2").write_bytes(b"")
+    (tmp_path / "bin").mkdir()
+    player = tmp_path / "bin/fluidsynth"
+    player.write_text(
+        "#!/usr/bin/env python3\nimport sys\nprogram = open(sys.argv[-1], 'rb').read()[24]\n"
+        "for key in range(99):\n    one = bytes([0, 99, 0, program]) * (1000 + 9 * key)\n"
+        "    sys.stdout.buffer.write(one + bytes(8 * 44100 - len(one)))\n"
+    )
+    player.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    return ["--root", "sounds", "--soundfont", "font.sf2"]
+
+
+def test_recorded_drums_are_split_and_each_sound_is_written_once(inputs, monkeypatch, capsys):
+    monkeypatch.setattr("stereo_sashimi.data.corpora.drums.KITS", {"a": 0, "b": 70})
+    monkeypatch.setattr("stereo_sashimi.data.corpora.drums.KEYS", range(44, 50))
+    assert main(inputs) == 0
+    files = {
+        split: sorted(path.stem for path in Path("data/drums", split).iterdir()) for split in ("train", "valid", "test")
+    }
+    assert files["test"] == ["bd_two"]
+    assert {"bd_one", "sn_x"} <= set(files["train"])
+    # All velocities sound the same here.
+    assert len(files["train"]) + len(files["valid"]) == 2 + 2 * 6
+    assert files["valid"]
+    counts = ", ".join(f"{len(names)} {split}" for split, names in files.items())
+    assert capsys.readouterr().err == f"data/drums: {counts}\n"
+    for path in Path("data/drums").rglob("*.flac"):
+        info = probe(path)
+        assert (info.sample_rate, info.n_channels, info.frames) == (RATE, 2, FRAMES)
+        assert np.abs(read_pcm(path)[0][:5000]).max() > 29000
+    assert not list(Path("data/drums").glob(".*"))
+
+
+def test_kits_and_velocities_are_midi():
+    assert all(0 <= program < 128 for program in KITS.values())
+    assert all(0 < velocity < 128 for velocity in VELOCITIES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--soundfont", "absent.sf2"], "error: there is no soundfont absent.sf2"),
+        (["--root", "bin"], "error: bin has no drums"),
+        (["--root", "absent"], "error: absent has no drums"),
+    ],
+)
+def test_what_is_missing_is_said(inputs, capsys, options, message):
+    assert main([*inputs, *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not Path("data").exists()
