@@ -1,4 +1,4 @@
-"""Stereo image, loudness and faults of 16-bit PCM, one number per window; `distances.py` compares their distributions.
+"""Stereo image, timbre, loudness and faults of 16-bit PCM, one number per window, for the distances of `distances.py`.
 
 Bands are sums of Welch spectra (P. D. Welch, IEEE Trans. Audio Electroacoust. 15(2), 1967; Hann windows of at least
 1/16 s, half overlapping, each without its mean). With S_xy the cross spectrum in which `left conj(right)` is averaged:
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Complex128, Float64, Int16
 from scipy import fft, signal
 
 from stereo_sashimi.metrics.stereo import FULL_SCALE, HIGHEST, LOWEST, SILENT_LSB, check_pcm
+from stereo_sashimi.metrics.timbre import TIMBRE_UNITS, timbre
 
 # Hz; two octaves a band, the last one reaches the Nyquist frequency.
 BAND_EDGES = (0.0, 125.0, 500.0, 2000.0, 8000.0)
@@ -32,6 +33,7 @@ UNITS = {
     "loudness_lufs": "LUFS",
     "silent_share": "share",
     "clipped_share": "share",
+    **TIMBRE_UNITS,
 }
 # Ratios of energies stay within this many dB, a little more than 16 bits have: windows that collapsed to mono have one.
 LIMIT_DB = 100.0
@@ -48,6 +50,7 @@ def windows(
 
     - `loudness_lufs`: gated loudness of the window alone; NaN if all of it is gated (below -70 LUFS), for windows
       shorter than 0.4 s, and below 8000 Hz. Whole tenths of a second count.
+    - `centroid_hz`, `flatness`, `fall_db`, `crest_db`: see `timbre.py`.
     - `silent_share`, `clipped_share`: part of the samples of all channels with |x| <= 1 LSB, or at -32768 or 32767.
 
     Two channels also have, with energies about the mean, so that an offset is no sound:
@@ -106,6 +109,7 @@ def _measure(
         "silent_share": float(np.mean((pcm >= -SILENT_LSB) & (pcm <= SILENT_LSB))),
         "clipped_share": float(np.mean((pcm == LOWEST) | (pcm == HIGHEST))),
     }
+    numbers |= timbre(pcm, sample_rate, spectra_per_second=_SPECTRA_PER_SECOND, silent=SILENT_LSB**2, limit_db=LIMIT_DB)
     return numbers | _energies(pcm) | _bands(pcm, sample_rate) if pcm.shape[1] == 2 else numbers
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.metrics import distances
 from stereo_sashimi.metrics.distances import circular_wasserstein, compare, kolmogorov_smirnov, kuiper
+from stereo_sashimi.metrics.timbre import TIMBRE_UNITS
 
 RATE = 8000
 ANGLES = arrays(np.float64, st.integers(1, 12), elements=st.floats(-math.pi, math.pi))
@@ -93,7 +94,7 @@ def test_what_is_not_defined_is_null_or_absent_and_json_can_hold_it(write):
     assert metrics["silent_share"]["distance"] == pytest.approx(1, abs=1e-3)
     mono = [write("a.wav", clip(0, n_channels=1))], [write("b.flac", clip(0, n_channels=1) // 2)]
     metrics = compare(*mono)["metrics"]
-    assert set(metrics) == {"loudness_lufs", "silent_share", "clipped_share"}
+    assert set(metrics) == {"loudness_lufs", "silent_share", "clipped_share", *TIMBRE_UNITS}
     assert metrics["loudness_lufs"]["distance"] == pytest.approx(6.02, abs=0.01)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.metrics.stereo_windows import LIMIT_DB, UNITS, bands, cuts, windows
+from stereo_sashimi.metrics.timbre import TIMBRE_UNITS
 
 RATE = 32000
 NAMES = ("0-125", "125-500", "500-2000", "2000-8000", "8000-nyquist")
@@ -37,7 +38,7 @@ def test_names_and_shapes():
     assert {name.split("/")[0] for name in values} == UNITS.keys()
     assert set(values) == {*UNITS} - {*BANDED} | {f"{metric}/{name}" for metric in BANDED for name in NAMES}
     assert all(value.shape == (2,) and value.dtype == np.float64 for value in values.values())
-    assert set(windows(pcm(noise(0)), RATE)) == {"loudness_lufs", "silent_share", "clipped_share"}
+    assert set(windows(pcm(noise(0)), RATE)) == {"loudness_lufs", "silent_share", "clipped_share", *TIMBRE_UNITS}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,26 @@ def test_equal_and_inverted_channels(sign, correlation, phase, side, mono):
     assert values["side_mid_db"] == pytest.approx(side)
     assert values["mono_loss_db"] == pytest.approx(mono)
     assert values["level_difference_db"] == pytest.approx(0)
+
+
+def test_timbre_of_tones_noise_and_decay():
+    decay = np.exp(-6 * np.arange(RATE) / RATE)
+    late = np.where(np.arange(RATE) < RATE // 2, 0.0, noise(1, 1))
+    waves = {"tone": sine(1000), "noise": noise(0, 1), "decay": decay * noise(0, 1), "late": late}
+    values = {
+        name: {key: value[0] for key, value in windows(pcm(wave, 0.5 * wave), RATE).items()}
+        for name, wave in waves.items()
+    }
+    assert values["tone"]["centroid_hz"] == pytest.approx(1000, abs=20)
+    assert values["noise"]["centroid_hz"] == pytest.approx(RATE / 4, rel=0.02)
+    assert values["tone"]["flatness"] < 0.01
+    assert values["noise"]["flatness"] > 0.95
+    assert values["tone"]["fall_db"] == pytest.approx(0, abs=0.01)
+    # The energy falls by e^-12 a second, so by e^-6 from half to half.
+    assert values["decay"]["fall_db"] == pytest.approx(10 * 6 / math.log(10), abs=0.5)
+    assert values["late"]["fall_db"] < -40
+    # Of the louder channel; both together have 5/8 of its mean square.
+    assert values["tone"]["crest_db"] == pytest.approx(10 * math.log10(2 / 0.625), abs=0.01)
 
 
 def test_independent_channels():
