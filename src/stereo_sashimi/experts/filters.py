@@ -9,7 +9,7 @@ from typing import no_type_check
 from stereo_sashimi.experts.plan import FLOOR, FRAMES, RIDGE, TINY, YOUNG
 from stereo_sashimi.ops.cpu.constants import SIMD_WIDTH
 from stereo_sashimi.ops.cpu.vector import broadcast, compiled, load, store, zeros
-from stereo_sashimi.ops.cpu.vector_math import fma, fnma, product, total
+from stereo_sashimi.ops.cpu.vector_math import fma, fnma, if_negative, inlined, magnitude, product, total
 
 _LN2 = math.log(2.0)
 
@@ -75,7 +75,7 @@ def learn(plan, s, x, rows, w, n, width, target, error, mean, forgetting, every)
     Until then frames wait at `rows`: inputs, then gains and targets, of `every` frames. Together they cost the
     covariance one way through memory. `mean`: the places of its running |error|, and of how many wait.
     """
-    s[mean] = 0.5 * s[mean] + (0.5 * abs(error) + TINY)
+    s[mean] = max(0.5 * s[mean] + 0.5 * abs(error), TINY)
     root = math.sqrt(s[mean] + FLOOR)
     k, gains = int(s[mean + 1]), rows + every * width
     for j in range(0, width, SIMD_WIDTH):
@@ -94,10 +94,10 @@ def learn(plan, s, x, rows, w, n, width, target, error, mean, forgetting, every)
         for j in range(0, width, SIMD_WIDTH):
             store(s, scratch + k * width + j, product(gain, load(s, rows + k * width + j)))
         power *= forgetting
-    fade, tiny = broadcast(s, power), broadcast(s, TINY)
+    fade = broadcast(s, power)
     cross, covariance = w + width, w + 2 * width
     for j in range(0, width, SIMD_WIDTH):
-        summed = fma(fade, load(s, cross + j), tiny)
+        summed = _faded(s, fade, load(s, cross + j))
         for k in range(waiting):
             summed = fma(broadcast(s, s[gains + every + k]), load(s, scratch + k * width + j), summed)
         store(s, cross + j, summed)
@@ -105,11 +105,19 @@ def learn(plan, s, x, rows, w, n, width, target, error, mean, forgetting, every)
         # The upper triangle, in whole vectors.
         for j in range(i - i % SIMD_WIDTH, width, SIMD_WIDTH):
             at = covariance + i * width + j
-            summed = fma(fade, load(s, at), tiny)
+            summed = _faded(s, fade, load(s, at))
             for k in range(waiting):
                 summed = fma(broadcast(s, s[scratch + k * width + i]), load(s, rows + k * width + j), summed)
             store(s, at, summed)
     _solve(s, w, n, width, plan.scratch, RIDGE * (1.0 - forgetting))
+
+
+@inlined
+@no_type_check
+def _faded(s, fade, x):
+    """fade x, 0 where that is next to nothing."""
+    x = product(fade, x)
+    return if_negative(magnitude(x) - broadcast(s, TINY), zeros(s), x)
 
 
 @compiled

@@ -152,15 +152,17 @@ def update(plan, s, c, code, base, frame):
             plan, s, at + plan.mixed, at + ls.rows, at + ls.w, ls.inputs, ls.width, target, error, at + ls.error,
             ls.forgetting, ls.every,
         )  # fmt: skip
-        s[blend + SIMD_WIDTH + i] += BLEND_RATE * (abs(error) + TINY - s[blend + SIMD_WIDTH + i])
+        mean = s[blend + SIMD_WIDTH + i]
+        s[blend + SIMD_WIDTH + i] = max(mean + BLEND_RATE * (abs(error) - mean), TINY)
     error = x - s[blend + SIMD_WIDTH - 1]
     adapt(plan, s, plan.stages[len(plan.stages) - 1], c, at, p, error)
     _weigh(plan, s, at, code, base, frame)
     spread = max(s[at + plan.spreads + MAIN_SPREAD], SMALLEST_SPREAD)
     frame[N_FRAME - 1] = squashed((x - s[experts]) / spread)
-    size = abs(x - s[experts]) + TINY
+    size = abs(x - s[experts])
     for i in range(len(SPREAD_RATES)):
-        s[at + plan.spreads + i] += SPREAD_RATES[i] * (size - s[at + plan.spreads + i])
+        mean = s[at + plan.spreads + i]
+        s[at + plan.spreads + i] = max(mean + SPREAD_RATES[i] * (size - mean), TINY)
     s[at + plan.history + p + plan.window] = x
 
 

@@ -35,7 +35,7 @@ RIDGE, FLOOR = 1.0, 2.0
 BLEND_RATE, SMALLEST_ERROR = 1 / 64, 0.01
 # At first least squares are solved with every frame, and one frame more lies in between after every so many.
 YOUNG = 512
-# Joins what fades, which in silence would become subnormal numbers, that processors take 100 times as long for.
+# What fades stops here: in silence it would become subnormal, which takes processors 100 times as long.
 TINY = 1e-100
 # Share of the reference mixture's weights that each frame deals out evenly, and the least mass that counts.
 SHARE, SMALLEST_MASS = 0.002, 1e-9

@@ -106,11 +106,13 @@ def if_negative(typingctx, x, yes, no):
 @intrinsic
 @no_type_check
 def magnitude(typingctx, x):
-    """|x| of a float32 vector."""
+    """|x|."""
 
     def codegen(context, builder, signature, args):
-        bits = builder.bitcast(args[0], _INT)
-        return builder.bitcast(builder.and_(bits, ir.Constant(_INT, [0x7FFFFFFF] * SIMD_WIDTH)), _FLOAT)
+        kind, width = args[0].type, 32 if args[0].type.element == ir.FloatType() else 64
+        whole = ir.VectorType(ir.IntType(width), SIMD_WIDTH)
+        rest = ir.Constant(whole, [(1 << (width - 1)) - 1] * SIMD_WIDTH)
+        return builder.bitcast(builder.and_(builder.bitcast(args[0], whole), rest), kind)
 
     return x(x), codegen
 
