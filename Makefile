@@ -61,6 +61,10 @@ long: install ## the tests that take minutes each and are not part of CI: compil
 gpu: install ## the tests that need a CUDA device
 	$(RUN) -m pytest -n 0 -m gpu
 
+.PHONY: docs
+docs: install ## the site in site/, from docs/, README.md, configs/ and docstrings; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 .PHONY: clean
-clean: ## remove caches and the virtual environment; data and runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove caches, the site and the virtual environment; data and runs stay
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

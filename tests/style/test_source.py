@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CODE = sorted(
     path
-    for place in ("src", "preprocess", "benchmarks", "tests")
+    for place in ("src", "preprocess", "benchmarks", "docs", "tests")
     for path in (ROOT / place).rglob("*.py")
     if "__pycache__" not in path.parts
 ) + sorted(ROOT.glob("*.py"))
