@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from stereo_sashimi.models.locate import CheckpointError
+from stereo_sashimi.models.model_files import CheckpointError
 from stereo_sashimi.models.pickle_walk import CHARACTERS, MAX_VALUES, TooLarge, refused_names
 
 # An honest pickle has some 120 bytes for a tensor, a directory 62.

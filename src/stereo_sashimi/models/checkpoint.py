@@ -37,7 +37,8 @@ def load(path: str | Path, backend: str = "auto") -> LanguageModel:
 
     - `path`: a run folder (its best weights, or the last where no validation ran), a folder of runs (its newest
       finished one, named on standard error), a .ckpt file written by `train.py`, a model written by `save`: its folder,
-      its config.json or its .safetensors file; or `"pretrained"`, the model that comes with this package.
+      its config.json or its .safetensors file; `"hub:user/name@revision"`, fetched from the Hugging Face Hub; or
+      `"pretrained"`, the model that comes with this package.
     - `backend`: kernel backend, see `ops/s4_response.py`.
 
     The model has the precision of its weights, float32 or float64. Raises CheckpointError (a ValueError) naming the

@@ -16,8 +16,8 @@ import safetensors
 import safetensors.torch
 
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.models.locate import EXPORTED, CheckpointError
-from stereo_sashimi.models.weights import build, check, collect, describe
+from stereo_sashimi.models.model_files import EXPORTED, CheckpointError
+from stereo_sashimi.models.weights import blank, build, check, collect, describe
 from stereo_sashimi.schema import from_plain, to_plain
 from stereo_sashimi.version import __version__
 
@@ -25,7 +25,7 @@ FORMAT = "stereo-sashimi model"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = EXPORTED
 # Far above any description, and any list of weights: what is larger is not one.
-_MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 1 << 22
 
 
@@ -141,12 +141,19 @@ def load(path: Path, backend: str) -> LanguageModel:
     return build(config, weights, str(weights_path), backend)
 
 
+def most_bytes(config: Path) -> int:
+    """Bytes that the weights described by a config.json have at most. Raises CheckpointError for another file."""
+    described = blank(describe(read_header(config).model, str(config)), str(config))
+    # float64, and as much again for the remainders of C (`models/weights.py`).
+    return 8 + _MAX_HEADER_BYTES + 16 * sum(tensor.numel() for tensor in described.state_dict().values())
+
+
 def read_header(path: str | Path) -> Header:
     """The validated content of a config.json. Raises CheckpointError naming the file and the field."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no {path}. An exported model is a folder of {CONFIG} and {WEIGHTS}.")
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
+    if path.stat().st_size > MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path} is no description of a model: it has {path.stat().st_size} bytes.")
     try:
         data = json.loads(path.read_bytes(), object_pairs_hook=_object, parse_constant=_refuse_constant)

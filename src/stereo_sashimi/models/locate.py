@@ -5,27 +5,29 @@ import json
 import sys
 from pathlib import Path
 
+from stereo_sashimi.models.model_files import EXPORTED, HUB
+from stereo_sashimi.models.model_files import CheckpointError as CheckpointError
 from stereo_sashimi.pretrained import MODELS
 
 STATUS_FILE = "run.json"
-# An exported model: its description and its weights.
-EXPORTED = ("config.json", "model.safetensors")
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
-
-
-class CheckpointError(ValueError):
-    """A file that is no checkpoint or exported model of this package, or a damaged one. The message names the file."""
 
 
 def model_file(given: str | Path, key: str = "checkpoint") -> Path:
     """The file that holds the model which `given` names: a .ckpt file, or the weights of an exported model.
 
-    - `given`: a file, an exported model's folder, the name of a shipped model, a run, or a folder of runs.
+    - `given`: a file, an exported model's folder, the name of a shipped model, a run, a folder of runs, or
+      `hub:user/name@revision`, which is fetched from the Hugging Face Hub.
     - `key`: what it is called in messages.
 
     Of a run the best weights are taken, or the last where no validation ran; of a folder of runs the newest finished
     run, which a line on standard error names. Raises CheckpointError.
     """
+    if str(given).startswith(HUB):
+        # Here, as it knows torch.
+        from stereo_sashimi.models.hub import fetch
+
+        return fetch(str(given).removeprefix(HUB))
     path = MODELS.get(str(given), Path(given))
     if not path.exists():
         names = {name: name for name in MODELS} | {other.name: str(other) for other in path.parent.glob("*")}

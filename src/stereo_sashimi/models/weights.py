@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stereo_sashimi.models.language_model import LanguageModel, current_names
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
-from stereo_sashimi.models.locate import CheckpointError as CheckpointError
+from stereo_sashimi.models.model_files import CheckpointError as CheckpointError
 from stereo_sashimi.models.no_backbone import NoBackboneConfig
 from stereo_sashimi.nn.s4 import SSMParameters
 from stereo_sashimi.schema import check_type, refuse_unknown
@@ -93,20 +93,25 @@ def fingerprint(model: LanguageModel) -> str:
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
+def blank(config: LanguageModelConfig, where: str) -> LanguageModel:
+    """The described model without memory, on torch's meta device. Raises CheckpointError where none can be made."""
+    try:
+        with torch.device("meta"):
+            return config.build()
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        # torch refuses sizes beyond 64 bits with a RuntimeError.
+        raise CheckpointError(f"{where}: the model that it describes cannot be made: {error}") from error
+
+
 def check(config: LanguageModelConfig, weights: Mapping[str, Any], where: str) -> None:
     """Raise CheckpointError unless `weights` are those of the described model; costs no memory."""
 
     def disagree(text: str) -> CheckpointError:
         return CheckpointError(f"{where}: weights and model description disagree: {text}.")
 
-    try:
-        with torch.device("meta"):
-            blank = config.build()
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        # torch refuses sizes beyond 64 bits with a RuntimeError.
-        raise CheckpointError(f"{where}: the model that it describes cannot be made: {error}") from error
-    expected = dict(blank.state_dict())
-    for name, module in blank.named_modules():
+    described = blank(config, where)
+    expected = dict(described.state_dict())
+    for name, module in described.named_modules():
         if isinstance(module, SSMParameters) and f"{name}.{REMAINDER}" in weights:
             expected[f"{name}.{REMAINDER}"] = module.C
     for problem, names in (

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from stereo_sashimi.commands.evaluate.recordings import Conversions, in_folder
-from stereo_sashimi.commands.shared.runs import EXPORTED, STATUS_FILE, run_folder
+from stereo_sashimi.commands.shared.runs import EXPORTED, STATUS_FILE, folder_name, run_folder
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.schema import check_type
 from stereo_sashimi.spec import AudioSpec
@@ -99,6 +99,8 @@ def out_folder(given: Any, checkpoint: Path, runs: str) -> Path:
         return Path(str(given))
     if checkpoint.name not in EXPORTED:
         return run_folder(checkpoint) / "evaluation"
+    if (name := folder_name(checkpoint)) is not None:
+        return Path(runs) / f"evaluation-{name}"
     folder = checkpoint.resolve().parent
     inside = next((place for place in (folder, folder.parent) if (place / STATUS_FILE).is_file()), None)
     return inside / "evaluation" if inside is not None else Path(runs) / f"evaluation-{folder.name}"

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from stereo_sashimi.models.locate import EXPORTED as EXPORTED
 from stereo_sashimi.models.locate import STATUS_FILE as STATUS_FILE
 from stereo_sashimi.models.locate import finished_runs, model_file, newest_model
+from stereo_sashimi.models.model_files import EXPORTED as EXPORTED
+from stereo_sashimi.models.model_files import HUB, origin
 from stereo_sashimi.pretrained import MODELS
 
 
@@ -33,14 +34,21 @@ def run_folder(checkpoint: Path) -> Path:
 
 
 def results_folder(checkpoint: Path, runs: str) -> Path:
-    """Where what is made with a checkpoint belongs: its run; for the shipped model a folder under `runs`."""
-    name = _shipped(checkpoint)
+    """Where what is made with a checkpoint belongs: its run; for one that is not ours a folder under `runs`."""
+    name = folder_name(checkpoint)
     return run_folder(checkpoint) if name is None else Path(runs) / name
+
+
+def folder_name(checkpoint: Path) -> str | None:
+    """For what is made with a shipped model or one of the Hub, which have no folder to write to; None for others."""
+    fetched = origin(checkpoint)
+    return _shipped(checkpoint) if fetched is None else fetched.partition("@")[0].replace("/", "--")
 
 
 def name_of(checkpoint: Path) -> str:
     """What a person would write after `checkpoint=`."""
-    return _shipped(checkpoint) or relative(checkpoint)
+    fetched = origin(checkpoint)
+    return f"{HUB}{fetched}" if fetched else _shipped(checkpoint) or relative(checkpoint)
 
 
 def _shipped(checkpoint: Path) -> str | None:
