@@ -171,7 +171,7 @@ def test_an_edited_description_is_refused_by_name(folder, change, message):
         ('{"format": "stereo-sashimi model", "format": "x"}', "a field occurs twice"),
         ('{"format": "stereo-sashimi model", "format_version": -Infinity}', "-Infinity is no JSON number"),
         ('{"format": "stereo-sashimi model", "format_version": ' + "9" * 5000 + "}", "not JSON"),
-        (" " * (export._MAX_CONFIG_BYTES + 1), "no description of a model"),
+        (" " * (export.MAX_CONFIG_BYTES + 1), "no description of a model"),
         ('{"architectures": ["Other"], "model_type": "other"}', "'format' must be"),
         ("\xff\xfe", "not JSON"),
     ],
