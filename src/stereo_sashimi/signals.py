@@ -8,9 +8,19 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+
+def known(*names: str) -> tuple[signal.Signals, ...]:
+    """The signals of these names that this system has; Windows has no SIGHUP, SIGUSR1 and SIGPIPE."""
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
 # SIGUSR1 is SLURM's announcement of a requeue, at which Lightning saves inside the signal handler. SIGTERM needs no
 # deferral in training: its handlers only set a flag that the training loop looks at between batches.
-TRAINING_SIGNALS = (signal.SIGINT, signal.SIGUSR1)
+TRAINING_SIGNALS = known("SIGINT", "SIGUSR1")
+# What people and systems end a command with.
+STOPPING = known("SIGINT", "SIGTERM", "SIGHUP")
+# The number of SIGPIPE, also where there is no such signal.
+PIPE = 13
 
 
 class Stopped(BaseException):
@@ -19,11 +29,13 @@ class Stopped(BaseException):
     Attributes:
         number: The signal's.
         code: The exit code, as a shell reports a process that the signal has ended.
+        name: As SIGINT.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number, self.code = number, 128 + number
+        self.name = "SIGPIPE" if number == PIPE else signal.Signals(number).name
 
     def leave(self, message: str) -> NoReturn:
         """End the process with `code`, and a line on standard error."""
@@ -98,13 +110,13 @@ def listening() -> Iterator[Deferral]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
-    numbers, before = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), {}
+    before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in numbers:
+        for number in STOPPING:
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, stop)
     try:
-        yield Deferral(numbers)
+        yield Deferral(STOPPING)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -3,8 +3,7 @@
 The keys are in configs/memory.yaml, the method is in `memory_estimate.py`.
 """
 
-import resource
-import sys
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
 from stereo_sashimi.nn import DMLHeadConfig, EmbeddingConfig
 from stereo_sashimi.spec import AudioSpec
+from stereo_sashimi.tasks.step_lines import peak_gib
 
 MIB, GIB = 2**20, 2**30
 # Weights, and what keeps sets of their size; the rest of a report are activations.
@@ -68,8 +68,10 @@ def process_bytes() -> int:
     optimizer = torch.optim.AdamW(model.parameters())
     model.log_prob(torch.zeros(1, 64, 1, dtype=torch.int64)).mean().backward()
     optimizer.step()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = peak_gib(torch.device("cpu"))
+    if math.isnan(peak):
+        raise ValueError("This system does not tell the memory of a process. Estimate on Linux or macOS.")
+    return int(peak * 2**30)
 
 
 def available_bytes(cuda: bool) -> int | None:

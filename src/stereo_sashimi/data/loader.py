@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from stereo_sashimi.data.clip_sampler import ChunkSampler, EpochSampler
 from stereo_sashimi.data.split import DataError
 from stereo_sashimi.data.track_sampler import Indices, LaneSampler
+from stereo_sashimi.signals import STOPPING
 
 
 @runtime_checkable
@@ -96,8 +97,8 @@ def reload_for_short_chunks(trainer: Any, sampler: EpochSampler, batch_size: int
         )
 
 
-# Often sent to a whole process group, and not for workers to answer.
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# macOS has no sigwaitinfo, Windows no mask either: there workers answer signals as torch has them do.
+_CAN_LEAVE = hasattr(signal, "sigwaitinfo")
 
 
 class Loader(DataLoader[Any]):
@@ -108,6 +109,9 @@ class Loader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         """Start the workers with these signals blocked, from their first instruction on."""
+        if not _CAN_LEAVE:
+            return super().__iter__()
+        # Often sent to a whole process group, and not for workers to answer.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             return super().__iter__()
@@ -117,7 +121,8 @@ class Loader(DataLoader[Any]):
 
 def obey_parent(worker: int) -> None:
     """In a worker: the SIGTERM of the parent counts, which at its exit waits for the workers that it sent it to."""
-    threading.Thread(target=_end_at_sigterm_of_parent, daemon=True).start()
+    if _CAN_LEAVE:
+        threading.Thread(target=_end_at_sigterm_of_parent, daemon=True).start()
 
 
 def _end_at_sigterm_of_parent() -> None:

@@ -195,5 +195,6 @@ def _sha256(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
+    # Windows syncs what is open for writing.
+    with open(path, "rb+") as file:
         os.fsync(file.fileno())

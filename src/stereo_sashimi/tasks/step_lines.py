@@ -1,7 +1,6 @@
 """StepLines: one line of progress every few steps, in the progress bar, the loggers and the output."""
 
 import math
-import resource
 import sys
 import time
 from datetime import timedelta
@@ -109,9 +108,14 @@ def _bits(metrics: dict[str, torch.Tensor], split: str) -> str:
 
 
 def peak_gib(device: torch.device) -> float:
-    """Peak memory of this process in GiB: allocated on a CUDA device, resident otherwise."""
+    """Peak memory of this process in GiB: allocated on a CUDA device, resident otherwise; NaN where it is not told."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:
+        # Windows.
+        return math.nan
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 
@@ -145,3 +146,9 @@ def test_a_trainer_without_loggers_has_no_use_for_a_rate_monitor(cfg):
     trainer = build.build_trainer(cfg)
     assert trainer.loggers == []
     assert not any(isinstance(callback, LearningRateMonitor) for callback in trainer.callbacks)
+
+
+def test_a_gpu_without_float64_is_not_chosen(cfg, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    cfg.trainer.accelerator = "auto"
+    assert build.build_trainer(cfg).strategy.root_device.type == "cpu"

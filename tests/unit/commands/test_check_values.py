@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
 from stereo_sashimi.commands.shared.checks import check_values, make_folder
+from stereo_sashimi.commands.shared.loading import device_of
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,16 @@ def test_a_gpu_where_there_is_none(cfg, monkeypatch, name, mps):
     cfg.trainer.accelerator = name
     with pytest.raises(ValueError, match=rf"trainer\.accelerator={name} needs a GPU.* Use trainer=cpu"):
         check_values(cfg)
+
+
+@pytest.mark.parametrize("name", ["mps", "gpu"])
+def test_a_gpu_without_float64_is_refused(cfg, monkeypatch, name):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    cfg.trainer.accelerator = name
+    with pytest.raises(ValueError, match=rf"trainer\.accelerator={name}: .*no float64.*Use trainer=cpu"):
+        check_values(cfg)
+    with pytest.raises(ValueError, match=r"device=mps: .*no float64.*Use device=cpu"):
+        device_of("mps")
 
 
 @pytest.mark.parametrize("monitor", ["val/bits_per_sample", "val/bpb/left", "train/loss", "val/loss/right"])

@@ -1,12 +1,13 @@
 """Why a run ended: wanted or not."""
 
+import signal
 import sys
 from types import SimpleNamespace
 
 import pytest
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from stereo_sashimi.commands.train.stopping import CtrlC, _cause
+from stereo_sashimi.commands.train.stopping import CtrlC, _cause, stoppable
 
 
 def behind(error: BaseException, reason: BaseException) -> BaseException:
@@ -55,3 +56,12 @@ def test_only_a_dropped_ctrl_c_is_dropped_without_a_word(error, monkeypatch, cap
     monkeypatch.setattr(sys, "unraisablehook", CtrlC().hush)
     Loader()
     assert ("ValueError" in capsys.readouterr().err) == (error is ValueError)
+
+
+def test_a_system_without_sighup(monkeypatch, tmp_path):
+    monkeypatch.delattr(signal, "SIGHUP")
+    trainer = SimpleNamespace(callbacks=[], received_sigterm=False)
+    before = signal.getsignal(signal.SIGTERM)
+    with stoppable(trainer, tmp_path, {}, None):
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,5 +1,6 @@
 """Loader workers and signals: they leave Ctrl-C and SIGTERM to their parent, and end when it says so."""
 
+import runpy
 import signal
 import subprocess
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from stereo_sashimi.audio.io import write_pcm
+from stereo_sashimi.data import loader
 from stereo_sashimi.data.datamodule import AudioDataModule
 
 
@@ -20,9 +22,9 @@ def data(tmp_path) -> AudioDataModule:
     return data
 
 
-@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader"])
-def test_a_worker_ends_when_its_parent_terminates_it_and_at_no_other_signal(data, loader):
-    batches = iter(getattr(data, loader)())
+@pytest.mark.parametrize("name", ["train_dataloader", "val_dataloader"])
+def test_a_worker_ends_when_its_parent_terminates_it_and_at_no_other_signal(data, name):
+    batches = iter(getattr(data, name)())
     (worker,) = batches._workers
     # At once, and again once it surely runs: a signal to the process group may come at any moment.
     for _ in range(2):
@@ -35,3 +37,13 @@ def test_a_worker_ends_when_its_parent_terminates_it_and_at_no_other_signal(data
     worker.terminate()
     worker.join(timeout=10)
     assert worker.exitcode == 0
+
+
+def test_a_system_on_which_workers_answer_signals(data, monkeypatch):
+    # macOS and Windows; the class is another copy, as signals are looked up once.
+    monkeypatch.delattr(signal, "sigwaitinfo")
+    module = runpy.run_path(loader.__file__)
+    for name in ("pthread_sigmask", "SIGHUP"):
+        monkeypatch.delattr(signal, name)
+    module["obey_parent"](0)
+    assert list(module["Loader"](range(4), batch_size=None)) == [0, 1, 2, 3]

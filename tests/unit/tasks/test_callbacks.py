@@ -1,6 +1,8 @@
 """Callbacks of a run: when the last checkpoint is written, what a step line says, when samples are drawn."""
 
 import io
+import math
+import sys
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -14,6 +16,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from stereo_sashimi.commands.memory import process_bytes
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.generation.stream import Stream
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
@@ -210,6 +213,14 @@ def test_the_validation_line(capsys):
 
 def test_memory_is_positive_and_less_than_a_terabyte():
     assert 0.01 < peak_gib(torch.device("cpu")) < 1000
+
+
+def test_a_system_that_does_not_tell_memory(monkeypatch):
+    # Windows.
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert math.isnan(peak_gib(torch.device("cpu")))
+    with pytest.raises(ValueError, match="does not tell the memory of a process"):
+        process_bytes()
 
 
 @pytest.fixture(scope="module")

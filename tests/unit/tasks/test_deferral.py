@@ -1,11 +1,13 @@
 """Ctrl-C waits while half of something is changed, and comes afterwards."""
 
 import os
+import runpy
 import signal
 import threading
 
 import pytest
 
+from stereo_sashimi import signals
 from stereo_sashimi.signals import TRAINING_SIGNALS, Deferral, uninterrupted
 
 
@@ -29,6 +31,19 @@ def test_ctrl_c_comes_behind_the_block():
         change()
     assert done == ["first half", "second half"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_that_a_system_does_not_have(monkeypatch):
+    # Windows; another copy of the module, as signals are looked up once.
+    for name in ("SIGHUP", "SIGUSR1", "SIGPIPE"):
+        monkeypatch.delattr(signal, name)
+    module = runpy.run_path(signals.__file__)
+    assert module["TRAINING_SIGNALS"] == (signal.SIGINT,)
+    assert module["STOPPING"] == (signal.SIGINT, signal.SIGTERM)
+    assert (module["Stopped"](13).name, module["Stopped"](2).name) == ("SIGPIPE", "SIGINT")
+    with module["listening"]() as deferral:
+        deferral.hold()
+        deferral.release()
 
 
 def test_nothing_comes_where_nothing_was_sent():

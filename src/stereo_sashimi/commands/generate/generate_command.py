@@ -1,6 +1,5 @@
 """`generate.py`: sample audio from a checkpoint; leaves <name>.wav, .png and .json for every sample."""
 
-import signal
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -21,7 +20,7 @@ from stereo_sashimi.generation.engines.engine import resolve
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.ops import s4_response
 from stereo_sashimi.plots.sheet import save_png, sheet
-from stereo_sashimi.signals import Deferral, Stopped, listening
+from stereo_sashimi.signals import PIPE, Deferral, Stopped, listening
 
 
 def run(cfg: DictConfig) -> list[Path]:
@@ -38,7 +37,7 @@ def run(cfg: DictConfig) -> list[Path]:
             job = _prepare(cfg, options)
             return draw_live(job, signals, pipe) if options.stream else _draw_whole(job, signals)
     except Stopped as stopped:
-        if stopped.number != signal.SIGPIPE:
+        if stopped.number != PIPE:
             stopped.leave("Interrupted.")
         raise SystemExit(stopped.code) from None
 

@@ -1,6 +1,5 @@
 """`generate.py stream=true`: samples are written, and played, while they are drawn, at constant memory."""
 
-import signal
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from stereo_sashimi.commands.shared.progress import DrawMeter, speed
 from stereo_sashimi.commands.shared.runs import relative
 from stereo_sashimi.generation.results import Block, SamplingTotals
 from stereo_sashimi.metrics.stereo import Levels
-from stereo_sashimi.signals import Deferral, Stopped
+from stereo_sashimi.signals import PIPE, Deferral, Stopped
 
 
 def draw_live(job: SamplingJob, signals: Deferral, pipe: PcmPipe | None) -> list[Path]:
@@ -81,7 +80,7 @@ class _Sink:
             try:
                 self._pipe.write(block.pcm[0])
             except BrokenPipeError:
-                self.stopped = Stopped(signal.SIGPIPE)
+                self.stopped = Stopped(PIPE)
                 return False
             except OSError as error:
                 raise AudioError(f"standard output: cannot write on ({error.strerror}).") from error
@@ -99,7 +98,7 @@ class _Sink:
             raise self.stopped
         if errors:
             raise errors[0]
-        why = signal.Signals(self.stopped.number).name if self.stopped else "full" if self._full else None
+        why = self.stopped.name if self.stopped else "full" if self._full else None
         for i in range(len(self._files)):
             job.save_json(i, totals, self._levels[i].numbers(), why)
         # A filter is silent when its reader leaves.

@@ -139,8 +139,12 @@ def _check_accelerator(name: object) -> None:
     # Here, as with Lightning above.
     import torch
 
-    found = torch.cuda.is_available() or (name == "gpu" and torch.backends.mps.is_available())
-    if name in ("gpu", "cuda") and not found:
+    if name == "mps" or (name == "gpu" and torch.backends.mps.is_available()):
+        raise ValueError(
+            f"trainer.accelerator={name}: Apple's GPUs (MPS) have no float64, in which S4 layers are discretised. Use "
+            "trainer=cpu, or trainer=default, which takes the CPU there."
+        )
+    if name in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ValueError(
             f"trainer.accelerator={name} needs a GPU, and torch {torch.__version__} finds none. Use trainer=cpu, or "
             "trainer=default, which takes what there is."

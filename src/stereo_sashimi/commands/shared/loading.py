@@ -28,6 +28,8 @@ def device_of(name: str) -> torch.device:
     """The device that `device=` names. Raises ValueError for another name, or where there is no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "mps":
+        raise ValueError("device=mps: Apple's GPUs (MPS) have no float64, which the models need. Use device=cpu.")
     if name not in ("cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda; got {name!r}.")
     if name == "cuda" and not torch.cuda.is_available():

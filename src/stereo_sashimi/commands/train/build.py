@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -100,8 +101,11 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     callbacks = [c for c in each("callbacks") if loggers or not isinstance(c, pl.callbacks.LearningRateMonitor)]
     # Not among the callbacks to choose: no run is to be trusted without them. ExactResume comes last.
     callbacks += [NonFiniteGuard(cfg.train.on_nan), LastValidation(), ExactResume()]
+    # Lightning would take Apple's GPU, which has no float64.
+    apple = cfg.trainer.accelerator == "auto" and torch.backends.mps.is_available()
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
+        accelerator="cpu" if apple else cfg.trainer.accelerator,
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=cfg.paths.run,

@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.shared.runs import STATUS_FILE, relative
 from stereo_sashimi.commands.train.resume import resume_command
+from stereo_sashimi.signals import known
 from stereo_sashimi.tasks.checkpoints import LastCheckpoint
 from stereo_sashimi.tasks.lightning_internals import find
 
@@ -71,9 +72,10 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
     before, sys.unraisablehook = sys.unraisablehook, ctrl_c.hush
     handler = signal.getsignal(signal.SIGINT)
     note = ctrl_c.note if handler is signal.default_int_handler else handler
-    hang_up = signal.getsignal(signal.SIGHUP)
+    (closing,) = known("SIGHUP") or (None,)
+    hang_up = signal.SIG_DFL if closing is None else signal.getsignal(closing)
     closed = (lambda *_: signal.raise_signal(signal.SIGTERM)) if hang_up is signal.SIG_DFL else hang_up
-    with _handling(signal.SIGTERM, stop), _handling(signal.SIGINT, note), _handling(signal.SIGHUP, closed):
+    with _handling(signal.SIGTERM, stop), _handling(signal.SIGINT, note), _handling(closing, closed):
         try:
             yield
         except BaseException as error:
@@ -112,9 +114,9 @@ def _cause(error: BaseException, trainer: pl.Trainer) -> tuple[bool, int]:
 
 
 @contextmanager
-def _handling(number: signal.Signals, handler: Any) -> Iterator[None]:
-    """Set a signal's handler for the block; outside the main thread python allows none."""
-    if threading.current_thread() is not threading.main_thread():
+def _handling(number: signal.Signals | None, handler: Any) -> Iterator[None]:
+    """Set a signal's handler for the block; outside the main thread python allows none, None is no signal."""
+    if number is None or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(number, handler)
