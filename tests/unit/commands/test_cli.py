@@ -55,8 +55,8 @@ def said(monkeypatch, capsys):
         ("train ~model.d_modle", "Unknown key model.d_modle. Did you mean model.d_model?"),
         ("evaluate data=a,b.wav", "For a name with a comma write 'data=\"a,b.wav\"', for a list 'data=[a,b.wav]'"),
         ("train optimizer.lr=0.1,0.2", "optimizer.lr=0.1,0.2 means several runs, which train.py -m starts."),
-        ("prepare", "prepare needs a data set, one of musdb18stereo, musdb18mono, sonicpi, scores; none was given."),
-        ("prepare musdb", "scores; got 'musdb'."),
+        ("prepare", "one of musdb18stereo, musdb18mono, sonicpi, scores, drums; none was given."),
+        ("prepare musdb", "drums; got 'musdb'."),
     ],
 )  # fmt: skip
 def test_a_mistyped_word_is_answered_with_what_was_meant(said, words, message):
@@ -67,6 +67,12 @@ def test_a_mistyped_word_is_answered_with_what_was_meant(said, words, message):
 def test_a_sweep_without_its_extra_names_it(said):
     words = ("sweep=optuna", "-m", "experiment=audio/sashimi-sample")
     assert "pip install 'stereo-sashimi[sweep]'" in said("train", *words)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is not None, reason="the extra is installed")
+def test_a_launcher_without_its_extra_names_it(said):
+    words = ("hydra/launcher=submitit_slurm", "-m", "experiment=audio/sashimi-sample")
+    assert "pip install 'stereo-sashimi[slurm]'" in said("train", *words)
 
 
 @pytest.mark.parametrize("name", DATA_SETS)

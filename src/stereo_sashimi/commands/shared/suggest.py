@@ -36,6 +36,10 @@ def explain(error: HydraException, command: str, words: Sequence[str], configs: 
     missing = getattr(error, "missing_cfg_file", None)
     if missing == "hydra/sweeper/optuna":
         raise ValueError("sweep=optuna needs Optuna, which is not installed. pip install 'stereo-sashimi[sweep]'")
+    if str(missing).startswith("hydra/launcher/submitit_"):
+        raise ValueError(
+            f"{missing} needs hydra-submitit-launcher, which is not installed. pip install 'stereo-sashimi[slurm]'"
+        )
     chosen, keys = [], []
     for word in words:
         key, _, option = word.lstrip("+~").partition("=")
