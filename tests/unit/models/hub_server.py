@@ -110,7 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             if repo in hub.private:
                 is_new = False
             else:
-                hub.private[repo] = given.get("visibility") == "private"
+                # Versions of the library say it in one way or the other.
+                hub.private[repo] = given.get("visibility") == "private" or bool(given.get("private"))
                 hub.commit(repo, {})
             self._say(200 if is_new else 409, {"url": f"http://{self.headers['Host']}/{repo}", "name": repo})
         elif parts[4:5] == ["branch"]:
