@@ -10,9 +10,11 @@ SHAPES ?= tests/unit tests/property
 ifeq ($(SIZE),smallest)
 DEMO_TRAIN := scheduler.total_steps=6 scheduler.warmup_steps=2 train.val_chunk_size=4 trainer.log_every_n_steps=2
 DEMO_SECONDS := 0.5
+DEMO_HITS := 2
 else
 DEMO_TRAIN :=
 DEMO_SECONDS := 5
+DEMO_HITS := 8
 endif
 
 .PHONY: help
@@ -29,11 +31,12 @@ $(VENV)/.installed: pyproject.toml
 install: $(VENV)/.installed ## make the virtual environment
 
 .PHONY: demo
-demo: install ## the whole way on 6 seconds of real stereo music: prepare, train, generate, report
+demo: install ## the whole way on 6 seconds of real stereo music: prepare, train, generate, report; and drums to hear
 	$(RUN) preprocess/musdb18stereo_wav.py --sample
 	$(RUN) train.py experiment=audio/sashimi-sample trainer=cpu paths.runs=$(DEMO_RUNS) $(DEMO_TRAIN)
 	$(RUN) generate.py paths.runs=$(DEMO_RUNS) seconds=$(DEMO_SECONDS) device=cpu
-	$(RUN) -m stereo_sashimi report run=$(DEMO_RUNS)
+	$(RUN) generate.py checkpoint=drums temperature=0.7 n_samples=$(DEMO_HITS) paths.runs=$(DEMO_RUNS) device=cpu overwrite=true
+	$(RUN) -m stereo_sashimi report run=$(DEMO_RUNS) sounds=$(DEMO_RUNS)/drums/samples
 
 .PHONY: lint
 lint: install ## style and types; the direction of imports is a test
