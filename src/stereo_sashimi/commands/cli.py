@@ -31,6 +31,7 @@ COMMANDS = {
     "generate": ("generate.generate_command", "sample audio from a model"),
     "evaluate": ("evaluate.evaluate_command", "bits of recordings under a model"),
     "compress": ("compress.compress_command", "lossless compression of WAV, AIFF and FLAC files"),
+    "page": ("page.page_command", "a page in the browser: draw, listen, compress"),
     "export": ("export", "a model as safetensors and JSON"),
     "report": ("report.report_command", "what a run has learnt and sounds like"),
     "push": ("push", "put a model on the Hugging Face Hub"),

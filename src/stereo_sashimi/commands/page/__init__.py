@@ -1,0 +1,1 @@
+"""The `page` command: draw, listen and compress in a browser."""
