@@ -1,6 +1,5 @@
 """What is behind the tab "Draw": models that are kept between draws, and draws as streams of what the page shows."""
 
-import io
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,10 +14,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from stereo_sashimi.audio.io import write_pcm
-from stereo_sashimi.commands.evaluate.page import data_uri
 from stereo_sashimi.commands.generate.generate_options import GenerateOptions
 from stereo_sashimi.commands.page.live_wav import LiveWav
 from stereo_sashimi.commands.shared.loading import load_model, model_line
+from stereo_sashimi.commands.shared.pages import picture_uri
 from stereo_sashimi.commands.shared.progress import speed
 from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
 from stereo_sashimi.distributions.sampler import Sampler
@@ -146,10 +145,7 @@ def bits_each_second(drawn: list[Block], sample_rate: int) -> np.ndarray:
 
 def picture(figure: Figure, words: str) -> Markup:
     """The figure as HTML that needs no file; `words` are for those who do not see it."""
-    content = io.BytesIO()
-    figure.savefig(content, format="webp", pil_kwargs={"quality": 85})
-    source = data_uri("image/webp", content.getvalue())
-    return Markup('<div class="picture"><img alt="{}" src="{}"></div>').format(words, source)
+    return Markup('<div class="picture"><img alt="{}" src="{}"></div>').format(words, picture_uri(figure, "webp"))
 
 
 def _line(totals: SamplingTotals, n_frames: int, rate: int) -> str:
