@@ -37,7 +37,7 @@ def page(address, request, tmp_path):
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": request.param, "height": 900})
-        page.set_default_timeout(240_000)
+        page.set_default_timeout(120_000)
         page.on("request", lambda sent: asked.append(sent.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
@@ -73,13 +73,15 @@ def test_the_page_draws_plays_refuses_and_compresses(page, files):
 
     page.get_by_role("button", name=re.compile("Prompt")).click()
     page.locator("input[type=file]").first.set_input_files(files / "bad.wav")
-    page.get_by_text("bad.wav").wait_for()
+    page.get_by_label("bad.wav").wait_for()
     page.get_by_role("button", name="Draw").click()
     page.locator(".refused", has_text="bad.wav: not an audio file").wait_for()
 
     page.get_by_role("tab", name="Compress").click()
+    # What is behind a tab is made when it is opened.
+    page.get_by_text("an .ssc file to restore").wait_for()
     page.locator("input[type=file]").last.set_input_files(files / "song.wav")
-    page.get_by_text("song.wav").wait_for()
+    page.get_by_label("song.wav").wait_for()
     page.get_by_role("button", name="Compress or restore").click()
     page.get_by_text("Verified: all 8,000 frames").wait_for()
     page.locator(".picture img").last.wait_for()
