@@ -91,9 +91,9 @@ def test_categorical_models_take_top_p_and_others_say_that_they_do_not(draw):
 
 
 def test_models_are_offered_and_kept(draw):
-    assert draw.tab.names() == ["pretrained"]
+    assert draw.tab.names() == ["pretrained", "drums"]
     first = DrawTab(MONO, draw.tab._runs, torch.device("cpu"), "auto", draw.tab.folder, Event())
-    assert first.names() == [MONO, "pretrained"]
+    assert first.names() == [MONO, "pretrained", "drums"]
     assert draw.tab.model(MONO) is first.model(MONO)
 
 
@@ -137,6 +137,7 @@ def test_bad_numbers_and_names_are_refused(draw):
     for given, words in (
         ({"seconds": None}, "a number"),
         ({"name": "nowhere"}, "no checkpoint"),
+        ({"name": "hub:a/b"}, "asks no other machine"),
         ({"seconds": 0}, "one"),
     ):
         with pytest.raises(ValueError, match=words):

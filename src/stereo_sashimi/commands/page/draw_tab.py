@@ -26,6 +26,7 @@ from stereo_sashimi.generation.results import Block, SamplingTotals
 from stereo_sashimi.generation.sampling import blocks
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.locate import finished_runs
+from stereo_sashimi.models.model_files import HUB
 from stereo_sashimi.plots.bits_curve import bits_curve
 from stereo_sashimi.plots.sheet import sheet
 from stereo_sashimi.pretrained import MODELS, PROFILES
@@ -67,7 +68,11 @@ class DrawTab:
         return list(dict.fromkeys([*([self._first] if self._first else []), *shipped, *runs]))
 
     def model(self, name: str) -> LanguageModel:
-        """The model that `name` means, as checkpoint= does. Raises ValueError."""
+        """The model that `name` means, as checkpoint= does, on this machine. Raises ValueError."""
+        if str(name).startswith(HUB):
+            raise ValueError(
+                f"The page asks no other machine. Start it with checkpoint={name}, or pull the model first."
+            )
         path = find_checkpoint(name, self._runs)
         return _kept(path, path.stat().st_mtime_ns, self._device)
 

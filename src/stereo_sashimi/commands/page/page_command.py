@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from stereo_sashimi.commands.cli import keys
 from stereo_sashimi.commands.shared.checks import check_keys
 from stereo_sashimi.commands.shared.loading import device_of
-from stereo_sashimi.commands.shared.runs import find_checkpoint
+from stereo_sashimi.commands.shared.runs import find_checkpoint, relative
+from stereo_sashimi.models.model_files import HUB
 from stereo_sashimi.schema import check_type
 from stereo_sashimi.signals import Stopped, listening
 
@@ -26,7 +27,9 @@ def run(cfg: DictConfig) -> None:
     device = device_of(cfg.device)
     checkpoint = None if cfg.checkpoint is None else str(cfg.checkpoint)
     if checkpoint is not None:
-        find_checkpoint(checkpoint, cfg.paths.runs)
+        found = find_checkpoint(checkpoint, cfg.paths.runs)
+        # What the Hub had is a file now; the page itself asks no other machine.
+        checkpoint = relative(found) if checkpoint.startswith(HUB) else checkpoint
     ending = threading.Event()
     with listen(cfg.host, cfg.port) as listener, tempfile.TemporaryDirectory(prefix="stereo-sashimi-page-") as folder:
         # Read by gradio when it is imported.
