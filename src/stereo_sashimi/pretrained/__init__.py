@@ -3,8 +3,8 @@
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-# What commands and `stereo_sashimi.load` call those that generate: one of sounds of all kinds, and one of drum hits.
-NAME, DRUMS = "pretrained", "drums"
+# What commands and `stereo_sashimi.load` call those that generate: one of drum hits, and one of sounds of all kinds.
+DRUMS, NAME = "drums", "pretrained"
 # Those of the codec, by profile. Coded files name theirs: a better one gets another number, and the old one stays.
 PROFILES = {"fast": "fast-1", "default": "default-1", "best": "best-1"}
-MODELS = {NAME: FOLDER} | {name: FOLDER / name for name in (DRUMS, *PROFILES.values())}
+MODELS = {DRUMS: FOLDER / DRUMS, NAME: FOLDER} | {name: FOLDER / name for name in PROFILES.values()}

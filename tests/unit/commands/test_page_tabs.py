@@ -91,9 +91,9 @@ def test_categorical_models_take_top_p_and_others_say_that_they_do_not(draw):
 
 
 def test_models_are_offered_and_kept(draw):
-    assert draw.tab.names() == ["pretrained", "drums"]
+    assert draw.tab.names() == ["drums", "pretrained"]
     first = DrawTab(MONO, draw.tab._runs, torch.device("cpu"), "auto", draw.tab.folder, Event())
-    assert first.names() == [MONO, "pretrained", "drums"]
+    assert first.names() == [MONO, "drums", "pretrained"]
     assert draw.tab.model(MONO) is first.model(MONO)
 
 

@@ -79,9 +79,9 @@ def _draw(page: gr.Blocks, tab: DrawTab) -> None:
             )  # fmt: skip
             about = gr.HTML()
             with gr.Row():
-                seconds = gr.Number(5, label="Seconds", minimum=0.01, maximum=LONGEST_S, min_width=120)
+                seconds = gr.Number(2, label="Seconds", minimum=0.01, maximum=LONGEST_S, min_width=120)
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53, min_width=120)
-            temperature = gr.Slider(0, 1.5, 1, step=0.01, label="Temperature")
+            temperature = gr.Slider(0, 1.5, 0.7, step=0.01, label="Temperature", info="1: the model itself")
             top_p = gr.Slider(0.01, 1, 1, step=0.01, label="Top-p", visible=False)
             with gr.Accordion("Prompt: go on where a file ends", open=False):
                 prompt = gr.File(
