@@ -78,7 +78,7 @@ def as_composed(words: list[str]) -> list[str]:
 
 
 def test_the_readme_shows_how_to_start():
-    shown = [words for page, words in LINES if page == "README.md"]
+    shown = commands(TEXTS["README.md"])
     assert ("make", "demo") in shown
     assert any("train.py" in words for words in shown)
     assert any("generate.py" in words for words in shown)
