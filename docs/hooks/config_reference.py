@@ -133,7 +133,8 @@ def section(title: str, file: str) -> str:
     about += [f"Starts from {', '.join(options)}."] if options else []
     parts.append(f"<p>{' '.join(about)}</p>" if about else "")
     rows = [
-        f"<tr><td><code>{key.name}</code></td><td>{f'<code>{escape(key.value)}</code>' if key.value else ''}</td>"
+        f"<tr><td style='white-space: nowrap'><code>{key.name}</code></td>"
+        f"<td>{f'<code>{escape(key.value)}</code>' if key.value else ''}</td>"
         f"<td>{html(comment_of(key.name, file))}</td></tr>"
         for key in keys(file)
         if key.value is not None or key.comment
