@@ -40,5 +40,5 @@ def served(folder: Path, *words: str, silent: bool = True) -> Iterator[str]:
         finally:
             process.kill()
     assert process.returncode == 130, err
-    assert not silent or (out, err.strip()) == ("", "The page has ended.")
+    assert not silent or (out, err.strip()) == ("", "The page has ended."), out + err
     assert not list(temporary.rglob("stereo-sashimi-page-*"))

@@ -3,6 +3,7 @@
 import io
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def song(tmp_path) -> Path:
 
 
 DRAW = {"api_name": "/draw"}
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def shown(job: Job) -> list[Any]:
@@ -75,10 +83,7 @@ def test_a_draw_is_heard_while_a_file_is_compressed(address, client, song):
 
 def test_a_draw_is_stopped(client):
     drawing = client.submit("pretrained", 0, 1.0, 1.0, 100, None, 0, **DRAW)
-    deadline = time.monotonic() + 200
-    while not (drawing.outputs() and "of 100.00 s" in drawing.outputs()[-1][0]):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: drawing.outputs() and "of 100.00 s" in drawing.outputs()[-1][0])
     client.predict(api_name="/stop_draw")
     assert 0 < soundfile.info(shown(drawing)[2]).duration < 100
 
@@ -118,3 +123,15 @@ def test_no_other_file_is_read(tmp_path):
         assert client.get(f"gradio_api/file={tmp_path / 'secret.wav'}").status_code == 403
         begun = client.post("gradio_api/call/compress", json={"data": [forged, "fast"]}).json()["event_id"]
         assert client.get(f"gradio_api/call/compress/{begun}").text.startswith("event: error")
+
+
+def test_work_that_goes_on_ends_with_the_page(tmp_path):
+    steps = np.random.default_rng(0).integers(-90, 91, (900_000, 2))
+    soundfile.write(tmp_path / "long.wav", np.cumsum(steps, axis=0).astype(np.int16), 44100)
+    with served(tmp_path) as address:
+        client = Client(address, verbose=False, analytics_enabled=False)
+        drawing = client.submit("pretrained", 0, 1.0, 1.0, 100, None, 0, **DRAW)
+        coding = client.submit(handle_file(tmp_path / "long.wav"), "best", api_name="/compress")
+        wait_for(lambda: drawing.outputs() and "of 100.00 s" in drawing.outputs()[-1][0])
+        wait_for(coding.outputs)
+    assert "Verified" not in str(coding.outputs())

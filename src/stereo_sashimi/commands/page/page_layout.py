@@ -1,11 +1,13 @@
 """The page and its server: two tabs of gradio components, errors as sentences, and what is heard while it is drawn."""
 
 import functools
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
+from types import FrameType
 from typing import Any
 
 import gradio as gr
@@ -36,6 +38,19 @@ STYLE = """
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
+class _Server(uvicorn.Server):
+    """Ends draws and compressions at a signal; that connections are broken off then is no error."""
+
+    def __init__(self, config: uvicorn.Config, ending: Event) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._ending.set()
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        super().handle_exit(sig, frame)
+
+
 def server_of(draw: DrawTab, ending: Event) -> uvicorn.Server:
     """The server, to be run with a socket that listens."""
     app = FastAPI(openapi_url=None)
@@ -54,7 +69,7 @@ def server_of(draw: DrawTab, ending: Event) -> uvicorn.Server:
     config = uvicorn.Config(
         app, log_level="warning", headers=[("content-security-policy", POLICY)], timeout_graceful_shutdown=1
     )
-    return uvicorn.Server(config)
+    return _Server(config, ending)
 
 
 def layout(draw: DrawTab, codec: CodecTab) -> gr.Blocks:
