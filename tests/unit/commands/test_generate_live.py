@@ -207,6 +207,8 @@ def test_a_listener_who_pauses_keeps_no_signal_away(job, tmp_path):
         part = tmp_path / "a.part.wav"
         while not part.exists() or part.stat().st_size < 44 + 4 * 16384:
             time.sleep(0.01)
+        # A signal that comes between Python's last look and the write itself would find it blocked for good.
+        time.sleep(0.5)
         kill(signal.SIGTERM)()
 
     thread = threading.Thread(target=pause)

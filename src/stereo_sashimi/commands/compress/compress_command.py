@@ -139,7 +139,8 @@ class _Work:
                 _hand_over(file, output)
                 what = f"{_shown(output)}  {header.frames:,} frames"
             rate = header.frames / (time.perf_counter() - started)
-        self.before, self.after = self.before + reader.size, self.after + header.pcm_bytes
+        written = header.pcm_bytes if output in (None, PIPE) else output.stat().st_size
+        self.before, self.after = self.before + reader.size, self.after + written
         self.say(f"{count}{what}  {rate:,.0f} frames/s")
 
     def _info(self, source: Path, job: Job, count: str) -> None:
