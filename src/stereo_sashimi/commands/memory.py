@@ -4,6 +4,7 @@ The keys are in configs/memory.yaml, the method is in `memory_estimate.py`.
 """
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
