@@ -4,6 +4,7 @@ Which file may import which is in `test_imports.py`, what may be called what in 
 """
 
 import ast
+import builtins
 import re
 from pathlib import Path
 
@@ -49,6 +50,29 @@ def problems(source: str) -> list[str]:
             if banned is not None and node.value.value is banned:
                 found.append(f"line {node.value.lineno}: {node.arg}={banned}")
     return found
+
+
+def unbound(source: str) -> set[str]:
+    """Names that are read and bound nowhere in a file: a lost import.
+
+    The linter's rule (F821) is off, as it takes the axes in jaxtyping's strings for names.
+    """
+    read, bound = set(), {*dir(builtins), "__file__", "__path__"}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.alias):
+            bound.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler | ast.MatchAs):
+            bound.add(node.name or "")
+    return read - bound
+
+
+def test_every_name_is_bound_somewhere():
+    assert unbound("import os\ndef f(x: 'a b'):\n    y = x\n    return os.sep, y, sys.exit") == {"sys"}
+    assert {name_of(path): names for path in CODE if (names := unbound(path.read_text(encoding="utf-8")))} == {}
 
 
 def test_a_module_begins_with_a_docstring():

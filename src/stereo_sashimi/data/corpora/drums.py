@@ -47,6 +47,7 @@ def hits(program: int, velocity: int) -> bytes:
     track = bytes([0, 0xC9, program])
     for key in KEYS:
         track += bytes([0, 0x99, key, velocity]) + _delay(_HIT) + bytes([0xB9, 120, 0])
+        # A volume that it has already: something to wait for.
         track += _delay(_REST) + bytes([0xB9, 7, 100])
     track += bytes([0, 0xFF, 0x2F, 0])
     # The default tempo is 500 ms a beat.
