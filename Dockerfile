@@ -8,7 +8,8 @@ ARG EXTRAS=hub
 COPY pyproject.toml README.md LICENSE /source/
 COPY configs /source/configs
 COPY src /source/src
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" 'torch>=2.11,<2.14' torchaudio \
+# torchvision is for EXTRAS=litdata: from another index it would not fit torch.
+RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" 'torch>=2.11,<2.14' torchaudio torchvision \
  && pip install --no-cache-dir "/source[$EXTRAS]" \
  && useradd --create-home --uid 1000 sashimi \
  && install -d -o sashimi /work

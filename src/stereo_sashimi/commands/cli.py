@@ -36,6 +36,7 @@ COMMANDS = {
     "report": ("report.report_command", "what a run has learnt and sounds like"),
     "push": ("push", "put a model on the Hugging Face Hub"),
     "pull": ("pull", "fetch a model from there into a folder"),
+    "shards": ("shards", "a data set as shards, for collections larger than a disk"),
     "doctor": ("doctor", "can this machine train, and is a folder fit to train on?"),
     "memory": ("memory", "memory that a training run will take"),
     "translate": ("translate", "YAML of the original S4 repository in our keys"),

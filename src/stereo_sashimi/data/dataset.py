@@ -69,7 +69,7 @@ def collate(
 class AudioFolder(Dataset[tuple[Tensor, int]]):
     """Clips of `sample_len` consecutive frames, file after file, never across two files.
 
-    - `files`: audio files in data set order. Only headers are read here; an item reads its own frames.
+    - `files`: audio files in data set order, or their headers. Only headers are read here; an item reads its frames.
     - `spec`: the codes to make. Files of another rate than `spec.sample_rate` need `resampler`.
     - `sample_len`: frames in a clip.
     - `warm_up`: so many frames in front of its clip come with an item, start codes where the file has none.
@@ -87,7 +87,7 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: Sequence[Path | AudioInfo],
         spec: AudioSpec,
         sample_len: int,
         *,
@@ -107,7 +107,7 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         self.name = name
         self._resampler = resampler
         self._cache_folder = cache_folder
-        self._sources = [probe(path) for path in files]
+        self._sources = [file if isinstance(file, AudioInfo) else probe(file) for file in files]
         for source in self._sources:
             check_channels(source.n_channels, spec.n_channels, upmix=upmix, name=source.path.name, dataset=name)
             check_readable(source, requantize=requantize)
@@ -140,25 +140,40 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         return int(self._first[-1])
 
     def __getitem__(self, index: int) -> tuple[Int64[Tensor, "frames channels"], int]:
+        codes = torch.from_numpy(encode(self.pcm(index), self.spec))
+        return torch.cat([self._before(index), codes]) if self.warm_up else codes, index
+
+    def pcm(self, index: int) -> Int16[np.ndarray, "frames channels"]:
+        """Samples of a clip, in the channels and at the rate of `spec`."""
         file, pcm, clipped = self._read(index)
         if clipped:
             self._note_clipped(file, index, clipped)
-        codes = self._encode(file, pcm)
-        return torch.cat([self._before(file, index), codes]) if self.warm_up else codes, index
+        return self._remixed(file, pcm)
 
-    def _before(self, file: int, index: int) -> Int64[Tensor, "warm_up channels"]:
-        _, start = self._locate(index)
+    def _before(self, index: int) -> Int64[Tensor, "warm_up channels"]:
+        file, start = self._locate(index)
         frames = min(start, self.warm_up)
         blank = torch.full((self.warm_up - frames, self.spec.n_channels), self.spec.start_code, dtype=torch.int64)
+        if not frames:
+            return blank
         # What is clipped here is counted in its own clip.
-        pcm, _ = read_pcm(self._paths[file], start - frames, frames, requantize=self.requantize)
-        return torch.cat([blank, self._encode(file, pcm)]) if frames else blank
+        pcm, _ = self._frames_of(file, start - frames, frames)
+        return torch.cat([blank, torch.from_numpy(encode(self._remixed(file, pcm), self.spec))])
 
-    def _encode(self, file: int, pcm: np.ndarray) -> Int64[Tensor, "frames channels"]:
-        if pcm.shape[1] != self.spec.n_channels:
-            name = self._sources[file].path.name
-            pcm = to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=name, dataset=self.name)
-        return torch.from_numpy(encode(pcm, self.spec))
+    def _frames_of(self, file: int, start: int, frames: int) -> tuple[Int16[np.ndarray, "frames channels"], int]:
+        """Frames of a file, and how many of their values were clipped."""
+        return read_pcm(self._paths[file], start, frames, requantize=self.requantize)
+
+    def _remixed(self, file: int, pcm: np.ndarray) -> Int16[np.ndarray, "frames channels"]:
+        if pcm.shape[1] == self.spec.n_channels:
+            return pcm
+        name = self._sources[file].path.name
+        return to_channels(pcm, self.spec.n_channels, upmix=self.upmix, name=name, dataset=self.name)
+
+    @property
+    def lengths(self) -> list[tuple[Path, int]]:
+        """Each file with its frames at `spec.sample_rate`."""
+        return [(source.path, frames) for source, frames in zip(self._sources, self._frames, strict=True)]
 
     @property
     def seconds(self) -> float:
@@ -209,7 +224,7 @@ class AudioFolder(Dataset[tuple[Tensor, int]]):
         """The file of a clip, its frames, and how many of their values were clipped."""
         file, start = self._locate(index)
         frames = min(self.sample_len, self._frames[file] - start)
-        return file, *read_pcm(self._paths[file], start, frames, requantize=self.requantize)
+        return file, *self._frames_of(file, start, frames)
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
