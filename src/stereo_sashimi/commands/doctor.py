@@ -29,7 +29,7 @@ from stereo_sashimi.ops.s4_response import KERNELS, BackendError, resolve
 from stereo_sashimi.schema import check_type
 
 NEEDED = ("torch", "pytorch-lightning", "hydra-core", "numpy", "soundfile")
-USEFUL = ("torchaudio", "pykeops", "triton", "numba", "musdb", "litdata", "wandb", "hydra-optuna-sweeper")
+USEFUL = ("torchaudio", "pykeops", "triton", "numba", "musdb", "litdata", "wandb", "trackio", "hydra-optuna-sweeper")
 KERNEL_TOLERANCE = 1e-9
 # Of a coded sine with a peak of 8000.
 VORBIS_TOLERANCE = 2000
