@@ -70,6 +70,8 @@ def test_stem_tracks_have_five_streams_in_order(tmp_path):
 
 
 def test_roots_that_are_not_musdb(tmp_path, hq):
+    with pytest.raises(SourceError, match=r"there is no such folder\..*run without --root"):
+        sources.list_tracks(tmp_path / "MUSDB18-HQ", TARGETS)
     with pytest.raises(SourceError, match=r"no folder train/"):
         sources.list_tracks(tmp_path, TARGETS)
     (tmp_path / "train").mkdir()

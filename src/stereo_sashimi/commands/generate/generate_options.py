@@ -73,6 +73,10 @@ class GenerateOptions:
         for key in ("prompt", "out"):
             if cfg[key] == "":
                 raise ValueError(f"{key} is empty. Give a path, or {key}=null.")
+        # Else a folder of that name would be made, with the file inside.
+        folder = Path(str(cfg.out))
+        if folder.suffix.lower().lstrip(".") in io.FORMATS and not folder.is_dir():
+            raise ValueError(f"out is the folder for results; got {cfg.out!r}. Name the file: name={folder.stem}.")
         for key, unset in (("prompt_seconds", None), ("prompt_resample", False)):
             if cfg.prompt is None and cfg[key] != unset:
                 raise ValueError(f"{key} needs a prompt: prompt=file.wav.")

@@ -90,9 +90,10 @@ def list_tracks(root: Path, targets: Sequence[str] | None) -> tuple[str, list[tu
     if (root / "manifest.json").is_file():
         return "prepared", _prepared_tracks(root, targets)
     if missing := [name for name in ("train", "test") if not (root / name).is_dir()]:
+        what = f"no folder {missing[0]}/ in it" if root.is_dir() else "no such folder"
         raise SourceError(
-            f"{root}: there is no folder {missing[0]}/ in it. --root takes the folder of MUSDB18-HQ or MUSDB18 that "
-            "holds train/ and test/, or a prepared folder with manifest.json."
+            f"{root}: there is {what}. --root takes the folder of MUSDB18-HQ or MUSDB18 that "
+            "holds train/ and test/, or a prepared folder with manifest.json. How to get it: run without --root."
         )
     inside = [(path, part) for part in ("train", "test") for path in sorted((root / part).glob("[!.]*"))]
     stems = [(path, part) for path, part in inside if path.name.endswith(_STEM_SUFFIX)]
