@@ -42,7 +42,7 @@ def page(address, request, tmp_path):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
         page.goto(address)
-        page.get_by_text("decoder dml").wait_for()
+        page.get_by_text("decoder categorical").wait_for()
         yield page
         assert page.evaluate("document.documentElement.scrollWidth") <= request.param
         browser.close()
