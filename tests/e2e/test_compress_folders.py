@@ -53,6 +53,12 @@ def test_a_folder_keeps_its_tree_and_goes_on(composed, album, tmp_path, capsys):
     run(f"input={album}", f"output={out}")
     assert "1 files, 2 done before  " in capsys.readouterr().out
     assert (out / "b/two.ssc").stat().st_mtime_ns == before
+    run(f"input={album / 'b/two.flac'}", f"output={tmp_path / 'one.ssc'}")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "one.ssc").rename(tmp_path / "alone/one.ssc")
+    for _ in range(2):
+        run(f"input={tmp_path / 'alone'}", f"output={tmp_path / 'alone-back'}")
+    assert capsys.readouterr().out.endswith("0 files, 1 done before\n")
     run("action=verify", f"input={out}")
     assert capsys.readouterr().out.count("is whole") == 3
     run(f"input={out}", f"output={tmp_path / 'back'}")

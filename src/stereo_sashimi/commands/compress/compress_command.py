@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> None:
     except Stopped as stopped:
         done = f"{work.done} of {len(jobs)} files are complete" if work.done else "nothing was written"
         stopped.leave(f"Interrupted; {done}.")
-    if len(jobs) + skipped > 1:
+    if skipped or len(jobs) > 1:
         work.say(_total(work, failed, skipped))
     if failed:
         raise SystemExit(1)
