@@ -5,6 +5,7 @@ code 8, 16 and 24 bits, and its first channel alone is a mono model. Other model
 were made for.
 """
 
+import hashlib
 from dataclasses import replace
 
 import torch
@@ -19,6 +20,8 @@ from stereo_sashimi.nn.freeze import freeze
 
 # Segments coded at once by a model with a network, whose weights then are read once for all of them.
 DEFAULT_BATCH, MAX_BATCH = 32, 256
+# By weights, those that the engine has packed, and configurations.
+_PROBES: dict[tuple[object, ...], str] = {}
 
 
 class Coders:
@@ -42,8 +45,12 @@ class Coders:
 
     @property
     def probe(self) -> str:
-        """Of all its coders."""
-        return probe(self._coders.values())
+        """Of all its coders. Computed once a process: a folder of short files would wait for nothing else."""
+        programs = ((c.model.config, hashlib.sha256(c.engine.program.weights).digest()) for c in self._coders.values())
+        key = (self.weights, *programs)
+        if key not in _PROBES:
+            _PROBES[key] = probe(self._coders.values())
+        return _PROBES[key]
 
 
 def is_free(model: LanguageModel) -> bool:
