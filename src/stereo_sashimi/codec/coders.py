@@ -46,8 +46,9 @@ class Coders:
     @property
     def probe(self) -> str:
         """Of all its coders. Computed once a process: a folder of short files would wait for nothing else."""
-        programs = ((c.model.config, hashlib.sha256(c.engine.program.weights).digest()) for c in self._coders.values())
-        key = (self.weights, *programs)
+        engines = [coder.engine for coder in self._coders.values()]
+        packed = (hashlib.sha256(engine.program.weights.tobytes()).digest() for engine in engines)
+        key = (self.weights, *packed, *(engine.model.config for engine in engines))
         if key not in _PROBES:
             _PROBES[key] = probe(self._coders.values())
         return _PROBES[key]
