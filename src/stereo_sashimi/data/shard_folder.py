@@ -27,8 +27,8 @@ from stereo_sashimi.spec import AudioSpec
 
 INSTALL = "pip install 'stereo-sashimi[litdata]'"
 INDEX = "index.json"
-# Where litdata reads parts of shards; from other hosts it takes whole ones and keeps them. local: is a host for tests.
-REMOTE = ("s3://", "r2://", "gs://", "local:")
+# Where litdata reads parts of shards; from other hosts it takes whole ones and keeps them.
+REMOTE = ("s3://", "r2://", "gs://")
 _SHARD_BYTES = 2**26
 
 
@@ -42,7 +42,9 @@ def _litdata(module: str) -> Any:
 
 
 class Shards:
-    """One split: what its index says, and its clips by number. Raises DataError where there is no such index.
+    """One split: what its index says, and its clips by number.
+
+    Raises DataError where there is no such index, or a shard of a folder is not there or cut short.
 
     `address`: a folder, or where litdata finds one.
     """
@@ -52,7 +54,8 @@ class Shards:
         self._opened: tuple[int, Any] | None = None
         index = self._index()
         try:
-            audio = json.loads(index.read_text(encoding="utf-8"))["audio"]
+            content = json.loads(index.read_text(encoding="utf-8"))
+            audio, sizes = content["audio"], {chunk["filename"]: chunk["chunk_bytes"] for chunk in content["chunks"]}
             self.sample_rate, self.n_channels = int(audio["sample_rate"]), int(audio["channels"])
             self.sample_len = int(audio["sample_len"])
             self.tracks = [
@@ -63,11 +66,16 @@ class Shards:
             raise DataError(
                 f"{address}: its {INDEX} was not written by `stereo-sashimi shards` ({error!r}). Make the shards again."
             ) from error
+        if "://" in address:
+            return
+        # litdata would wait for it as for a download.
+        for name, size in sizes.items():
+            path = index.with_name(name)
+            if not path.is_file() or path.stat().st_size != size:
+                raise DataError(f"{path} is not there with its {size:,} bytes. Copy the folder of shards again.")
 
     def _index(self) -> Path:
-        if not self.address.startswith(REMOTE):
-            if "://" in self.address:
-                raise DataError(f"{self.address}: shards are read from a folder, {', '.join(REMOTE[:-1])}.")
+        if "://" not in self.address:
             index = Path(self.address, INDEX)
             if not index.is_file():
                 raise DataError(
@@ -76,13 +84,9 @@ class Shards:
                 )
             _litdata("litdata")
             return index
-        try:
-            return Path(self._stream().input_dir.path, INDEX)
-        # Each kind of host has errors of its own.
-        except Exception as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{self.address}: litdata cannot read its {INDEX} ({error}).") from error
+        if not self.address.startswith(REMOTE):
+            raise DataError(f"{self.address}: shards are read from a folder, {', '.join(REMOTE)}.")
+        return Path(self._stream().input_dir.path, INDEX)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
@@ -90,7 +94,12 @@ class Shards:
     def _stream(self) -> Any:
         # Neither open files nor connections outlive a fork.
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), _litdata("litdata").StreamingDataset(self.address)
+            opens = _litdata("litdata").StreamingDataset
+            try:
+                self._opened = os.getpid(), opens(self.address)
+            # Each kind of host has errors of its own, and no class in common; this is the only call that is guarded.
+            except Exception as error:
+                raise DataError(f"{self.address}: litdata cannot read its {INDEX} ({error}).") from error
         return self._opened[1]
 
     def read(self, item: int) -> Int16[np.ndarray, "frames channels"]:
@@ -124,7 +133,7 @@ class ShardDataModule(AudioDataModule):
 
     def __init__(self, *, path: str, data_dir: str = ".", drop_last: bool = True, **settings: Any) -> None:
         super().__init__(path=path, data_dir=data_dir, **settings)
-        self.address = path if path.startswith(REMOTE) or "://" in path else str(self.folder)
+        self.address = path if "://" in path else str(self.folder)
         self._drop_last = drop_last
 
     @property

@@ -107,6 +107,19 @@ def test_clips_of_a_host_are_read_by_range_and_no_shard_is_kept(shards, tmp_path
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {INDEX}
 
 
+def test_a_host_that_does_not_answer_is_named(monkeypatch, tmp_path):
+    downloader = pytest.importorskip("litdata.streaming.downloader", reason="litdata is not installed")
+
+    class Host(downloader.LocalDownloader):
+        def download_file(self, remote_filepath, local_filepath):
+            raise ConnectionError("nobody there")
+
+    monkeypatch.setitem(downloader._DOWNLOADERS, "s3://", Host)
+    monkeypatch.setattr("litdata.utilities.dataset_utilities._LITDATA_CACHE_DIR", str(tmp_path))
+    with pytest.raises(DataError, match=r"s3://bucket/out/train: litdata cannot read its index\.json \(nobody there"):
+        of_shards("s3://bucket/out").setup()
+
+
 def test_nothing_half_written_stays(folder, tmp_path):
     pytest.importorskip("litdata", reason="litdata is not installed")
 
@@ -151,6 +164,14 @@ def test_splits_of_different_shards_are_refused(shards, tmp_path):
         of_shards(mixed).setup()
 
 
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])
+def test_missing_and_cut_shards_are_named(shards, tmp_path, spoil):
+    other = shutil.copytree(shards, tmp_path / "other")
+    spoil(other / "valid" / "chunk-0-1.bin")
+    with pytest.raises(DataError, match=r"other/valid/chunk-0-1\.bin is not there with its [\d,]+ bytes"):
+        of_shards(other).setup()
+
+
 def test_folders_without_shards_are_refused(folder, tmp_path, shards):
     for path in (tmp_path, tmp_path / "none", folder):
         with pytest.raises(DataError, match=f"no shards in {path}/train"):
@@ -162,8 +183,6 @@ def test_folders_without_shards_are_refused(folder, tmp_path, shards):
             of_shards(other).setup()
     with pytest.raises(DataError, match=r"hf://a/b/train: shards are read from a folder, s3://, r2://, gs://\."):
         of_shards("hf://a/b").setup()
-    with pytest.raises(DataError, match=r"local:/not/there/train: litdata cannot read its index\.json"):
-        of_shards("local:/not/there").setup()
 
 
 def test_without_litdata_the_extra_is_named(folder, tmp_path, monkeypatch):
