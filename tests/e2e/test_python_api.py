@@ -1,4 +1,4 @@
-"""The Python that README.md and docs/python.md show runs as it stands, and does what its comments say."""
+"""The Python that README.md and docs/ show runs as it stands, and does what its comments say."""
 
 import re
 import shutil
@@ -40,8 +40,7 @@ def place(dml_run, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def run(document: str) -> dict[str, Any]:
-    names: dict[str, Any] = {}
+def run(document: str, **names: Any) -> dict[str, Any]:
     exec(compile(python_of(document), document, "exec"), names)
     return names
 
@@ -72,6 +71,29 @@ def test_load_score_continue_write(capsys):
     assert np.array_equal(written, longer)
     frame = names["frame"]
     assert frame.codes.shape == frame.log_prob.shape == (2, 1, 2)
+
+
+@pytest.mark.usefixtures("place")
+def test_predictions_of_experts():
+    names = run("docs/experts.md")
+    assert names["nats"].shape == names["codes"].shape == (1, 300, 2)
+    assert torch.isfinite(names["nats"]).all()
+
+
+@pytest.mark.usefixtures("place")
+def test_a_stream():
+    model, codes = stereo_sashimi.load("runs/demo"), torch.zeros(2, 5, 2, dtype=torch.long)
+    names = run("docs/generation.md", model=model, codes=codes)
+    assert names["frames"].codes.shape[0] == 2
+    assert names["log_prob"].shape == codes.shape
+
+
+def test_the_codec():
+    rng = np.random.default_rng(0)
+    pcm, wide = rng.integers(-9, 9, (45200, 2)).astype(np.int16), rng.integers(-9, 9, (500, 2)).astype(np.int32)
+    names = run("docs/codec.md", pcm=pcm, wide=wide)
+    assert np.array_equal(names["part"], pcm[44100:45100])
+    assert np.array_equal(stereo_sashimi.decode(names["model"], names["data"]), wide)
 
 
 def test_the_package_and_the_project_have_one_version():
