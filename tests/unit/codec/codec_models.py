@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from stereo_sashimi.experts.plan import ExpertsConfig
+from small_experts import SMALL as EXPERTS
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.no_backbone import NoBackboneConfig
@@ -31,17 +31,6 @@ CASES = {
     "stereo-16-experts-alone": (2, 16, "experts alone", "autoregressive", "sum"),
     "stereo-8-experts-alone": (2, 8, "experts alone", "autoregressive", "sum"),
 }
-EXPERTS = ExpertsConfig(
-    own=(6, 9),
-    other=(4, 2),
-    forgetting=(0.99, 0.98),
-    every=(4, 1),
-    steps=(0.1, 0.02),
-    orders=(32, 16),
-    repeats=128,
-    match=16,
-    search=32,
-)
 
 
 def small(case: str, d_model: int = 8, d_state: int = 64) -> LanguageModel:

@@ -13,21 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from small_experts import SMALL
 from stereo_sashimi.experts.adaptive import AdaptiveExperts, experts_of
 from stereo_sashimi.experts.plan import SLACK, ExpertsConfig
 from stereo_sashimi.experts.reference_experts import ReferenceExperts
-
-SMALL = ExpertsConfig(
-    own=(6, 9),
-    other=(4, 2),
-    forgetting=(0.99, 0.98),
-    every=(4, 1),
-    steps=(0.1, 0.02),
-    orders=(32, 16),
-    repeats=128,
-    match=16,
-    search=32,
-)
 
 
 def music(length: int, n_channels: int, bits: int = 16, seed: int = 0) -> torch.Tensor:

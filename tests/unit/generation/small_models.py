@@ -2,7 +2,7 @@
 
 import torch
 
-from stereo_sashimi.experts.plan import ExpertsConfig
+from small_experts import SMALL as EXPERTS
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.language_model_config import HeadConfig, LanguageModelConfig
 from stereo_sashimi.models.no_backbone import NoBackboneConfig
@@ -14,17 +14,6 @@ from stereo_sashimi.spec import AudioSpec
 
 CATEGORICAL, COUPLED = CategoricalHeadConfig(), CategoricalHeadConfig("autoregressive")
 DML, COUPLED_DML = DMLHeadConfig(n_mixtures=3), DMLHeadConfig("autoregressive", n_mixtures=5)
-EXPERTS = ExpertsConfig(
-    own=(6, 9),
-    other=(4, 2),
-    forgetting=(0.99, 0.98),
-    every=(4, 1),
-    steps=(0.1, 0.02),
-    orders=(32, 16),
-    repeats=128,
-    match=16,
-    search=32,
-)
 S4, S4D = S4Config(d_state=6), S4DConfig(d_state=4)
 # channels, merge, head, layer, and what else differs from the small default.
 CASES: dict[str, tuple[int, str, HeadConfig, S4Config, dict]] = {

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from stereo_sashimi.experts.plan import ExpertsConfig
+from small_experts import TINY as EXPERTS
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.sashimi import SashimiConfig
@@ -19,8 +19,6 @@ CASES = {
     "experts": (2, "mix", ExpertHeadConfig(d_hidden=3), S4Config(d_state=4)),
     "separate": (2, "none", DMLHeadConfig("independent", n_mixtures=2), S4DConfig(d_state=4)),
 }
-
-EXPERTS = ExpertsConfig(own=(6,), other=(4,), forgetting=(0.99,), every=(4,), steps=(0.1,), orders=(16,), repeats=0)
 
 
 def tiny(case: str, pad_len: int = 0, **spec) -> LanguageModel:

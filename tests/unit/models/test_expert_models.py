@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stereo_sashimi
+from small_experts import TINY as EXPERTS
 from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.experts.adaptive import experts_of
-from stereo_sashimi.experts.plan import ASKED, POSITION, ExpertsConfig
+from stereo_sashimi.experts.plan import ASKED, POSITION
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
 from stereo_sashimi.models.no_backbone import NoBackboneConfig
@@ -19,7 +20,6 @@ from stereo_sashimi.models.warm_start import warm_start
 from stereo_sashimi.nn import DMLHeadConfig, EmbeddingConfig, ExpertHeadConfig, S4Config
 from stereo_sashimi.spec import AudioSpec
 
-EXPERTS = ExpertsConfig(own=(6,), other=(4,), forgetting=(0.99,), every=(4,), steps=(0.1,), orders=(16,), repeats=0)
 NETWORK = SashimiConfig(d_model=4, n_layers=1, pool=(2, 2), layer=S4Config(d_state=4))
 COUPLED, APART = ExpertHeadConfig(d_hidden=5), ExpertHeadConfig("independent", 5)
 
