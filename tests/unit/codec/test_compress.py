@@ -219,10 +219,12 @@ def test_a_machine_that_computes_otherwise_is_refused(stereo, monkeypatch):
         decode(stereo, data)
 
 
-def test_the_probe_sees_the_last_digit_of_the_weights(stereo):
+def test_the_probe_is_computed_once_and_sees_the_last_digit_of_the_weights(stereo, monkeypatch):
     coders = Coders(stereo, 16, 2, 2)
     first = coders.probe
-    assert Coders(stereo, 16, 2, 5).probe == first
+    with monkeypatch.context() as patch:
+        patch.setattr("stereo_sashimi.codec.coders.probe", None)
+        assert Coders(stereo, 16, 2, 5).probe == first
     weights = coders[2].engine.program.weights
     weights[:] = np.nextafter(weights, 2 * weights)
     assert coders.probe != first
