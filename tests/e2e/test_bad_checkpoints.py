@@ -182,6 +182,7 @@ def test_prompts_that_cannot_be_continued(generate, dml_run, tmp_path, name):
         ("seed=abc", r"seed must be an integer of at least 0; got 'abc'"),
         ("device=tpu", r"device must be auto, cpu or cuda; got 'tpu'"),
         ("out=long.wav", r"out is the folder for results; got 'long\.wav'\. Name the file: name=long\."),
+        ("name=long.flac", r"name=long\.flac ends in another format than format=wav\. Set format=flac\."),
         ("name=a/b", r"name must be a file name without folders; got 'a/b'\. Use out="),
         ("prompt_seconds=1", r"prompt_seconds needs a prompt: prompt=file\.wav"),
         ("prompt_resample=true", r"prompt_resample needs a prompt: prompt=file\.wav"),
