@@ -94,12 +94,16 @@ def test_bad_input_is_answered_with_a_sentence(client, tmp_path):
     said = [
         client.predict("pretrained", 0, 1.0, 1.0, 1, handle_file(tmp_path / "bad.wav"), 0, **DRAW)[0],
         client.predict("nowhere", 0, 1.0, 1.0, 1, None, 0, **DRAW)[0],
+        client.predict("pretrained", 0, 1.0, 1.0, 0, None, 0, **DRAW)[0],
+        client.predict("pretrained", -1, 1.0, 1.0, 1, None, 0, **DRAW)[0],
         client.predict(handle_file(tmp_path / "bad.ssc"), "fast", api_name="/compress")[0],
         client.predict(None, "fast", api_name="/compress")[0],
     ]
     expected = (
         "bad.wav: not an audio file",
         "There is no checkpoint nowhere",
+        "Seconds must be above 0",
+        "Seed must be a whole number",
         "bad.ssc is no .ssc file",
         "no file yet",
     )

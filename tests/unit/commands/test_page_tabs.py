@@ -139,10 +139,19 @@ def test_bad_numbers_and_names_are_refused(draw):
         ({"seconds": None}, "a number"),
         ({"name": "nowhere"}, "no checkpoint"),
         ({"name": "hub:a/b"}, "asks no other machine"),
-        ({"seconds": 0}, "one"),
+        ({"seconds": 0}, "^Seconds must be above 0 and at most 120; got 0"),
+        ({"seconds": -3.0}, "^Seconds must.*got -3"),
+        ({"seconds": 120.001}, "^Seconds must.*got 120.001"),
+        ({"seconds": 1e9}, "^Seconds must"),
+        ({"seconds": 1e-9}, "^seconds must give at least one frame"),
+        ({"seed": 1.5}, "^Seed must be a whole number from 0 to 9007199254740992; got 1.5"),
+        ({"seed": -1.0}, "^Seed must.*got -1"),
+        ({"seed": 1e30}, "^Seed must.*got 1e.30"),
+        ({"first": -1.0}, r"^Prompt seconds must be 0 \(all of it\) or more; got -1"),
     ):
         with pytest.raises(ValueError, match=words):
             next(draw(**given))
+    assert not draw.tab.live
 
 
 def test_bits_of_seconds_are_all_bits():

@@ -34,6 +34,10 @@ from stereo_sashimi.spec import LN2
 
 # Seconds between two lines of a draw.
 LINE_S = 0.25
+# What a draw may be long, in seconds.
+LONGEST_S = 120
+# Up to here the numbers of a browser are whole.
+_LARGEST_SEED = 2**53
 # Draws that can be listened to; what is drawn is in memory for as long.
 _MOST_LIVE = 4
 
@@ -85,7 +89,7 @@ class DrawTab:
         self,
         stop: Event,
         name: str,
-        seed: int | None,
+        seed: float | None,
         temperature: float,
         top_p: float,
         seconds: float | None,
@@ -95,10 +99,11 @@ class DrawTab:
         """Draw to the end, or until `stop` is set. Raises ValueError as `generate`, before anything is drawn."""
         if seed is None or seconds is None:
             raise ValueError("Seed and seconds need a number each.")
+        _check(seed, seconds, prompt_seconds or 0)
         model, device = self.model(name), self._device
         spec = model.spec
         options = GenerateOptions(
-            device, Sampler(temperature, None, top_p), (seed,), seconds, prompt,
+            device, Sampler(temperature, None, top_p), (int(seed),), seconds, prompt,
             (prompt_seconds or None) if prompt else None, prompt_resample=prompt is not None,
         )  # fmt: skip
         n_frames, (begin, _) = options.n_frames(spec), options.read_prompt(spec)
@@ -137,6 +142,16 @@ class DrawTab:
         )  # fmt: skip
         page = sheet(pcm, spec.sample_rate, file.name, totals.prompt_frames)
         yield Drawn(text, sheet=picture(page, "waveforms, spectrograms and stereo image"), bits=picture(curve, "bits"))
+
+
+def _check(seed: float, seconds: float, prompt_seconds: float) -> None:
+    """Raise ValueError naming the field: the bounds that gradio checks are answered without a name."""
+    if not 0 < seconds <= LONGEST_S:
+        raise ValueError(f"Seconds must be above 0 and at most {LONGEST_S}; got {seconds:.16g}.")
+    if not 0 <= seed <= _LARGEST_SEED or seed % 1:
+        raise ValueError(f"Seed must be a whole number from 0 to {_LARGEST_SEED}; got {seed:.16g}.")
+    if not prompt_seconds >= 0:
+        raise ValueError(f"Prompt seconds must be 0 (all of it) or more; got {prompt_seconds:.16g}.")
 
 
 def bits_each_second(drawn: list[Block], sample_rate: int) -> np.ndarray:

@@ -19,11 +19,10 @@ from markupsafe import Markup
 from stereo_sashimi.audio.io import AUDIO_SUFFIXES
 from stereo_sashimi.codec.pcm_files import SUFFIXES
 from stereo_sashimi.commands.page.codec_tab import CURVE_SECONDS, CodecTab
-from stereo_sashimi.commands.page.draw_tab import DrawTab
+from stereo_sashimi.commands.page.draw_tab import LONGEST_S, DrawTab
 from stereo_sashimi.ops.backend_error import BackendError
 from stereo_sashimi.pretrained import PROFILES
 
-LONGEST_S = 120
 # Pictures keep letters that can be read on a telephone, where they are moved under the finger.
 STYLE = """
 .gradio-container { width: 100% !important; max-width: 1320px !important; margin: 0 auto !important; }
@@ -94,8 +93,8 @@ def _draw(page: gr.Blocks, tab: DrawTab) -> None:
             )  # fmt: skip
             about = gr.HTML()
             with gr.Row():
-                seconds = gr.Number(2, label="Seconds", minimum=0.01, maximum=LONGEST_S, min_width=120)
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**53, min_width=120)
+                seconds = gr.Number(2, label="Seconds", info=f"at most {LONGEST_S}", min_width=120)
+                seed = gr.Number(0, label="Seed", info="another one, another draw", min_width=120)
             temperature = gr.Slider(0, 1.5, 0.7, step=0.01, label="Temperature", info="1: the model itself")
             top_p = gr.Slider(0.01, 1, 1, step=0.01, label="Top-p", visible=False)
             with gr.Accordion("Prompt: go on where a file ends", open=False):
@@ -103,7 +102,7 @@ def _draw(page: gr.Blocks, tab: DrawTab) -> None:
                     file_types=[*AUDIO_SUFFIXES], height=120,
                     label=f"{', '.join(AUDIO_SUFFIXES)} with the model's channels; any rate",
                 )  # fmt: skip
-                prompt_seconds = gr.Number(0, label="Only its first seconds (0: all of it)", minimum=0)
+                prompt_seconds = gr.Number(0, label="Prompt seconds", info="its first ones; 0: all of it")
         with gr.Column(scale=3, min_width=320):
             with gr.Row():
                 begin = gr.Button("Draw", variant="primary", min_width=120)
