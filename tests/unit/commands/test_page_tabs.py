@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 import stereo_sashimi
+from stereo_sashimi.codec.container import CodecError
 from stereo_sashimi.commands.page import codec_tab, draw_tab, page_command
 from stereo_sashimi.commands.page.codec_tab import CodecTab
 from stereo_sashimi.commands.page.draw_tab import DrawTab, bits_each_second
@@ -185,8 +187,8 @@ def codec(tmp_path):
     (tmp_path / "out").mkdir()
     tab = CodecTab(tmp_path / "out", Event())
 
-    def go(file, profile="fast", stop=None):
-        return list(tab.run(str(file), profile, lambda share, word: None, stop or Event()))
+    def go(file, profile="fast", stop=None, on_share=lambda share, word: None):
+        return list(tab.run(str(file), profile, on_share, stop or Event()))
 
     return go
 
@@ -253,6 +255,23 @@ def test_a_compression_that_is_stopped_leaves_nothing(codec, tmp_path):
     with pytest.raises(ValueError, match="Stopped; nothing was written"):
         codec(tmp_path / "a.wav", stop=stop)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_what_is_verified_stays_when_its_curve_is_stopped(codec, tmp_path, monkeypatch):
+    monkeypatch.setattr(codec_tab, "PREFILL_FRAMES", 1000)
+    soundfile.write(tmp_path / "a.wav", noise(3000, 2), 44100)
+    stop, curve = Event(), "bits of each second"
+    shown = codec(tmp_path / "a.wav", stop=stop, on_share=lambda share, word: word == curve and stop.set())
+    assert file_of(shown).is_file()
+    assert "Verified" in shown[-1].text
+    assert not shown[-1].bits
+
+
+def test_an_error_of_the_curve_is_told(codec, tmp_path, monkeypatch):
+    monkeypatch.setattr(codec_tab, "bits_curve", Mock(side_effect=CodecError("broken")))
+    soundfile.write(tmp_path / "a.wav", noise(3000, 2), 44100)
+    with pytest.raises(CodecError, match="broken"):
+        codec(tmp_path / "a.wav")
 
 
 def test_without_gradio_the_command_says_how_to_install_it(monkeypatch):

@@ -4,6 +4,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Event
@@ -34,6 +35,10 @@ CURVE_SECONDS = 15
 
 # Takes the share that is done, and a word.
 Share = Callable[[float, str], object]
+
+
+class _Stopped(ValueError):
+    """Somebody pressed Stop, or the page ends; not an error of a file."""
 
 
 class Coded(NamedTuple):
@@ -84,7 +89,9 @@ class CodecTab:
             )
             yield Coded(text, output)
             if pcm.n_channels <= 2 and pcm.bits <= 16 and pcm.frames and flac:
-                yield Coded(text, bits=self._curve(model, pcm, name, on_share, stop))
+                # The file is there already: without its curve it is a result too.
+                with suppress(_Stopped):
+                    yield Coded(text, bits=self._curve(model, pcm, name, on_share, stop))
 
     def _decode(self, source: Path, on_share: Share, stop: Event) -> Iterator[Coded]:
         with open(source, "rb") as coded:
@@ -120,7 +127,7 @@ class CodecTab:
             nonlocal done
             done += more
             if stop.is_set() or self._ending.is_set():
-                raise CodecError("Stopped; nothing was written.")
+                raise _Stopped("Stopped; nothing was written.")
             on_share(done / max(1, frames), word)
 
         return tell
