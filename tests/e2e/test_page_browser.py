@@ -53,10 +53,20 @@ def page(address, request, tmp_path):
 
 @pytest.fixture
 def files(tmp_path) -> Path:
-    steps = np.random.default_rng(0).integers(-90, 91, (8000, 2))
-    soundfile.write(tmp_path / "song.wav", np.cumsum(steps, axis=0).astype(np.int16), 44100)
+    for name, frames in (("song.wav", 8000), ("long.wav", 4_000_000)):
+        steps = np.random.default_rng(0).integers(-90, 91, (frames, 2))
+        soundfile.write(tmp_path / name, np.cumsum(steps, axis=0).astype(np.int16), 44100)
     (tmp_path / "bad.wav").write_text("no audio, only words")
     return tmp_path
+
+
+def compress(page, file: Path) -> None:
+    page.get_by_role("tab", name="Compress").click()
+    # What is behind a tab is made when it is opened.
+    page.get_by_text("an .ssc file to restore").wait_for()
+    page.locator("input[type=file]").last.set_input_files(file)
+    page.get_by_label(file.name).wait_for()
+    page.get_by_role("button", name="Compress or restore").click()
 
 
 @pytest.mark.parametrize("page", [1280, 390], indirect=True)
@@ -77,14 +87,25 @@ def test_the_page_draws_plays_refuses_and_compresses(page, files):
     page.get_by_role("button", name="Draw").click()
     page.locator(".refused", has_text="bad.wav: not an audio file").wait_for()
 
-    page.get_by_role("tab", name="Compress").click()
-    # What is behind a tab is made when it is opened.
-    page.get_by_text("an .ssc file to restore").wait_for()
-    page.locator("input[type=file]").last.set_input_files(files / "song.wav")
-    page.get_by_label("song.wav").wait_for()
-    page.get_by_role("button", name="Compress or restore").click()
+    compress(page, files / "song.wav")
     page.get_by_text("Verified: all 8,000 frames").wait_for()
     page.locator(".picture img").last.wait_for()
     with page.expect_download() as download:
         page.get_by_role("link", name=re.compile(r"KB")).last.click()
     assert download.value.suggested_filename == "song.ssc"
+
+
+@pytest.mark.parametrize("page", [1280], indirect=True)
+def test_what_waits_can_be_stopped_and_a_closed_tab_lets_others_on(page, files):
+    other = page.context.browser.new_page()
+    other.set_default_timeout(120_000)
+    other.goto(page.url)
+    compress(other, files / "long.wav")
+    other.get_by_text("coding, then decoding").wait_for()
+    compress(page, files / "song.wav")
+    page.get_by_text(re.compile("queue: 1/1")).wait_for()
+    page.get_by_role("button", name="Stop").last.click()
+    # A second click begins nothing, and what goes on can still be ended.
+    other.get_by_role("button", name="Compress or restore").click()
+    other.close()
+    page.locator(".refused", has_text="Stopped; nothing was written").wait_for()

@@ -29,11 +29,20 @@ def client(address, tmp_path):
     return Client(address, verbose=False, analytics_enabled=False, download_files=str(tmp_path / "down"))
 
 
+def recording(path: Path, frames: int) -> Path:
+    steps = np.random.default_rng(0).integers(-90, 91, (frames, 2))
+    soundfile.write(path, np.cumsum(steps, axis=0).astype(np.int16), 44100)
+    return path
+
+
 @pytest.fixture
 def song(tmp_path) -> Path:
-    steps = np.random.default_rng(0).integers(-90, 91, (4000, 2))
-    soundfile.write(tmp_path / "song.wav", np.cumsum(steps, axis=0).astype(np.int16), 44100)
-    return tmp_path / "song.wav"
+    return recording(tmp_path / "song.wav", 4000)
+
+
+@pytest.fixture
+def long_song(tmp_path) -> Path:
+    return recording(tmp_path / "long.wav", 900_000)
 
 
 DRAW = {"api_name": "/draw"}
@@ -86,6 +95,17 @@ def test_a_draw_is_stopped(client):
     wait_for(lambda: drawing.outputs() and "of 100.00 s" in drawing.outputs()[-1][0])
     client.predict(api_name="/stop_draw")
     assert 0 < soundfile.info(shown(drawing)[2]).duration < 100
+    # Pressed while nothing goes on it stops nothing.
+    client.predict(api_name="/stop_draw")
+    assert "0.10 of 0.10 s" in shown(client.submit("pretrained", 0, 1.0, 1.0, 0.1, None, 0, **DRAW))[0]
+
+
+def test_a_compression_ends_when_its_tab_is_closed(client, long_song):
+    coding = client.submit(handle_file(long_song), "best", api_name="/compress")
+    wait_for(coding.outputs)
+    # Ends what tells the page that the tab is open; answers still come.
+    client.close()
+    assert "Stopped" in shown(coding)[0]
 
 
 def test_bad_input_is_answered_with_a_sentence(client, tmp_path):
@@ -129,13 +149,11 @@ def test_no_other_file_is_read(tmp_path):
         assert client.get(f"gradio_api/call/compress/{begun}").text.startswith("event: error")
 
 
-def test_work_that_goes_on_ends_with_the_page(tmp_path):
-    steps = np.random.default_rng(0).integers(-90, 91, (900_000, 2))
-    soundfile.write(tmp_path / "long.wav", np.cumsum(steps, axis=0).astype(np.int16), 44100)
+def test_work_that_goes_on_ends_with_the_page(tmp_path, long_song):
     with served(tmp_path) as address:
         client = Client(address, verbose=False, analytics_enabled=False)
         drawing = client.submit("pretrained", 0, 1.0, 1.0, 100, None, 0, **DRAW)
-        coding = client.submit(handle_file(tmp_path / "long.wav"), "best", api_name="/compress")
+        coding = client.submit(handle_file(long_song), "best", api_name="/compress")
         wait_for(lambda: drawing.outputs() and "of 100.00 s" in drawing.outputs()[-1][0])
         wait_for(coding.outputs)
     assert "Verified" not in str(coding.outputs())

@@ -251,10 +251,17 @@ def test_bad_ssc_files_are_refused(codec, tmp_path):
 def test_a_compression_that_is_stopped_leaves_nothing(codec, tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(3000, 2), 44100)
     stop = Event()
-    stop.set()
     with pytest.raises(ValueError, match="Stopped; nothing was written"):
-        codec(tmp_path / "a.wav", stop=stop)
+        codec(tmp_path / "a.wav", stop=stop, on_share=lambda share, word: stop.set())
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_what_is_stopped_before_it_begins_does_nothing(draw, codec):
+    stop = Event()
+    stop.set()
+    assert [drawn.text for drawn in draw("nowhere", stop=stop)] == ["Stopped before the first frame."]
+    with pytest.raises(ValueError, match="Stopped; nothing was written"):
+        codec("nowhere.wav", stop=stop)
 
 
 def test_what_is_verified_stays_when_its_curve_is_stopped(codec, tmp_path, monkeypatch):

@@ -57,6 +57,7 @@ class CodecTab:
 
     def run(self, given: str, profile: str, on_share: Share, stop: Event) -> Iterator[Coded]:
         """Code or decode `given`, by its suffix as `compress`. Raises ValueError, also when `stop` is set."""
+        self._go_on(stop)
         source = Path(given)
         if source.suffix.lower() == ".ssc":
             return self._decode(source, on_share, stop)
@@ -119,6 +120,10 @@ class CodecTab:
     def _output(self, name: str) -> Path:
         return Path(tempfile.mkdtemp(dir=self.folder)) / name
 
+    def _go_on(self, stop: Event) -> None:
+        if stop.is_set() or self._ending.is_set():
+            raise _Stopped("Stopped; nothing was written.")
+
     def _teller(self, on_share: Share, word: str, frames: int, stop: Event) -> Callable[[float], None]:
         """Counts frames, tells their share, and ends the work where that is wanted."""
         done = 0.0
@@ -126,8 +131,7 @@ class CodecTab:
         def tell(more: float) -> None:
             nonlocal done
             done += more
-            if stop.is_set() or self._ending.is_set():
-                raise _Stopped("Stopped; nothing was written.")
+            self._go_on(stop)
             on_share(done / max(1, frames), word)
 
         return tell

@@ -97,6 +97,10 @@ class DrawTab:
         prompt_seconds: float | None,
     ) -> Iterator[Drawn]:
         """Draw to the end, or until `stop` is set. Raises ValueError as `generate`, before anything is drawn."""
+        unbegun = Drawn("Stopped before the first frame.")
+        if stop.is_set():
+            yield unbegun
+            return
         if seed is None or seconds is None:
             raise ValueError("Seed and seconds need a number each.")
         _check(seed, seconds, prompt_seconds or 0)
@@ -129,7 +133,7 @@ class DrawTab:
         finally:
             live.close()
         if not totals.frames:
-            yield Drawn("Stopped before the first frame.")
+            yield unbegun
             return
         pcm = np.concatenate([block.pcm[0] for block in drawn])
         file = Path(tempfile.mkdtemp(dir=self.folder)) / options.file_names()[0]

@@ -3,8 +3,8 @@
 import functools
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -78,7 +78,7 @@ def layout(draw: DrawTab, codec: CodecTab) -> gr.Blocks:
         with gr.Tab("Draw"):
             _draw(page, draw)
         with gr.Tab("Compress"):
-            _compress(codec)
+            _compress(page, codec)
     # One draw and one compression at a time; others wait.
     return page.queue(default_concurrency_limit=1)
 
@@ -113,7 +113,7 @@ def _draw(page: gr.Blocks, tab: DrawTab) -> None:
             live = gr.HTML(elem_classes="live")
             recording = gr.Audio(label="What was drawn", interactive=False, buttons=["download"])
     picture, bits = gr.HTML(), gr.HTML()
-    stop_of = _stopped_by(end, "stop_draw")
+    stopping = _Stop(page, end, "stop_draw")
 
     @_spoken(about, tab.folder)
     def about_model(name: str) -> Iterator[Any]:
@@ -122,27 +122,27 @@ def _draw(page: gr.Blocks, tab: DrawTab) -> None:
 
     @_spoken(line, tab.folder)
     def run(request: gr.Request, *values: Any) -> Iterator[Any]:
-        stop = stop_of(request)
-        yield {line: _words("loading the model"), live: "", recording: None, picture: "", bits: ""}
-        for drawn in tab.draw(stop, *values):
-            shown: dict[Any, Any] = {line: _words(drawn.text)}
-            if drawn.live:
-                shown[live] = f'<audio controls autoplay src="live/{drawn.live}.wav"></audio>'
-            if drawn.file:
-                shown[recording] = str(drawn.file)
-            if drawn.sheet:
-                shown |= {picture: drawn.sheet, bits: drawn.bits}
-            yield shown
+        with stopping.work(request) as stop:
+            yield {line: _words("loading the model"), live: "", recording: None, picture: "", bits: ""}
+            for drawn in tab.draw(stop, *values):
+                shown: dict[Any, Any] = {line: _words(drawn.text)}
+                if drawn.live:
+                    shown[live] = f'<audio controls autoplay src="live/{drawn.live}.wav"></audio>'
+                if drawn.file:
+                    shown[recording] = str(drawn.file)
+                if drawn.sheet:
+                    shown |= {picture: drawn.sheet, bits: drawn.bits}
+                yield shown
 
     page.load(lambda: gr.Dropdown(choices=tab.names()), None, model, api_visibility="private")
     gr.on([page.load, model.change], about_model, model, [about, top_p], api_name="about", show_progress="hidden")
-    begin.click(
+    begin.click(stopping.ready, queue=False, api_visibility="private").then(
         run, [model, seed, temperature, top_p, seconds, prompt, prompt_seconds],
         [line, live, recording, picture, bits], api_name="draw", concurrency_id="draw", show_progress="minimal",
     )  # fmt: skip
 
 
-def _compress(tab: CodecTab) -> None:
+def _compress(page: gr.Blocks, tab: CodecTab) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=320):
             given = gr.File(
@@ -163,44 +163,55 @@ def _compress(tab: CodecTab) -> None:
                 )
             )
     bits = gr.HTML(min_height=90)
-    stop_of = _stopped_by(end, "stop_compress")
+    stopping = _Stop(page, end, "stop_compress")
 
     @_spoken(words, tab.folder)
     def run(request: gr.Request, path: str | None, name: str, progress: Any = gr.Progress()) -> Iterator[Any]:  # noqa: B008
         if path is None:
             raise ValueError("There is no file yet. Drop one into the field.")
-        stop = stop_of(request)
-        yield {words: "", result: None, player: gr.Audio(None, visible=False), bits: ""}
-        for coded in tab.run(path, name, lambda share, word: progress(share, desc=word), stop):
-            shown: dict[Any, Any] = {words: _words(coded.text)}
-            if coded.file:
-                shown[result] = str(coded.file)
-                # What browsers play.
-                plays = coded.file.suffix in (".wav", ".flac")
-                shown[player] = gr.Audio(str(coded.file) if plays else None, visible=plays)
-            if coded.bits:
-                shown[bits] = coded.bits
-            yield shown
+        with stopping.work(request) as stop:
+            yield {words: "", result: None, player: gr.Audio(None, visible=False), bits: ""}
+            for coded in tab.run(path, name, lambda share, word: progress(share, desc=word), stop):
+                shown: dict[Any, Any] = {words: _words(coded.text)}
+                if coded.file:
+                    shown[result] = str(coded.file)
+                    # What browsers play.
+                    plays = coded.file.suffix in (".wav", ".flac")
+                    shown[player] = gr.Audio(str(coded.file) if plays else None, visible=plays)
+                if coded.bits:
+                    shown[bits] = coded.bits
+                yield shown
 
-    begin.click(
+    begin.click(stopping.ready, queue=False, api_visibility="private").then(
         run, [given, profile], [words, result, player, bits], api_name="compress", concurrency_id="codec",
         show_progress_on=bits,
     )  # fmt: skip
 
 
-def _stopped_by(button: gr.Button, name: str) -> Callable[[gr.Request], Event]:
-    """What gives the work of a session that begins the event that `button` will set."""
-    events: dict[str | None, Event] = defaultdict(Event)
+class _Stop:
+    """Ends the work of a session where `button` is pressed or the page is left, also while the work waits in line."""
 
-    def press(request: gr.Request) -> None:
-        events[request.session_hash].set()
+    def __init__(self, page: gr.Blocks, button: gr.Button, name: str) -> None:
+        self._events: dict[str | None, Event] = {}
+        button.click(self._press, api_name=name, queue=False)
+        page.unload(self._press)
 
-    def begin(request: gr.Request) -> Event:
-        events[request.session_hash] = Event()
-        return events[request.session_hash]
+    def _press(self, request: gr.Request) -> None:
+        if request.session_hash in self._events:
+            self._events[request.session_hash].set()
 
-    button.click(press, api_name=name, queue=False)
-    return begin
+    def ready(self, request: gr.Request) -> None:
+        """To be called by the click that asks for work. A second one begins nothing: what goes on keeps its event."""
+        if request.session_hash not in self._events or self._events[request.session_hash].is_set():
+            self._events[request.session_hash] = Event()
+
+    @contextmanager
+    def work(self, request: gr.Request) -> Iterator[Event]:
+        """The event, for the work; clients that do not click have it from here on."""
+        try:
+            yield self._events.setdefault(request.session_hash, Event())
+        finally:
+            self._events.pop(request.session_hash, None)
 
 
 def _spoken(place: gr.HTML, folder: Path) -> Callable[[Callable[..., Iterator[Any]]], Callable[..., Iterator[Any]]]:
