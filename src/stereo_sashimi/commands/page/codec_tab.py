@@ -82,7 +82,7 @@ class CodecTab:
                 tell = self._teller(on_share, "coding, then decoding to compare", pcm.frames, stop)
                 size = encode_to(file, model, pcm, name=name, segment_frames=segment, on_frames=tell)
             spent = time.monotonic() - started
-            rows = [("given", source.stat().st_size), ("FLAC -8", flac), (f"{output.name} ({name})", size)]
+            rows = [("given", source.stat().st_size), ("FLAC -8", flac), (f".ssc ({name})", size)]
             text = _sizes(rows, pcm.frames * pcm.n_channels)
             text += (
                 f"Verified: all {pcm.frames:,} frames were decoded again and compared. {spent:.1f} s, "

@@ -73,6 +73,8 @@ class DrawTab:
 
     def model(self, name: str) -> LanguageModel:
         """The model that `name` means, as checkpoint= does, on this machine. Raises ValueError."""
+        if not name:
+            raise ValueError("No model is chosen. Choose one, or type the path of one.")
         if str(name).startswith(HUB):
             raise ValueError(
                 f"The page asks no other machine. Start it with checkpoint={name}, or pull the model first."
@@ -138,14 +140,16 @@ class DrawTab:
         pcm = np.concatenate([block.pcm[0] for block in drawn])
         file = Path(tempfile.mkdtemp(dir=self.folder)) / options.file_names()[0]
         write_pcm(file, pcm, spec.sample_rate)
-        text = f"{_line(totals, n_frames, spec.sample_rate)}\n{totals.scores()[0]}"
+        # The name has the temperature and top-p that were used, which the browser may have moved into their range.
+        text = f"{_line(totals, n_frames, spec.sample_rate)}\n{totals.scores()[0]}\n{file.name}"
         yield Drawn(text, file=file)
         curve = bits_curve(
             bits_each_second(drawn, spec.sample_rate), totals.frames, spec.sample_rate,
             list(totals.scores()[0].channel_bits_per_sample),
         )  # fmt: skip
         page = sheet(pcm, spec.sample_rate, file.name, totals.prompt_frames)
-        yield Drawn(text, sheet=picture(page, "waveforms, spectrograms and stereo image"), bits=picture(curve, "bits"))
+        words = "bits of each second under the model" + ("" if begin is None else ", from where the prompt ends")
+        yield Drawn(text, sheet=picture(page, "waveforms, spectrograms and stereo image"), bits=picture(curve, words))
 
 
 def _check(seed: float, seconds: float, prompt_seconds: float) -> None:
@@ -168,8 +172,9 @@ def bits_each_second(drawn: list[Block], sample_rate: int) -> np.ndarray:
 
 
 def picture(figure: Figure, words: str) -> Markup:
-    """The figure as HTML that needs no file; `words` are for those who do not see it."""
-    return Markup('<div class="picture"><img alt="{}" src="{}"></div>').format(words, picture_uri(figure, "webp"))
+    """The figure as HTML that needs no file, below what it shows."""
+    uri = picture_uri(figure, "webp")
+    return Markup('<div class="picture"><p>{}</p><img alt="{}" src="{}"></div>').format(words, words, uri)
 
 
 def _line(totals: SamplingTotals, n_frames: int, rate: int) -> str:

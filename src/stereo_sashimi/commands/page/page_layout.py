@@ -21,18 +21,28 @@ from stereo_sashimi.codec.pcm_files import SUFFIXES
 from stereo_sashimi.commands.page.codec_tab import CURVE_SECONDS, CodecTab
 from stereo_sashimi.commands.page.draw_tab import LONGEST_S, DrawTab
 from stereo_sashimi.ops.backend_error import BackendError
-from stereo_sashimi.pretrained import PROFILES
+from stereo_sashimi.pretrained import DRUMS, PROFILES
 
 # Pictures keep letters that can be read on a telephone, where they are moved under the finger.
 STYLE = """
 .gradio-container { width: 100% !important; max-width: 1320px !important; margin: 0 auto !important; }
+.gradio-container { --block-info-text-color: var(--block-label-text-color); }
 .picture { overflow-x: auto; } .picture img { width: 100%; min-width: 860px; display: block; border-radius: 4px; }
+.picture p { position: sticky; left: 0; }
+@media (max-width: 900px) { .picture p::after { content: " (it goes on to the right)"; } }
 .words { white-space: pre-wrap; line-height: 1.6; } .words.refused { color: #d0021b; }
+.dark .words.refused { color: #ff6b6b; }
 .words :is(th, td) { text-align: right; padding: 2px 8px !important; border: none !important; }
 .words :is(th, td):first-child { text-align: left; padding-left: 0 !important; }
-.words :is(table, tr) { border: none !important; }
+.words :is(table, tr) { border: none !important; } .words th { font: inherit !important; }
+.result .empty { min-height: 62px !important; height: auto !important; }
 .live audio { width: 100%; display: block; }
 """
+# What errors say of keys and folders of commands, and what stands for it here.
+_OTHER_WORDS = (
+    ("prompt_seconds=", "Prompt seconds "), (", or take it out of the folder", ""), (": checkpoint=runs/<run>", ""),
+    (".).", ")."),
+)  # fmt: skip
 # The browser refuses whatever this page, or what comes with it, would fetch from elsewhere.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
@@ -89,7 +99,7 @@ def _draw(page: gr.Blocks, tab: DrawTab) -> None:
         with gr.Column(scale=2, min_width=320):
             model = gr.Dropdown(
                 [], value=first, label="Model", allow_custom_value=True,
-                info="or the path of a run, a .ckpt file or an exported model",
+                info=f"{DRUMS}: single hits of about a second. Or the path of a run, a .ckpt file or an exported model",
             )  # fmt: skip
             about = gr.HTML()
             with gr.Row():
@@ -99,7 +109,7 @@ def _draw(page: gr.Blocks, tab: DrawTab) -> None:
             top_p = gr.Slider(0.01, 1, 1, step=0.01, label="Top-p", visible=False)
             with gr.Accordion("Prompt: go on where a file ends", open=False):
                 prompt = gr.File(
-                    file_types=[*AUDIO_SUFFIXES], height=120,
+                    file_types=[*AUDIO_SUFFIXES], height=180,
                     label=f"{', '.join(AUDIO_SUFFIXES)} with the model's channels; any rate",
                 )  # fmt: skip
                 prompt_seconds = gr.Number(0, label="Prompt seconds", info="its first ones; 0: all of it")
@@ -154,7 +164,7 @@ def _compress(page: gr.Blocks, tab: CodecTab) -> None:
                 begin = gr.Button("Compress or restore", variant="primary", scale=2, min_width=180)
                 end = gr.Button("Stop", variant="stop", min_width=100)
         with gr.Column(scale=3, min_width=320):
-            result = gr.File(label="Result", interactive=False, height=90)
+            result = gr.File(label="Result", interactive=False, elem_classes="result")
             player = gr.Audio(label="What came back", interactive=False, visible=False, buttons=["download"])
             words = gr.HTML(
                 _words(
@@ -231,8 +241,11 @@ def _spoken(place: gr.HTML, folder: Path) -> Callable[[Callable[..., Iterator[An
 
 
 def sentence(error: Exception, folder: Path) -> str:
-    """What an error says, on one line; a file in a folder of `folder`, where uploads are, has its name alone."""
-    return re.sub(rf"{re.escape(str(folder))}[/\\][^/\\]+[/\\]", "", " ".join(str(error).split()))
+    """What an error says, in the page's words; a file in a folder of `folder`, where uploads are, is its name."""
+    text = re.sub(rf"{re.escape(str(folder))}[/\\][^/\\]+[/\\]", "", " ".join(str(error).split()))
+    for said, instead in _OTHER_WORDS:
+        text = text.replace(said, instead)
+    return text
 
 
 def _words(text: str, kind: str = "words") -> str:
