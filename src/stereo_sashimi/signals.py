@@ -1,4 +1,4 @@
-"""Signals: in `listening` Ctrl-C, SIGTERM and SIGHUP raise `Stopped`; in a `Deferral` they wait."""
+"""Signals: `handling` them in a block; in `listening` they raise `Stopped`; in a `Deferral` they wait."""
 
 import signal
 import sys
@@ -21,6 +21,19 @@ TRAINING_SIGNALS = known("SIGINT", "SIGUSR1")
 STOPPING = known("SIGINT", "SIGTERM", "SIGHUP")
 # The number of SIGPIPE, also where there is no such signal.
 PIPE = 13
+
+
+@contextmanager
+def handling(number: signal.Signals | None, handler: Any) -> Iterator[None]:
+    """Set a signal's handler for the block; outside the main thread python allows none, None is no signal."""
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 class Stopped(BaseException):

@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.shared.runs import STATUS_FILE, relative
 from stereo_sashimi.commands.train.resume import resume_command
-from stereo_sashimi.signals import known
+from stereo_sashimi.signals import handling, known
 from stereo_sashimi.tasks.checkpoints import LastCheckpoint
 from stereo_sashimi.tasks.lightning_internals import find
 
@@ -75,12 +74,12 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
     (closing,) = known("SIGHUP") or (None,)
     hang_up = signal.SIG_DFL if closing is None else signal.getsignal(closing)
     closed = (lambda *_: signal.raise_signal(signal.SIGTERM)) if hang_up is signal.SIG_DFL else hang_up
-    with _handling(signal.SIGTERM, stop), _handling(signal.SIGINT, note), _handling(closing, closed):
+    with handling(signal.SIGTERM, stop), handling(signal.SIGINT, note), handling(closing, closed):
         try:
             yield
         except BaseException as error:
             # What is written from here on is written to its end: a second signal changes nothing.
-            with _handling(signal.SIGTERM, signal.SIG_IGN), _handling(signal.SIGINT, signal.SIG_IGN):
+            with handling(signal.SIGTERM, signal.SIG_IGN), handling(signal.SIGINT, signal.SIG_IGN):
                 interrupted, code = _cause(error, trainer)
                 result |= {"status": "interrupted" if interrupted else "failed", "steps": trainer.global_step}
                 keeper = find(trainer, LastCheckpoint)
@@ -111,19 +110,6 @@ def _cause(error: BaseException, trainer: pl.Trainer) -> tuple[bool, int]:
     while reason is not None and not isinstance(reason, KeyboardInterrupt):
         reason = reason.__context__
     return by_lightning or reason is not None, CTRL_C
-
-
-@contextmanager
-def _handling(number: signal.Signals | None, handler: Any) -> Iterator[None]:
-    """Set a signal's handler for the block; outside the main thread python allows none, None is no signal."""
-    if number is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 def check_sigterm(trainer: pl.Trainer) -> None:

@@ -10,11 +10,10 @@ import math
 import multiprocessing
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from stereo_sashimi.data.manifest import (
     write_json,
 )
 from stereo_sashimi.data.split import SPLITS, find_audio
+from stereo_sashimi.signals import handling
 
 # Set in worker processes; true once the run is to stop.
 _stop: Any = None
@@ -147,7 +147,8 @@ def _run(work: list[_Job], jobs: int) -> Generator[Prepared, None, None]:
     stop = context.Event()
     with ProcessPoolExecutor(min(jobs, len(work)), context, _set_stop, (stop,)) as pool:
         try:
-            with _interrupts_ignored():
+            # Processes started here inherit it: after Ctrl-C only the parent speaks, and stops them by their event.
+            with handling(signal.SIGINT, signal.SIG_IGN):
                 pending = {pool.submit(_prepare_track, job): job for job in work}
             for future in as_completed(pending):
                 try:
@@ -259,16 +260,3 @@ def _make_folders(out: Path) -> None:
 def _set_stop(stop: Any) -> None:
     global _stop
     _stop = stop
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started here inherit it, so that after Ctrl-C only the parent speaks, and stops them by their event."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
