@@ -142,8 +142,9 @@ def open_audio(path: PathLike) -> Iterator[AudioReader]:
         try:
             file = soundfile.SoundFile(raw.fileno(), closefd=False)
         except soundfile.SoundFileError as error:
+            reason = str(getattr(error, "error_string", error)).rstrip(".")
             raise AudioError(
-                f"{path}: not an audio file that libsndfile can read ({getattr(error, 'error_string', error)}).\n"
+                f"{path}: not an audio file that libsndfile can read ({reason}).\n"
                 "  Convert it to 16-bit WAV or FLAC, or take it out of the folder."
             ) from error
         with file:

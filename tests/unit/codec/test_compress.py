@@ -66,9 +66,8 @@ def test_each_segment_is_stored_in_the_shortest_way(stereo, pcm, allowed):
 
 
 def test_any_length(stereo):
-    for frames in (0, 1, 2, 69, 70, 71):
-        pcm = music(frames, stereo.spec)
-        assert np.array_equal(decode(stereo, encode(stereo, pcm, segment_frames=70)), pcm), frames
+    for pcm in (music(frames, stereo.spec) for frames in (0, 1, 2, 69, 70, 71)):
+        assert np.array_equal(decode(stereo, encode(stereo, pcm, segment_frames=70)), pcm), len(pcm)
 
 
 def test_neither_lanes_nor_threads_change_a_bit(stereo):
@@ -220,8 +219,7 @@ def test_a_machine_that_computes_otherwise_is_refused(stereo, monkeypatch):
 
 
 def test_the_probe_is_computed_once_and_sees_the_last_digit_of_the_weights(stereo, monkeypatch):
-    coders = Coders(stereo, 16, 2, 2)
-    first = coders.probe
+    first = (coders := Coders(stereo, 16, 2, 2)).probe
     with monkeypatch.context() as patch:
         patch.setattr("stereo_sashimi.codec.coders.probe", None)
         assert Coders(stereo, 16, 2, 5).probe == first

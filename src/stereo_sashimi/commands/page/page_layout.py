@@ -38,11 +38,6 @@ STYLE = """
 .result .empty { min-height: 62px !important; height: auto !important; }
 .live audio { width: 100%; display: block; }
 """
-# What errors say of keys and folders of commands, and what stands for it here.
-_OTHER_WORDS = (
-    ("prompt_seconds=", "Prompt seconds "), (", or take it out of the folder", ""), (": checkpoint=runs/<run>", ""),
-    (".).", ")."),
-)  # fmt: skip
 # The browser refuses whatever this page, or what comes with it, would fetch from elsewhere.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
@@ -241,11 +236,8 @@ def _spoken(place: gr.HTML, folder: Path) -> Callable[[Callable[..., Iterator[An
 
 
 def sentence(error: Exception, folder: Path) -> str:
-    """What an error says, in the page's words; a file in a folder of `folder`, where uploads are, is its name."""
-    text = re.sub(rf"{re.escape(str(folder))}[/\\][^/\\]+[/\\]", "", " ".join(str(error).split()))
-    for said, instead in _OTHER_WORDS:
-        text = text.replace(said, instead)
-    return text
+    """What an error says, on one line; a file in a folder of `folder`, where uploads are, has its name alone."""
+    return re.sub(rf"{re.escape(str(folder))}[/\\][^/\\]+[/\\]", "", " ".join(str(error).split()))
 
 
 def _words(text: str, kind: str = "words") -> str:
