@@ -19,6 +19,8 @@ def known(*names: str) -> tuple[signal.Signals, ...]:
 TRAINING_SIGNALS = known("SIGINT", "SIGUSR1")
 # What people and systems end a command with.
 STOPPING = known("SIGINT", "SIGTERM", "SIGHUP")
+# Until a signal comes again whose exception was dropped.
+_AGAIN_S = 0.1
 # The number of SIGPIPE, also where there is no such signal.
 PIPE = 13
 
@@ -118,18 +120,40 @@ def listening() -> Iterator[Deferral]:
 
     Nothing happens outside the main thread, where python allows no handler. What was ignored when the command was
     started, as Ctrl-C is for a job in the background and SIGHUP by nohup, stays ignored.
+
+    Python drops what is raised inside `__del__` and callbacks of C, of which LLVM has many while numba compiles: then
+    the signal comes once more, and an error that it leaves behind counts as Stopped.
     """
+
+    dropped: list[Stopped] = []
+    repeats: list[threading.Timer] = []
+    hook = sys.unraisablehook
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
+    def again(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Stopped):
+            return hook(unraisable)
+        dropped.append(unraisable.exc_value)
+        repeats.append(threading.Timer(_AGAIN_S, signal.raise_signal, [dropped[-1].number]))
+        repeats[-1].start()
+
     before = {}
     if threading.current_thread() is threading.main_thread():
+        sys.unraisablehook = again
         for number in STOPPING:
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, stop)
     try:
         yield Deferral(STOPPING)
+    except Exception as error:
+        if dropped:
+            raise Stopped(dropped[0].number) from error
+        raise
     finally:
+        sys.unraisablehook = hook
+        for repeat in repeats:
+            repeat.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -17,23 +17,24 @@ def behind(error: BaseException, reason: BaseException) -> BaseException:
 
 
 @pytest.mark.parametrize(
-    ("error", "received_sigterm", "cause"),
+    ("error", "received_sigterm", "pressed", "cause"),
     [
-        (KeyboardInterrupt(), False, (True, 130)),
-        (behind(RuntimeError("clean-up fails"), KeyboardInterrupt()), False, (True, 130)),
-        (SIGTERMException(), False, (True, 143)),
-        (RuntimeError("a worker was killed"), True, (True, 143)),
+        (KeyboardInterrupt(), False, True, (True, 130)),
+        (behind(RuntimeError("clean-up fails"), KeyboardInterrupt()), False, False, (True, 130)),
+        (RuntimeError("half compiled"), False, True, (True, 130)),
+        (SIGTERMException(), False, False, (True, 143)),
+        (RuntimeError("a worker was killed"), True, False, (True, 143)),
     ],
 )
-def test_a_signal_is_the_cause_also_of_the_errors_that_it_leads_to(error, received_sigterm, cause):
+def test_a_signal_is_the_cause_also_of_the_errors_that_it_leads_to(error, received_sigterm, pressed, cause):
     trainer = SimpleNamespace(received_sigterm=received_sigterm, state=SimpleNamespace(status=None))
-    assert _cause(error, trainer) == cause
+    assert _cause(error, trainer, pressed) == cause
 
 
 def test_another_error_is_none_that_anyone_wanted():
     trainer = SimpleNamespace(received_sigterm=False, state=SimpleNamespace(status=None))
     for error in (RuntimeError("out of memory"), behind(ValueError(), RuntimeError())):
-        assert not _cause(error, trainer)[0]
+        assert not _cause(error, trainer, False)[0]
 
 
 def test_a_ctrl_c_that_python_drops_comes_at_the_next_batch():

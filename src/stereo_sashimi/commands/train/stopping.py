@@ -29,11 +29,11 @@ class CtrlC(Callback):
     """Raises KeyboardInterrupt, and once more at the next batch where python drops it: inside `__del__` of a loader."""
 
     def __init__(self) -> None:
-        self._pressed = False
+        self.pressed = False
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signal."""
-        self._pressed = True
+        self.pressed = True
         raise KeyboardInterrupt
 
     def hush(self, unraisable: Any) -> None:
@@ -43,7 +43,7 @@ class CtrlC(Callback):
 
     def on_train_batch_start(self, *args: Any) -> None:
         """Stop if it is still to be done."""
-        if self._pressed:
+        if self.pressed:
             raise KeyboardInterrupt
 
     on_validation_batch_start = on_test_batch_start = on_train_batch_start  # type: ignore[assignment]
@@ -80,7 +80,7 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
         except BaseException as error:
             # What is written from here on is written to its end: a second signal changes nothing.
             with handling(signal.SIGTERM, signal.SIG_IGN), handling(signal.SIGINT, signal.SIG_IGN):
-                interrupted, code = _cause(error, trainer)
+                interrupted, code = _cause(error, trainer, ctrl_c.pressed)
                 result |= {"status": "interrupted" if interrupted else "failed", "steps": trainer.global_step}
                 keeper = find(trainer, LastCheckpoint)
                 last = None if keeper is None else keeper.saved
@@ -98,8 +98,10 @@ def stoppable(trainer: pl.Trainer, folder: Path, result: dict[str, Any], resumed
             sys.unraisablehook = before
 
 
-def _cause(error: BaseException, trainer: pl.Trainer) -> tuple[bool, int]:
-    """Whether someone wanted the run to stop, and the exit code."""
+def _cause(error: BaseException, trainer: pl.Trainer, pressed: bool) -> tuple[bool, int]:
+    """Whether someone wanted the run to stop, and the exit code. `pressed`: Ctrl-C, of which python may have dropped
+    the exception, and which leaves an error behind where it came while numba compiled.
+    """
     # A loader's worker that the signal ended first is an error here; the signal is still the reason.
     if isinstance(error, SIGTERMException) or trainer.received_sigterm:
         return True, TERMINATED
@@ -109,7 +111,7 @@ def _cause(error: BaseException, trainer: pl.Trainer) -> tuple[bool, int]:
     reason: BaseException | None = error
     while reason is not None and not isinstance(reason, KeyboardInterrupt):
         reason = reason.__context__
-    return by_lightning or reason is not None, CTRL_C
+    return pressed or by_lightning or reason is not None, CTRL_C
 
 
 def check_sigterm(trainer: pl.Trainer) -> None:
