@@ -30,7 +30,7 @@ def from_logits(logits: np.ndarray, uniform: float, sampler: Sampler) -> tuple[i
     uniform=UNIFORM,
     temperature=TEMPERATURE,
     top_k=st.sampled_from([None, 1, 2, 5000, 10**30]),
-    top_p=st.sampled_from([1.0, 0.5, 1e-6]),
+    top_p=st.sampled_from([1.0, 0.95, 0.5, 1e-6]),
 )
 def test_categorical(seed, n_levels, spread, uniform, temperature, top_k, top_p):
     logits = (np.random.default_rng(seed).normal(size=n_levels) * spread).astype(np.float32)

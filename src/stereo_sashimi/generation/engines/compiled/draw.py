@@ -181,14 +181,20 @@ def _first_beyond(masses, target):
 @no_type_check
 def _keep_likely(p, everything, top_k, top_p):
     """Zero the masses that top_k and top_p cut off (ties stay with the lower code); the sum of the others."""
-    order = np.argsort(-p, kind="mergesort")
+    # Codes that are cut off whatever their order need none: together they hold less than half of what top_p leaves out.
+    least = 0.0 if top_k > 0 else (1 - top_p) * everything / (2 * len(p))
+    some = np.flatnonzero(p >= least)
+    order = some[np.argsort(-p[some], kind="mergesort")]
     k = len(p) if top_k == 0 else min(top_k, len(p))
     if k < len(p):
         everything = 0.0
         for i in range(k):
             everything += p[order[i]]
-    kept = 0.0
     for i in range(len(p)):
+        if p[i] < least:
+            p[i] = 0
+    kept = 0.0
+    for i in range(len(order)):
         # A code stays while the codes before it hold less than top_p of the mass that top_k left.
         if i < k and kept < top_p * everything:
             kept += p[order[i]]
