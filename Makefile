@@ -35,7 +35,7 @@ demo: install ## the whole way on 6 seconds of real stereo music: prepare, train
 	$(RUN) preprocess/musdb18stereo_wav.py --sample
 	$(RUN) train.py experiment=audio/sashimi-sample trainer=cpu paths.runs=$(DEMO_RUNS) $(DEMO_TRAIN)
 	$(RUN) generate.py paths.runs=$(DEMO_RUNS) seconds=$(DEMO_SECONDS) device=cpu
-	$(RUN) generate.py checkpoint=drums temperature=0.7 n_samples=$(DEMO_HITS) paths.runs=$(DEMO_RUNS) device=cpu overwrite=true
+	$(RUN) generate.py checkpoint=drums temperature=0.9 top_p=0.95 n_samples=$(DEMO_HITS) paths.runs=$(DEMO_RUNS) device=cpu overwrite=true
 	$(RUN) -m stereo_sashimi report run=$(DEMO_RUNS) sounds=$(DEMO_RUNS)/drums/samples
 
 .PHONY: lint

@@ -16,16 +16,19 @@ GALLERY = Path(__file__).parents[2] / "docs/gallery"
 
 def test_drums_are_drawn_again_to_the_bit():
     model = stereo_sashimi.load("drums")
-    pcm, _ = draw(model, 2000, range(16), sampler=Sampler(temperature=0.7))
+    pcm, _ = draw(model, 2000, range(16), sampler=Sampler(temperature=0.9, top_p=0.95))
     for seed, found in enumerate(pcm):
         assert np.array_equal(found, read_pcm(GALLERY / f"drums-{seed}.flac", 0, 2000)[0])
 
 
 def test_they_are_hits_that_die_away():
+    """Loud at first, and from quarter to quarter less, to the end: cymbals ring on."""
     for path in GALLERY.glob("drums-*.flac"):
         energy = (read_pcm(path)[0].astype(float) ** 2).sum(axis=1)
         assert energy.max() > 2 * (0.5 * 32768) ** 2, path
-        assert energy[: len(energy) // 4].sum() > 0.9 * energy.sum(), path
+        quarters = energy.reshape(4, -1).sum(axis=1)
+        assert (np.diff(quarters) <= 0).all(), path
+        assert quarters[0] > 2 * quarters[3], path
 
 
 @pytest.mark.parametrize("kind", ["drums", "data"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from soundfonts import soundfont
 
 from stereo_sashimi.audio.io import probe, read_pcm, write_pcm
 from stereo_sashimi.data.corpora.drums import FRAMES, KEYS, KITS, RATE, VELOCITIES, hit, hits, main
@@ -42,6 +43,9 @@ def test_a_hit_begins_at_its_onset_and_is_as_loud_as_can_be():
     assert not found[-1].any()
     assert np.array_equal(hit(pcm[:40000], 44100)[14000:], np.zeros((FRAMES - 14000, 2)))
     assert hit(np.zeros((100, 2), np.int16), 44100) is None
+    # At a higher speed it ends sooner.
+    end, sooner = (int(np.flatnonzero(hit(pcm[:40000], 44100 * speed)).max()) // 2 for speed in (1.0, 1.15))
+    assert sooner == pytest.approx(end / 1.15, rel=0.01)
 
 
 @pytest.fixture
@@ -49,11 +53,16 @@ def inputs(tmp_path, monkeypatch) -> list[str]:
     """Recorded drums, a soundfont, and a FluidSynth that for every key and program plays another length and balance."""
     (tmp_path / "sounds").mkdir()
     rng = np.random.default_rng(0)
-    for name, channels in (("bd_one", 1), ("bd_two", 2), ("sn_x", 2), ("loop_y", 2), ("drum_roll", 2)):
+    drums = [(f"bd_{number}", 1 + number % 2) for number in range(9)]
+    for name, channels in (*drums, ("loop_y", 2), ("drum_roll", 2)):
         write_pcm(
             tmp_path / f"sounds/{name}.flac", (rng.standard_normal((9000, channels)) * 9999).astype(np.int16), 44100
         )
-    (tmp_path / "font.sf2").write_bytes(b"")
+    # Four kits, which share all recordings but for one key of the second.
+    every = [((key, key), (0, 127), key) for key in KEYS]
+    kits = {(128, program): every for program in (0, 70, 80, 90)}
+    kits[128, 70] = [*every[:-1], ((KEYS[-1], KEYS[-1]), (0, 127), 99)]
+    (tmp_path / "font.sf2").write_bytes(soundfont(kits))
     (tmp_path / "bin").mkdir()
     player = tmp_path / "bin/fluidsynth"
     player.write_text(
@@ -67,18 +76,19 @@ def inputs(tmp_path, monkeypatch) -> list[str]:
     return ["--root", "sounds", "--soundfont", "font.sf2"]
 
 
-def test_recorded_drums_are_split_and_each_sound_is_written_once(inputs, monkeypatch, capsys):
-    monkeypatch.setattr("stereo_sashimi.data.corpora.drums.KITS", {"a": 0, "b": 70})
-    monkeypatch.setattr("stereo_sashimi.data.corpora.drums.KEYS", range(44, 50))
+def test_recordings_are_split_and_none_outweighs_the_others(inputs, monkeypatch, capsys):
+    monkeypatch.setattr("stereo_sashimi.data.corpora.drums.KITS", {"a": 0, "b": 70, "c": 80, "d": 90})
     assert main(inputs) == 0
-    files = {
-        split: sorted(path.stem for path in Path("data/drums", split).iterdir()) for split in ("train", "valid", "test")
-    }
-    assert files["test"] == ["bd_two"]
-    assert {"bd_one", "sn_x"} <= set(files["train"])
-    # All velocities sound the same here.
-    assert len(files["train"]) + len(files["valid"]) == 2 + 2 * 6
-    assert files["valid"]
+    files = {split: {path.stem for path in Path("data/drums", split).iterdir()} for split in ("train", "valid", "test")}
+    # The 4th and the 8th of eight recorded drums and of eight keys are held out; all velocities sound the same. Three
+    # hits of a recording are taken: the fourth kit is left out, but where the second has a recording of its own.
+    own = f"b_{KEYS[-1]}_127"
+    kept = {place: {f"{kit}_{key}_127" for kit in "abc" for key in KEYS[place::8]} for place in range(8)}
+    assert files["valid"] == kept[3] | {"bd_3"}
+    assert files["test"] == kept[7] | {"bd_7", own}
+    natural = {f"bd_{number}" for number in range(9)}.union(*kept.values(), {f"d_{KEYS[-1]}_127"})
+    train = natural - files["valid"] - files["test"]
+    assert files["train"] == {name + speed for name in train for speed in ("", "_slower", "_slow", "_fast", "_faster")}
     counts = ", ".join(f"{len(names)} {split}" for split, names in files.items())
     assert capsys.readouterr().err == f"data/drums: {counts}\n"
     for path in Path("data/drums").rglob("*.flac"):

@@ -100,7 +100,7 @@ def _draw(page: gr.Blocks, tab: DrawTab) -> None:
             with gr.Row():
                 seconds = gr.Number(2, label="Seconds", info=f"at most {LONGEST_S}", min_width=120)
                 seed = gr.Number(0, label="Seed", info="another one, another draw", min_width=120)
-            temperature = gr.Slider(0, 1.5, 0.7, step=0.01, label="Temperature", info="1: the model itself")
+            temperature = gr.Slider(0, 1.5, 0.9, step=0.01, label="Temperature", info="1: the model itself")
             top_p = gr.Slider(0.01, 1, 1, step=0.01, label="Top-p", visible=False)
             with gr.Accordion("Prompt: go on where a file ends", open=False):
                 prompt = gr.File(
@@ -123,7 +123,7 @@ def _draw(page: gr.Blocks, tab: DrawTab) -> None:
     @_spoken(about, tab.folder)
     def about_model(name: str) -> Iterator[Any]:
         words, categorical = tab.about(name)
-        yield {about: _words(words), top_p: gr.Slider(visible=categorical, value=1)}
+        yield {about: _words(words), top_p: gr.Slider(visible=categorical, value=0.95 if categorical else 1)}
 
     @_spoken(line, tab.folder)
     def run(request: gr.Request, *values: Any) -> Iterator[Any]:

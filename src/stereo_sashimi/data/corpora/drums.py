@@ -8,6 +8,7 @@ onset on and is as loud as can be. The model of drums that this package ships is
 import argparse
 import struct
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from stereo_sashimi.audio.io import probe, read_pcm, write_pcm
 from stereo_sashimi.audio.quantize import float_to_pcm
 from stereo_sashimi.audio.resample import resample
 from stereo_sashimi.data.corpora import scores
+from stereo_sashimi.data.corpora.soundfont import group_by_recording
 from stereo_sashimi.data.split import DataError
 
 RATE, FRAMES = 16000, 16384
@@ -28,11 +30,15 @@ KITS = {
 }  # fmt: skip
 KEYS = range(35, 58)
 VELOCITIES = (127, 100, 70)
+# Kits share recordings, in other tunings and levels: so many hits of one recording are taken, so that none outweighs
+# the others. There are few: training hears each hit lower and longer, and higher and shorter, too.
+MOST = 3
+SPEEDS = {"": 1.0, "_slower": 0.87, "_slow": 0.93, "_fast": 1.07, "_faster": 1.15}
 # Milliseconds of one hit, and from its end to the next, for its reverberation.
 _HIT, _REST = 1100, 900
 # The soundfont is all but mono: what there is of stereo is the room.
 _ROOM = {"level": 0.8, "room-size": 0.4, "damp": 0.3, "width": 1.0}
-# Of the recorded drums: everything that begins so, but what is no single hit. Every second one is for test.
+# Of the recorded drums: everything that begins so, but what is no single hit.
 _RECORDED = ("bd_", "drum_", "sn_", "elec_", "tabla_", "perc_")
 _NOT = ("drum_roll", "perc_swash", "perc_swoosh", "perc_till", "perc_door", "elec_bell", "elec_chime", "elec_beep")
 # Onsets begin at this share of the peak; the last part of what is cut off is faded out.
@@ -58,9 +64,9 @@ def _delay(ticks: int) -> bytes:
     return bytes([0x80 | ticks >> 7, ticks & 0x7F])
 
 
-def hit(pcm: np.ndarray, rate: int) -> np.ndarray | None:
+def hit(pcm: np.ndarray, rate: float) -> np.ndarray | None:
     """The hit in a recording, int16 (FRAMES, 2) at RATE: from its onset on, at full level; None for silence."""
-    samples = resample(pcm.astype(np.float32) / np.float32(32768), rate, RATE)
+    samples = resample(pcm.astype(np.float32) / np.float32(32768), round(rate), RATE)
     size = np.abs(samples).max(axis=1, initial=0.0)
     if size.max(initial=0.0) < 1e-3:
         return None
@@ -73,23 +79,30 @@ def hit(pcm: np.ndarray, rate: int) -> np.ndarray | None:
     return float_to_pcm(out)[0]
 
 
-def played(soundfont: Path, scratch: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and hits of all kits, each sound once."""
-    seen, each = set(), (_HIT + _REST) * scores.RATE // 1000
+def played(soundfont: Path, scratch: Path) -> Iterator[tuple[int, str, np.ndarray, int]]:
+    """Number of the recording, name, PCM and sample rate of the hits of all kits.
+
+    Recordings are numbered from the lowest key to the highest: neighbours are drums of a kind.
+    """
+    notes = [(program, key, velocity) for key in KEYS for program in KITS.values() for velocity in VELOCITIES]
+    recordings = group_by_recording(soundfont, notes)
+    each = (_HIT + _REST) * scores.RATE // 1000
     room = [word for key, value in _ROOM.items() for word in ("-o", f"synth.reverb.{key}={value}")]
     for kit, program in KITS.items():
         for velocity in VELOCITIES:
             seconds = len(KEYS) * each / scores.RATE
             pcm = scores.render(hits(program, velocity), soundfont, seconds, scratch, "-C", "0", *room)
             for i, key in enumerate(KEYS):
-                found = hit(pcm[i * each : (i + 1) * each], scores.RATE)
-                if found is not None and (content := found.tobytes()) not in seen:
-                    seen.add(content)
-                    yield f"{kit}_{key}_{velocity}", found
+                if (recording := recordings.get((program, key, velocity))) is not None:
+                    yield recording, f"{kit}_{key}_{velocity}", pcm[i * each : (i + 1) * each], scores.RATE
 
 
-def recorded(root: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and hits of the drums in the folder of Sonic Pi's sounds. Raises DataError where there are none."""
+def recorded(root: Path) -> Iterator[tuple[int, str, np.ndarray, int]]:
+    """Number, name, PCM and sample rate of the drums in the folder of Sonic Pi's sounds.
+
+    Raises:
+        DataError: there are none.
+    """
     files = [path for path in sorted(root.glob("*.flac")) if path.stem.startswith(_RECORDED) and path.stem not in _NOT]
     if not files:
         raise DataError(
@@ -97,31 +110,32 @@ def recorded(root: Path) -> Iterator[tuple[str, np.ndarray]]:
             "sonic-pi-samples`, `dpkg -x sonic-pi-samples*.deb sonic-pi`, then --root "
             "sonic-pi/usr/share/sonic-pi/samples."
         )
-    for path in files:
+    for number, path in enumerate(files):
         pcm = to_channels(read_pcm(path)[0], 2, upmix=True, name=path.name, dataset="drums")
-        if (found := hit(pcm, probe(path).sample_rate)) is not None:
-            yield path.stem, found
+        yield number, path.stem, pcm, probe(path).sample_rate
 
 
 def prepare(root: Path, soundfont: Path, out: Path) -> dict[str, int]:
     """Write all hits to out/train, out/valid and out/test; the number of files of each.
 
-    Of the kits every 16th key of a kit is for validation, at all its velocities. Of the recorded drums every second one
-    is for test, so that figures come from recordings that no soundfont has.
+    Of eight recordings one is for validation and one for test, with all of its hits: what is held out was never heard
+    in training.
     """
     scores.check_player(soundfont)
     counts = {"train": 0, "valid": 0, "test": 0}
-
-    def write(split: str, name: str, pcm: np.ndarray) -> None:
-        (out / split).mkdir(parents=True, exist_ok=True)
-        write_pcm(out / split / f"{name}.flac", pcm, RATE)
-        counts[split] += 1
-
-    for i, (name, pcm) in enumerate(recorded(root)):
-        write("test" if i % 2 else "train", name, pcm)
-    for name, pcm in played(soundfont, out / ".hits.mid"):
-        kit, key, _ = name.split("_")
-        write("valid" if (list(KITS).index(kit) * len(KEYS) + int(key)) % 16 == 0 else "train", name, pcm)
+    for source in (recorded(root), played(soundfont, out / ".hits.mid")):
+        taken: defaultdict[int, list[bytes]] = defaultdict(list)
+        for recording, name, pcm, rate in source:
+            found, before = hit(pcm, rate), taken[recording]
+            if found is None or len(before) == MOST or found.tobytes() in before:
+                continue
+            before.append(found.tobytes())
+            split = {3: "valid", 7: "test"}.get(recording % 8, "train")
+            (out / split).mkdir(parents=True, exist_ok=True)
+            for speed, factor in SPEEDS.items() if split == "train" else [("", 1.0)]:
+                if (found := hit(pcm, rate * factor)) is not None:
+                    write_pcm(out / split / f"{name}{speed}.flac", found, RATE)
+                    counts[split] += 1
     return counts
 
 
