@@ -54,7 +54,7 @@ shapes: install ## unit and property tests with the shapes of all annotated argu
 
 .PHONY: slow
 slow: install ## the slow tests that CI runs as well
-	$(RUN) -m pytest --dist loadfile -m "slow and not gpu and not long"
+	$(RUN) -m pytest --dist loadfile --no-loadscope-reorder -m "slow and not gpu and not long"
 
 .PHONY: long
 long: install ## the tests that take minutes each and are not part of CI: compile=true, the table of the stereo proof
