@@ -141,7 +141,7 @@ def test_names_and_places(sample, dml_run, tmp_path):
     (wav,) = sample("name=take", "out=null")
     assert wav == dml_run.resolve() / "samples" / "take.wav"
     shutil.rmtree(wav.parent)
-    assert [path.name for path in sample("name=take.wav", "n_samples=2")] == ["take-seed0.wav", "take-seed1.wav"]
+    assert [path.name for path in sample("name=take.WAV", "n_samples=2")] == ["take-seed0.wav", "take-seed1.wav"]
 
 
 @pytest.mark.parametrize("options", [(), ("stream=true",)], ids=["whole", "stream"])

@@ -70,7 +70,7 @@ class GenerateOptions:
             raise ValueError(f"stdout=true is for one sample; got n_samples={n_samples}. Set n_samples=1.")
         if cfg.name is not None and (Path(str(cfg.name)).name != str(cfg.name) or str(cfg.name) in ("", "..")):
             raise ValueError(f"name must be a file name without folders; got {cfg.name!r}. Use out= for the folder.")
-        named = Path(str(cfg.name)).suffix[1:]
+        named = Path(str(cfg.name)).suffix.lower()[1:]
         if named in io.FORMATS and named != cfg.format:
             raise ValueError(f"name={cfg.name} ends in another format than format={cfg.format}. Set format={named}.")
         for key in ("prompt", "out"):
@@ -103,7 +103,7 @@ class GenerateOptions:
             prompt_seconds=optional("prompt_seconds"),
             prompt_resample=cfg.prompt_resample,
             out=out,
-            name=name and name.removesuffix(f".{cfg.format}"),
+            name=Path(name).stem if name and named == cfg.format else name,
             format=cfg.format,
             stream=cfg.stream,
             stdout=cfg.stdout,
