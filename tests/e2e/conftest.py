@@ -1,7 +1,8 @@
 """Fixtures of the end-to-end tests: small stereo and mono folders, composed configs, runs of the real command."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stereo_sashimi.commands.evaluate import evaluate_command as app_evaluate
 from stereo_sashimi.commands.generate import generate_command as app_generate
 from stereo_sashimi.commands.shared.errors import speak
 from stereo_sashimi.commands.train import train_command as app_train
+from stereo_sashimi.plots import sheet
 
 RUNS = {
     "train": app_train.run,
@@ -75,20 +77,25 @@ def composed() -> Callable[..., DictConfig]:
     return compose_cached
 
 
+def watch(patch: pytest.MonkeyPatch, *watchers: pl.Callback) -> None:
+    """From now on trainings have these Lightning callbacks too."""
+    build = app_train.build_trainer
+
+    def build_watched(cfg: DictConfig) -> pl.Trainer:
+        trainer = build(cfg)
+        trainer.callbacks.extend(watchers)
+        return trainer
+
+    patch.setattr(app_train, "build_trainer", build_watched)
+
+
 def start(
     composed: Callable[..., DictConfig], run: Path, data: Path, overrides: Sequence[str], watchers: Sequence[Any]
 ) -> dict[str, Any]:
     """Train into the folder `run`; `watchers` are further Lightning callbacks."""
     cfg = composed("train", *overrides, f"dataset.path={data}", f"paths.run={run}")
     with pytest.MonkeyPatch.context() as patch:
-        build = app_train.build_trainer
-
-        def build_watched(cfg: DictConfig) -> pl.Trainer:
-            trainer = build(cfg)
-            trainer.callbacks.extend(watchers)
-            return trainer
-
-        patch.setattr(app_train, "build_trainer", build_watched)
+        watch(patch, *watchers)
         keep_seeds(patch)
         return app_train.train(cfg)
 
@@ -191,6 +198,21 @@ def sample(composed: Callable[..., DictConfig], dml_run: Path, tmp_path: Path) -
         return app_generate.run(composed("generate", *fixed, *overrides))
 
     return go
+
+
+@pytest.fixture
+def ctrl_c_stays() -> Iterator[None]:
+    """Lightning ignores Ctrl-C behind a run that it ended."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture
+def cheap_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of samples are text files with their titles: real ones have tests of their own, and take long."""
+    monkeypatch.setattr(sheet, "sheet", lambda pcm, rate, title, prompt_frames=0: f"{title} {prompt_frames}")
+    monkeypatch.setattr(sheet, "save_png", lambda figure, path: path.write_text(figure))
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,21 @@ class Clips(Callback):
         self.validations.append((trainer.global_step, float(trainer.callback_metrics["val/loss"])))
 
 
+class Terminate(Callback):
+    """A real signal to this process, from inside a hook of the fit, once."""
+
+    def __init__(self, hook, step, times=1, number=signal.SIGTERM):
+        self.sent = False
+
+        def send(trainer, *_):
+            if trainer.global_step == step and not trainer.sanity_checking and not self.sent:
+                self.sent = True
+                for _ in range(times):
+                    os.kill(os.getpid(), number)
+
+        setattr(self, hook, send)
+
+
 def keep_seeds(patch: pytest.MonkeyPatch) -> None:
     """What seed_everything writes into the environment does not reach later tests."""
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):

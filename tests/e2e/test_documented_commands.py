@@ -1,13 +1,14 @@
 """The commands that README.md and docs/ show, page by page, in a folder with what a reader would have by then.
 
-Trainings, draws and measurements are as small as can be. What is not run here is in NOT_HERE, with the reason;
-docs/tutorial.md has a test of its own, whose commands are processes.
+Trainings, draws and measurements are as small as can be. What is not run here is in NOT_HERE, with the reason.
 """
 
+import os
 import re
 import runpy
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,18 +16,23 @@ from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as bench
-from running import SMALL, keep_seeds
+from running import SMALL, Terminate, keep_seeds
 
-from conftest import RATE, music, write_folder
+from conftest import RATE, music, watch, write_folder
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [Path("README.md"), *(path.relative_to(ROOT) for path in sorted((ROOT / "docs").glob("*.md")))]
-BASH = {
-    page: "".join(re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
-    for page in map(str, PAGES)
-}
+TUTORIAL = "docs/tutorial.md"
+
+
+def blocks(page: str, kinds: str = "bash") -> list[tuple[str, str]]:
+    """The language and the text of each block of these languages."""
+    return re.findall(rf"^```({kinds})\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+BASH = {page: "".join(text for _, text in blocks(page)) for page in map(str, PAGES)}
 # Each measures in processes of its own; test_benchmarks.py has small ones.
 LONG = ("docs/guide.md", "docs/performance.md")
 NOT_HERE = {
@@ -120,7 +126,7 @@ def run(line: str, patch: pytest.MonkeyPatch) -> int:
     [
         pytest.param(page, marks=[pytest.mark.long, pytest.mark.timeout(900)] if page in LONG else [])
         for page, lines in BASH.items()
-        if lines and page != "docs/tutorial.md"
+        if lines and page != TUTORIAL
     ],
 )
 def test_the_commands_of_a_page_run(page, reader, tmp_path, monkeypatch, capfd):
@@ -133,6 +139,40 @@ def test_the_commands_of_a_page_run(page, reader, tmp_path, monkeypatch, capfd):
             printed = "".join(capfd.readouterr())
             assert code == 0, f"{line}\n{printed}"
             assert "Traceback" not in printed, f"{line}\n{printed}"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c_stays")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_tutorial_runs(tmp_path, monkeypatch, capfd):
+    """Each step in the folder that those before it have left; the training is interrupted, and resumed."""
+    monkeypatch.chdir(tmp_path)
+    keep_seeds(monkeypatch)
+    watch(monkeypatch, Terminate("on_train_batch_start", 1, number=signal.SIGINT))
+    Path("data/music").mkdir(parents=True)
+    names = {
+        *re.findall(r"data/music/([\w-]+\.flac)", BASH[TUTORIAL]),
+        "a.flac",
+        "b.flac",
+        "c.flac",
+        "d.flac",
+        "e.flac",
+    }
+    for name in sorted(names):
+        write_pcm(Path("data/music", name), music(int((1.1 if "loop" in name else 0.1) * RATE), 2, len(name)), RATE)
+    for kind, text in blocks(TUTORIAL, "bash|python"):
+        for line in [text] if kind == "python" else text.splitlines():
+            if any(re.search(pattern, line) for pattern in NOT_HERE):
+                continue
+            if kind == "python":
+                exec(line, {})
+                continue
+            newest = max(Path("runs").glob("[0-9]*"), key=os.path.getmtime, default=Path("none")).name
+            code = run(line.replace("<run>", newest), monkeypatch)
+            printed = "".join(capfd.readouterr())
+            assert code == (128 + signal.SIGINT if "scheduler.total_steps" in line else 0), f"{line}\n{printed}"
+            assert "Traceback" not in printed, f"{line}\n{printed}"
+    assert len(list(Path("music-again").iterdir())) == len(names)
 
 
 @pytest.mark.parametrize("pattern", NOT_HERE)

@@ -87,9 +87,8 @@ def test_numbers_of_other_weights_are_not_claimed(run, tmp_path):
     assert not (tmp_path / "damaged").exists()
 
 
-def test_generate_takes_an_exported_model(run, composed, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "sheet", lambda pcm, rate, title, prompt_frames: title)
-    monkeypatch.setattr(generate, "save_png", lambda figure, path: path.write_text(figure))
+@pytest.mark.usefixtures("cheap_pictures")
+def test_generate_takes_an_exported_model(run, composed, tmp_path):
     folder = export(str(run))
 
     def sample(checkpoint: Path, out: str) -> bytes:

@@ -19,7 +19,6 @@ import torch
 import stereo_sashimi
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.audio.quantize import encode
-from stereo_sashimi.commands.generate import generate_command as generate
 from stereo_sashimi.commands.generate.generate_options import SamplingJob
 from stereo_sashimi.spec import AudioSpec
 
@@ -36,11 +35,9 @@ def categorical_run(launch, stereo_folder, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _cheap_pictures(request, monkeypatch):
-    """The pictures have tests of their own; only one test here looks at one, and they are the slow part."""
+def _pictures(request):
     if request.node.name != "test_wav_png_and_json":
-        monkeypatch.setattr(generate, "sheet", lambda pcm, rate, title, prompt_frames: f"{title} {prompt_frames}")
-        monkeypatch.setattr(generate, "save_png", lambda figure, path: path.write_text(figure))
+        request.getfixturevalue("cheap_pictures")
 
 
 def pcm_of(wav: Path) -> np.ndarray:

@@ -7,43 +7,32 @@ from pathlib import Path
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import Callback
-from running import DROPOUT, SIX_STEPS, TINY, TWO, Clips, assert_same, ended, last_of, saved, start, wait_for_step
+from running import (
+    DROPOUT,
+    SIX_STEPS,
+    TINY,
+    TWO,
+    Clips,
+    Terminate,
+    assert_same,
+    ended,
+    last_of,
+    saved,
+    start,
+    wait_for_step,
+)
 
 from stereo_sashimi.commands.train import stopping
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.tasks import checkpoints
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ctrl_c_stays")]
 
 OPTIONS = (*SIX_STEPS, DROPOUT)
 
 
-class Terminate(Callback):
-    """A real signal to this process, from inside a hook of the fit, once."""
-
-    def __init__(self, hook, step, times=1, number=signal.SIGTERM):
-        self.sent = False
-
-        def send(trainer, *_):
-            if trainer.global_step == step and not trainer.sanity_checking and not self.sent:
-                self.sent = True
-                for _ in range(times):
-                    os.kill(os.getpid(), number)
-
-        setattr(self, hook, send)
-
-
 def status(run: Path) -> dict:
     return json.loads((run / "run.json").read_text())
-
-
-@pytest.fixture(autouse=True)
-def _ctrl_c_stays():
-    """Lightning ignores it behind a run that it ended."""
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 def stopped(train, *options, code=128 + signal.SIGTERM, **keys) -> None:

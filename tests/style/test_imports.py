@@ -82,6 +82,8 @@ import stereo_sashimi
 for name in stereo_sashimi.__all__:
     getattr(stereo_sashimi, name)
 heavy = {"pytorch_lightning", "lightning", "hydra", "omegaconf", "matplotlib", "pykeops", "wandb", "musdb"}
+# These take longer to load than all of the package.
+heavy |= {"torch._dynamo", "scipy.fft", "scipy.signal"}
 loaded = heavy & set(sys.modules)
 import torch
 assert not loaded, loaded

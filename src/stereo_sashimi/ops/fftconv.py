@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -31,14 +30,14 @@ class _CausalConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, kernel: Tensor) -> Tensor:
         ctx.save_for_backward(u, kernel)
-        n_fft = _fft_length(u.shape[-1])
+        n_fft = fft_length(u.shape[-1])
         return _real(_spectrum(u, n_fft) * _spectrum(kernel, n_fft), n_fft, u.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         u, kernel = ctx.saved_tensors
-        length, n_fft = u.shape[-1], _fft_length(u.shape[-1])
+        length, n_fft = u.shape[-1], fft_length(u.shape[-1])
         upper = _spectrum(grad, n_fft)
         of_u = of_kernel = None
         if ctx.needs_input_grad[0]:
@@ -49,9 +48,11 @@ class _CausalConvolution(torch.autograd.Function):
         return of_u, of_kernel
 
 
-@torch.compiler.assume_constant_result
-def _fft_length(length: int) -> int:
-    """The next length with small factors that holds a whole convolution; torch.compile cannot look into SciPy."""
+def fft_length(length: int) -> int:
+    """The next length with small factors that holds a whole convolution."""
+    # What only codes files or draws never comes here, and starts sooner without SciPy.
+    from scipy.fft import next_fast_len
+
     return int(next_fast_len(2 * length - 1, real=True))
 
 

@@ -19,7 +19,6 @@ from stereo_sashimi.commands.shared.runs import name_of, results_folder, shown
 from stereo_sashimi.generation.engines.engine import resolve
 from stereo_sashimi.metrics.stereo import describe
 from stereo_sashimi.ops import s4_response
-from stereo_sashimi.plots.sheet import save_png, sheet
 from stereo_sashimi.signals import PIPE, Deferral, Stopped, listening
 
 
@@ -67,6 +66,9 @@ def _prepare(cfg: DictConfig, options: GenerateOptions) -> SamplingJob:
 
 def _draw_whole(job: SamplingJob, signals: Deferral) -> list[Path]:
     """Draw everything, then write it, with pictures; a signal waits until all of that is done."""
+    # It loads matplotlib and SciPy, which what is heard while it is drawn need not wait for.
+    from stereo_sashimi.plots.sheet import save_png, sheet
+
     rate = job.model.spec.sample_rate
     with DrawMeter(job.model.spec, job.n_frames) as meter:
         samples = np.concatenate([block.pcm for block in meter.watch(job.blocks())], axis=1)
