@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from composing import compose_cached
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from running import SMALL, TINY, keep_seeds
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands.compress import compress_command as app_compress
 from stereo_sashimi.commands.evaluate import evaluate_command as app_evaluate
+from stereo_sashimi.commands.evaluate import page as evaluation_page
 from stereo_sashimi.commands.generate import generate_command as app_generate
+from stereo_sashimi.commands.report import report_command
 from stereo_sashimi.commands.shared.errors import speak
 from stereo_sashimi.commands.train import train_command as app_train
 from stereo_sashimi.plots import sheet
@@ -210,9 +213,16 @@ def ctrl_c_stays() -> Iterator[None]:
 
 @pytest.fixture
 def cheap_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of samples are text files with their titles: real ones have tests of their own, and take long."""
-    monkeypatch.setattr(sheet, "sheet", lambda pcm, rate, title, prompt_frames=0: f"{title} {prompt_frames}")
-    monkeypatch.setattr(sheet, "save_png", lambda figure, path: path.write_text(figure))
+    """Pictures of samples have nothing but a title, and their files are text: real ones have tests, and take long."""
+
+    def titled(pcm: np.ndarray, rate: int, title: str, prompt_frames: int = 0) -> Figure:
+        figure = Figure((1, 1))
+        figure.suptitle(f"{title} {prompt_frames}")
+        return figure
+
+    for module in (sheet, evaluation_page, report_command):
+        monkeypatch.setattr(module, "sheet", titled)
+    monkeypatch.setattr(sheet, "save_png", lambda figure, path: path.write_text(figure.get_suptitle()))
 
 
 @pytest.fixture(scope="session")

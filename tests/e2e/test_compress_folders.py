@@ -1,9 +1,11 @@
 """`compress.py` on folders, lists and pipes: trees are kept, what is done is skipped, one bad file harms no other."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from running import ROOT
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.codec.batch_coder import BatchCoder
-from stereo_sashimi.commands.cli import launch
+from stereo_sashimi.commands.cli import launch, main
 from stereo_sashimi.commands.compress import compress_command as compress
 from stereo_sashimi.signals import Stopped
 
@@ -128,26 +130,41 @@ def test_an_interruption_between_files_keeps_what_is_done(composed, album, tmp_p
 
 @pytest.mark.slow
 def test_pipes(tmp_path):
-    """One file in, one out, and nothing else on standard output."""
+    """One file in, one out, and nothing else on standard output: as processes, here and back."""
     write_pcm(tmp_path / "song.wav", recording(3000), 44100)
     song = (tmp_path / "song.wav").read_bytes()
 
-    def piped(data: bytes, *words: str, code: int = 0) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, str(ROOT / "compress.py"), *words, "profile=fast"]
+    def piped(data: bytes, *words: str) -> bytes:
+        command = [sys.executable, str(ROOT / "compress.py"), "-", *words, "profile=fast"]
         known = os.environ | {"PYTHONPATH": str(ROOT / "src")}
         done = subprocess.run(command, input=data, cwd=tmp_path, capture_output=True, env=known, check=False)
-        assert done.returncode == code, done.stderr
-        return done
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-    coded = piped(song, "-").stdout
+    coded = piped(song)
     assert len(coded) < len(song)
-    assert piped(coded, "-", "action=decode").stdout == song
-    assert b"is whole" in piped(coded, "-", "action=verify").stdout
+    assert piped(coded, "action=decode") == song
+    assert names(tmp_path) == ["song.wav"]
+
+
+def test_standard_input_and_output(tmp_path, monkeypatch, capfdbinary):
+    monkeypatch.chdir(tmp_path)
+    write_pcm(tmp_path / "song.wav", recording(200), 44100)
+    song = (tmp_path / "song.wav").read_bytes()
+
+    def piped(data: bytes, *words: str, code: int = 0) -> tuple[bytes, bytes]:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) if code else nullcontext() as stopped:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+            main("compress", [*words, "profile=fast"])
+        assert stopped is None or stopped.value.code == code
+        return capfdbinary.readouterr()
+
     piped(song, "-", "output=here.ssc")
-    assert (tmp_path / "here.ssc").read_bytes() == coded
-    assert piped(b"", "here.ssc", "output=-").stdout == song
-    refused = piped(coded[:-1], "-", "action=decode", code=1)
-    assert refused.stdout == b""
-    assert b"has another length than its table says" in refused.stderr
-    assert b"take one file" in piped(song, "-", "here.ssc", code=1).stderr
+    coded = (tmp_path / "here.ssc").read_bytes()
+    assert b"is whole" in piped(coded, "-", "action=verify")[0]
+    assert piped(b"", "here.ssc", "output=-")[0] == song
+    out, err = piped(coded[:-1], "-", "action=decode", code=1)
+    assert out == b""
+    assert b"has another length than its table says" in err
+    assert b"take one file" in piped(song, "-", "here.ssc", code=1)[1]
     assert names(tmp_path) == ["here.ssc", "song.wav"]

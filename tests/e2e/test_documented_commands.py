@@ -92,7 +92,7 @@ def shorter(command: str, words: Sequence[str]) -> tuple[str, ...]:
         else:
             smaller = ("trainer=cpu", *MODEL, "dataset.sample_len=64", "loader.batch_size=1")
         return ("bench.repeats=1", "bench.seconds=0.001", *smaller)
-    return ("seconds=0.01",) if command == "generate" else ()
+    return {"generate": ("seconds=0.01",), "memory": MODEL}.get(command, ())
 
 
 def run(line: str, patch: pytest.MonkeyPatch) -> int:
@@ -120,6 +120,7 @@ def run(line: str, patch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cheap_pictures")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "page",
@@ -142,7 +143,7 @@ def test_the_commands_of_a_page_run(page, reader, tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ctrl_c_stays")
+@pytest.mark.usefixtures("cheap_pictures", "ctrl_c_stays")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_tutorial_runs(tmp_path, monkeypatch, capfd):
     """Each step in the folder that those before it have left; the training is interrupted, and resumed."""

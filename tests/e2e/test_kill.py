@@ -63,9 +63,7 @@ def cases() -> list:
         (("callbacks=ema", "callbacks.samples=null", "callbacks.ema.decay=0.9"), 2, 7),
         (("trainer.val_check_interval=4", "trainer.deterministic=true"), 2, 7),
     ]
-    return [
-        pytest.param(*case, marks=[] if i in (0, 10, 11, 13, 14) else pytest.mark.long) for i, case in enumerate(found)
-    ]
+    return [pytest.param(*case, marks=[] if i in (0, 10, 14) else pytest.mark.long) for i, case in enumerate(found)]
 
 
 @pytest.mark.parametrize(("options", "every", "step"), cases())

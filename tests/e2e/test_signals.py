@@ -139,7 +139,7 @@ def test_a_resumed_run_that_added_nothing_names_where_it_came_from(train, tmp_pa
         (("loader.num_workers=2",), signal.SIGTERM, True),
         # A terminal that closes.
         (("loader.num_workers=2",), signal.SIGHUP, True),
-        (TWO, signal.SIGTERM, True),
+        pytest.param(TWO, signal.SIGTERM, True, marks=pytest.mark.long),
         (TWO, signal.SIGTERM, False),
     ],
     ids=["Ctrl-C", "alone", "with loader workers", "SIGHUP", "two processes", "one of two processes"],

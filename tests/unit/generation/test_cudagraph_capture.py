@@ -124,7 +124,7 @@ def test_that_would_be_noticed(line, words, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_meta")
-@pytest.mark.parametrize("coupling", ["independent", "autoregressive"])
+@pytest.mark.parametrize("coupling", [pytest.param("independent", marks=pytest.mark.long), "autoregressive"])
 def test_a_frame_of_the_stereo_dml_model_takes_few_kernels(coupling):
     """4,000 frames/s are 250 us a frame, and a kernel of a graph takes at least 1.2: about 200 kernels."""
     model = freeze(LanguageModelConfig(AudioSpec(44100, 2, 16), decoder=DMLHeadConfig(coupling)).build())
