@@ -24,7 +24,8 @@ help: ## show this help
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet --editable '.[dev]'
+	# What is imported is compiled then: all of torch before the first command would take a minute more.
+	$(RUN) -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 .PHONY: install

@@ -15,7 +15,6 @@ import torch
 
 from stereo_sashimi.models.sashimi import Sashimi
 from stereo_sashimi.ops.backend_error import BackendError
-from stereo_sashimi.ops.fftconv import fft_length
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,8 +37,6 @@ def compile_blocks(backbone: Sashimi) -> None:
     config.recompile_limit = max(config.recompile_limit, MAX_GRAPHS)
     # It cuts graphs so that gradients can be sent before the backward pass ends: they are cut at every block already.
     config.optimize_ddp = False
-    # It cannot look into SciPy. Marked here and not by a decorator, which would load the compiler in every process.
-    torch.compiler.assume_constant_result(fft_length)
     for step in backbone.schedule():
         step.module.compile(fullgraph=True, dynamic=False)
 

@@ -7,6 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+# The odd numbers below 2^31 without other factors than 3 and 5.
+_ODD = [3**b * 5**c for b in range(20) for c in range(14) if 3**b * 5**c < 2**31]
+
 
 def causal_convolution(
     u: Float[Tensor, "*batch h length"], kernel: Float[Tensor, "h length"]
@@ -30,14 +33,14 @@ class _CausalConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, kernel: Tensor) -> Tensor:
         ctx.save_for_backward(u, kernel)
-        n_fft = fft_length(u.shape[-1])
+        n_fft = _fft_length(u.shape[-1])
         return _real(_spectrum(u, n_fft) * _spectrum(kernel, n_fft), n_fft, u.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         u, kernel = ctx.saved_tensors
-        length, n_fft = u.shape[-1], fft_length(u.shape[-1])
+        length, n_fft = u.shape[-1], _fft_length(u.shape[-1])
         upper = _spectrum(grad, n_fft)
         of_u = of_kernel = None
         if ctx.needs_input_grad[0]:
@@ -48,12 +51,13 @@ class _CausalConvolution(torch.autograd.Function):
         return of_u, of_kernel
 
 
-def fft_length(length: int) -> int:
-    """The next length with small factors that holds a whole convolution."""
-    # What only codes files or draws never comes here, and starts sooner without SciPy.
-    from scipy.fft import next_fast_len
+def _fft_length(length: int) -> int:
+    """The next length with small factors that holds a whole convolution: 2^a 3^b 5^c.
 
-    return int(next_fast_len(2 * length - 1, real=True))
+    As `scipy.fft.next_fast_len`, which torch.compile cannot look into, and which makes each process start later.
+    """
+    least = 2 * length - 1
+    return min([odd << (-(-least // odd) - 1).bit_length() for odd in _ODD])
 
 
 def _spectrum(x: Tensor, n_fft: int) -> Tensor:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.fft import next_fast_len
 
-from stereo_sashimi.ops.fftconv import causal_convolution
+from stereo_sashimi.ops.fftconv import _fft_length, causal_convolution
 
 
 def by_loop(u: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -32,6 +33,11 @@ def test_the_last_input_does_not_reach_the_first_output(length):
     y = causal_convolution(u, kernel)
     assert y[..., :-1].abs().max() < 1e-12
     assert y[..., -1].item() == pytest.approx(1)
+
+
+@given(length=st.integers(1, 2**29))
+def test_lengths_are_those_that_scipy_takes(length):
+    assert _fft_length(length) == next_fast_len(2 * length - 1, real=True)
 
 
 def test_no_frames_in_no_frames_out():
