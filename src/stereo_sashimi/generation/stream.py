@@ -44,7 +44,6 @@ class Stream:
         _check_batch_size(batch_size)
         chosen = resolve(engine, model)
         frozen = freeze(model)
-        assert isinstance(frozen, LanguageModel)
         self.model, self.batch_size, self.spec = frozen, batch_size, frozen.spec
         self.engine: Engine = chosen(frozen, batch_size)
         self._uniforms = self._random(range(batch_size))
