@@ -183,7 +183,9 @@ class AudioDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> loading.ResumableLoader:
         """Batches of the current chunk; after a resume in mid-epoch, what is left of it."""
-        sampler = self._train_sampler()
+        sampler = self._sampler
+        if sampler is None:
+            raise DataError("AudioDataModule.train_dataloader was called before setup('fit').")
         if self.trainer is not None:
             loop: Any = self.trainer.fit_loop
             # The loop calls set_epoch before each epoch, but asks for the first loader, and its length, before that.
@@ -254,11 +256,6 @@ class AudioDataModule(pl.LightningDataModule):
     def _warm_up(self, split: str) -> int:
         """What is carried over has been through all of the track."""
         return 0 if self.carry_state and split == "train" else self.warm_up
-
-    def _train_sampler(self) -> EpochSampler:
-        if self._sampler is None:
-            raise DataError("AudioDataModule.train_dataloader was called before setup('fit').")
-        return self._sampler
 
     def _set_up_sampler(self) -> None:
         # A trainer that fits again goes on; another trainer begins at the beginning, or is given a state after this.

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -11,14 +11,6 @@ from stereo_sashimi.data.clip_sampler import ChunkSampler, EpochSampler
 from stereo_sashimi.data.split import DataError
 from stereo_sashimi.data.track_sampler import Indices, LaneSampler
 from stereo_sashimi.signals import STOPPING
-
-
-@runtime_checkable
-class _FitLoop(Protocol):
-    """What `state_in_training` reads of `Trainer.fit_loop` (pytorch_lightning.loops)."""
-
-    epoch_progress: Any
-    epoch_loop: Any
 
 
 def ranks_of(trainer: Any | None) -> tuple[int, int]:
@@ -44,7 +36,7 @@ def training_sampler(
     return LaneSampler(*tracks, batch_size, chunk_size, seed=seed, rank=rank, world_size=world_size, limit=limit)
 
 
-def state_in_training(sampler: EpochSampler, loop: _FitLoop, global_batch: int) -> dict[str, int]:
+def state_in_training(sampler: EpochSampler, loop: Any, global_batch: int) -> dict[str, int]:
     """State of `sampler` after the batches that Lightning's fit loop has trained on, `global_batch` clips each.
 
     Workers fetch ahead, so the loop's counters say what was consumed, not the sampler's iterator. Counters rise in
