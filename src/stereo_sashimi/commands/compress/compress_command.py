@@ -17,13 +17,15 @@ from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coders import check_model
 from stereo_sashimi.codec.coding import decode_blocks, encode_to
 from stereo_sashimi.codec.container import Reader, most_frames
+from stereo_sashimi.commands.cli import keys
 from stereo_sashimi.commands.compress.jobs import ACTIONS, PIPE, Job, jobs_of
+from stereo_sashimi.commands.shared.checks import check_keys
 from stereo_sashimi.commands.shared.loading import load_model
 from stereo_sashimi.commands.shared.progress import Meter
 from stereo_sashimi.commands.shared.runs import relative
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.pretrained import PROFILES
-from stereo_sashimi.schema import check_choice
+from stereo_sashimi.schema import check_choice, check_type
 from stereo_sashimi.signals import Stopped, listening
 
 
@@ -32,6 +34,9 @@ def run(cfg: DictConfig) -> None:
 
     One file that cannot be done raises; of several the others are done, and SystemExit says that some were not.
     """
+    check_keys(cfg, keys("compress"))
+    for key in ("verify", "flac", "overwrite"):
+        check_type(cfg[key], bool, key)
     if cfg.action not in (None, *ACTIONS):
         raise ValueError(f"action must be one of {', '.join(ACTIONS)}, or null; got {cfg.action!r}.")
     check_choice(cfg.profile, "profile", PROFILES)

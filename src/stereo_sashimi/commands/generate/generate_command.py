@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.audio.writers import PcmPipe
+from stereo_sashimi.commands.cli import keys
 from stereo_sashimi.commands.generate.generate_options import GenerateOptions, SamplingJob
 from stereo_sashimi.commands.generate.live import draw_live
-from stereo_sashimi.commands.shared.checks import make_folder
+from stereo_sashimi.commands.shared.checks import check_keys, make_folder
 from stereo_sashimi.commands.shared.loading import load_model, model_line
 from stereo_sashimi.commands.shared.progress import DrawMeter
 from stereo_sashimi.commands.shared.runs import name_of, results_folder, shown
@@ -26,6 +27,7 @@ def run(cfg: DictConfig) -> list[Path]:
 
     Ctrl-C, SIGTERM and SIGHUP raise SystemExit with 128 and the signal's number; a streamed sample is completed first.
     """
+    check_keys(cfg, keys("generate"))
     options = GenerateOptions.from_config(cfg)
     pipe = _pipe() if options.stdout else None
     try:

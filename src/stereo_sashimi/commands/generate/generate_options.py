@@ -21,7 +21,7 @@ from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.results import Block, SamplingTotals, TrackScore
 from stereo_sashimi.generation.sampling import blocks, frames_in
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.schema import check_choice, check_count
+from stereo_sashimi.schema import check_choice, check_count, check_type
 from stereo_sashimi.spec import AudioSpec
 
 
@@ -49,6 +49,8 @@ class GenerateOptions:
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "GenerateOptions":
         """Check the values that are wrong whatever the model is. Raises ValueError."""
+        for key in ("stream", "stdout", "prompt_resample", "overwrite"):
+            check_type(cfg[key], bool, key)
         check_choice(cfg.format, "format", io.FORMATS)
         if cfg.stream and cfg.format != "wav":
             raise ValueError(
