@@ -1,4 +1,4 @@
-"""Loaders in training: their sampler, where training stands in the data, and what their workers do about signals."""
+"""Loaders in training: where training stands in the data, and what their workers do about signals."""
 
 import os
 import signal
@@ -7,33 +7,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from stereo_sashimi.data.clip_sampler import ChunkSampler, EpochSampler
+from stereo_sashimi.data.clip_sampler import EpochSampler
 from stereo_sashimi.data.split import DataError
-from stereo_sashimi.data.track_sampler import Indices, LaneSampler
 from stereo_sashimi.signals import STOPPING
-
-
-def ranks_of(trainer: Any | None) -> tuple[int, int]:
-    """This process and the number of processes; (0, 1) without a trainer."""
-    return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-
-
-def training_sampler(
-    tracks: tuple[Indices, Indices],
-    trainer: Any | None,
-    *,
-    batch_size: int,
-    chunk_size: int | None,
-    carry_state: bool,
-    seed: int,
-) -> EpochSampler:
-    """The order of the training clips, by the data module's arguments; `tracks` as in `AudioFolder.tracks`."""
-    rank, world_size = ranks_of(trainer)
-    if not carry_state:
-        n_examples = int(tracks[1].sum())
-        return ChunkSampler(n_examples, chunk_size, seed=seed, shuffle=True, rank=rank, world_size=world_size)
-    limit = None if trainer is None else trainer.limit_train_batches
-    return LaneSampler(*tracks, batch_size, chunk_size, seed=seed, rank=rank, world_size=world_size, limit=limit)
 
 
 def state_in_training(sampler: EpochSampler, loop: Any, global_batch: int) -> dict[str, int]:
