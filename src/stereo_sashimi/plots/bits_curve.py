@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # As wide as the sheet, so that letters are of one size where the two stand below each other.
@@ -37,7 +36,6 @@ def bits_curve(
     lengths[-1] = frames - (len(bits) - 1) * sample_rate
     per_sample = np.asarray(bits, dtype=np.float64) / lengths
     figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     edges = np.append(np.arange(len(per_sample)), frames / sample_rate)
     # Many short steps are one grey band if their lines are thick.

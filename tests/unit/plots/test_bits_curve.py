@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from stereo_sashimi.plots.bits_curve import bits_curve
 
@@ -49,7 +50,7 @@ def test_what_to_compare_with_and_the_excerpt():
 def test_everything_is_on_the_page(bits):
     names = ["$x$", "right"][: bits.shape[1]]
     figure = bits_curve(bits, FRAMES, RATE, names, average=("flac -8, no mid/side", 8.0), excerpt=(0.0, 1.0))
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
     page = figure.bbox
     assert page.x0 <= box.x0 < box.x1 <= page.x1

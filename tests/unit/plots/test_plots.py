@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -206,7 +207,7 @@ def test_left_is_drawn_towards_the_letter_l_and_mono_and_silence_are_said():
 
 def inked(figure: Figure) -> dict[str, Bbox]:
     """The box of every piece of text, and of every panel without its labels."""
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     renderer = figure.canvas.get_renderer()
     boxes = {f"panel {i}": axes.get_window_extent(renderer) for i, axes in enumerate(figure.axes)}
     texts = list(figure.texts)
