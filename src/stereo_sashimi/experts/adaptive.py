@@ -49,7 +49,7 @@ def experts_of(said: Float[Tensor, "*batch n_said"]) -> Experts:
 
 
 class AdaptiveExperts:
-    """A bank of experts for each channel, on the CPU; see `tests/reference_experts.py` for what it computes.
+    """A bank of experts for each channel, on the CPU; see `reference_experts.py` for what it computes.
 
     Args:
         config: Its sizes.

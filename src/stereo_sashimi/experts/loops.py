@@ -1,4 +1,4 @@
-"""The experts of `tests/reference_experts.py` in loops compiled by numba: the same sums, in float64 and a fixed order.
+"""The experts of `reference_experts.py` in loops compiled by numba: the same sums, in float64 and a fixed order.
 
 `s` is the state of one row, flat; `at` is where a channel's part begins in it. Windows of histories have their oldest
 number first. No sum depends on chunks, rows or threads, and what is fused is an explicit `fma`, so that all machines

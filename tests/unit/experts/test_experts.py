@@ -13,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference_experts import ReferenceExperts
 from small_experts import SMALL
 from stereo_sashimi.experts.adaptive import AdaptiveExperts, experts_of
 from stereo_sashimi.experts.plan import SLACK, ExpertsConfig
+from stereo_sashimi.experts.reference_experts import ReferenceExperts
 
 
 def music(length: int, n_channels: int, bits: int = 16, seed: int = 0) -> torch.Tensor:
