@@ -1,4 +1,4 @@
-"""Prepare MUSDB18 as 16-bit mono WAV files, one per channel; the work is in `stereo_sashimi/data/prepare.py`."""
+"""Prepare MUSDB18 as 16-bit mono WAV files, one per channel; the work is in `stereo_sashimi/data/corpora/musdb.py`."""
 
 import sys
 

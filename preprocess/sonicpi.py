@@ -1,4 +1,4 @@
-"""Split the CC0 sounds of Sonic Pi into train, valid and test; the work is in `stereo_sashimi/data/sonicpi.py`."""
+"""Split the CC0 sounds of Sonic Pi into train, valid and test; see `stereo_sashimi/data/corpora/sonicpi.py`."""
 
 import sys
 

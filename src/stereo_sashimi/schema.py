@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 # JSON numbers are exact up to here; no size or count comes near it.
@@ -96,6 +96,19 @@ def check_type(value: Any, hint: Any, where: str) -> Any:
         elif _fits(value, kind):
             return float(value) if kind is float else value
     raise ValueError(f"{where} must be {' or '.join(_name(option) for option in options)}; got {_shown(value)}.")
+
+
+def check_count(value: object, where: str, least: int = 1) -> int:
+    """`value`, if it is an integer of at least `least`; else raise ValueError naming `where`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{where} must be an integer of at least {least}; got {value!r}.")
+    return value
+
+
+def check_choice(value: object, where: str, allowed: Collection[str]) -> None:
+    """Raise ValueError, naming `where` and what is allowed, for anything else."""
+    if value not in allowed:
+        raise ValueError(f"{where} must be one of {', '.join(allowed)}; got {value!r}.")
 
 
 def refuse_unknown(data: dict[str, Any], allowed: Sequence[str], where: str) -> None:

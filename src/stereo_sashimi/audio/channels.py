@@ -6,8 +6,6 @@ Everything behind this door sees channels as an axis of length 1 or 2. Codes are
 import numpy as np
 from jaxtyping import Int16
 
-_WORDS = {1: "1 channel", 2: "2 channels"}
-
 
 class ChannelError(ValueError):
     """A clip has a number of channels that the data set cannot use; the message names the key to change."""
@@ -34,7 +32,7 @@ def check_channels(
         )
     if found == 1 and wanted == 2 and not upmix:
         raise ChannelError(
-            f"dataset {dataset!r} has is_stereo=true but clip {name} has {_WORDS[found]}.\n"
+            f"dataset {dataset!r} has is_stereo=true but clip {name} has 1 channel.\n"
             "  Re-run `python preprocess/musdb18stereo_wav.py`, set dataset.is_stereo=false, or copy the one "
             "channel to both sides with dataset.upmix=true."
         )

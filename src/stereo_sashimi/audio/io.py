@@ -68,7 +68,7 @@ class AudioReader:
     def check_end(self) -> None:
         """Raise AudioError if a FLAC file is cut off; its last frame is decoded, as it does not say how long it is."""
         if self.file.format == "FLAC" and self.info.frames:
-            self._decode(self.info.frames - 1, 1, "int16")
+            self.decode(self.info.frames - 1, 1, "int16")
 
     def read(self, start: int = 0, frames: int | None = None, *, requantize: bool = False) -> tuple[Pcm, int]:
         """Frames and clipped values; arguments and errors are those of `read_pcm`."""
@@ -80,19 +80,20 @@ class AudioReader:
                 f"the file has {info.frames} frames."
             )
         if info.subtype in _INTEGER:
-            return self._decode(start, count, "int16"), 0
+            return self.decode(start, count, "int16"), 0
         check_readable(info, requantize=requantize)
         if info.subtype in WIDE:
             # libsndfile puts 24 bits at the top of the 32, so one divisor serves both.
-            return clipped_to_pcm(np.rint(self._decode(start, count, "int32") / 65536.0))
-        samples = self._decode(start, count, "float64" if info.subtype == "DOUBLE" else "float32")
+            return clipped_to_pcm(np.rint(self.decode(start, count, "int32") / 65536.0))
+        samples = self.decode(start, count, "float64" if info.subtype == "DOUBLE" else "float32")
         finite = np.isfinite(samples)
         if not finite.all():
             frame = start + int(np.argwhere(~finite)[0][0])
             raise AudioError(f"{info.path}: NaN or infinity in frame {frame}; write the file again from its source.")
         return float_to_pcm(samples)
 
-    def _decode(self, start: int, frames: int, dtype: str) -> np.ndarray:
+    def decode(self, start: int, frames: int, dtype: str) -> np.ndarray:
+        """Frames as libsndfile decodes them to a type. Raises AudioError for a file that is damaged or cut off."""
         path = self.info.path
         try:
             if start != self.file.tell():
@@ -191,12 +192,11 @@ def check_readable(info: AudioInfo, *, requantize: bool = False) -> None:
         )
 
 
-def write_pcm(path: PathLike, pcm: Pcm, sample_rate: int, *, bits: int = 16) -> None:
+def write_pcm(path: PathLike, pcm: Pcm, sample_rate: int) -> None:
     """Write a `.wav` or `.flac` file (by suffix); it appears under its name only when it is complete.
 
     Args:
         pcm: int16 (frames, channels).
-        bits: 16, or 8, which keeps the upper byte of each sample.
 
     Raises:
         AudioError: Another suffix or array, more than a WAV file can hold (4 GiB), or a file that cannot be written,
@@ -213,8 +213,7 @@ def write_pcm(path: PathLike, pcm: Pcm, sample_rate: int, *, bits: int = 16) -> 
     # Encoded in memory: libsndfile does not report a full disk, the file object below does.
     encoded = io.BytesIO()
     try:
-        subtype = "PCM_16" if bits == 16 else "PCM_U8" if kind == "WAV" else "PCM_S8"
-        soundfile.write(encoded, pcm, sample_rate, format=kind, subtype=subtype)
+        soundfile.write(encoded, pcm, sample_rate, format=kind, subtype="PCM_16")
     except (soundfile.SoundFileError, ValueError, OverflowError) as error:
         raise AudioError(
             f"{path}: {pcm.shape[1]} channels at {sample_rate} Hz cannot be written as {kind} ({error})."

@@ -50,16 +50,14 @@ def resample(
     step = from_rate // math.gcd(from_rate, to_rate)
     margin = -(-_REACH * max(from_rate, to_rate) // (to_rate * step)) * step
     held = np.pad(np.asarray(x, dtype=np.float32), ((margin, margin), (0, 0)), mode="edge")
-    y = _soxr(held, from_rate, to_rate) if method == "soxr" else _torchaudio(held, from_rate, to_rate)
+    if method == "soxr":
+        import soxr
+
+        y = soxr.resample(held, from_rate, to_rate, quality="VHQ")
+    else:
+        y = _torchaudio(held, from_rate, to_rate)
     first = margin * to_rate // from_rate
     return np.ascontiguousarray(y[first : first + length], dtype=np.float32)
-
-
-def _soxr(x: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    import soxr
-
-    y: np.ndarray = soxr.resample(x, from_rate, to_rate, quality="VHQ")
-    return y
 
 
 def _torchaudio(x: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """encode, decode: PCM <-> the bytes of an .ssc file, without loss, by the probabilities of a model.
 
-`batch_coder.py` runs the model and the range coder, `container.py` has the format, `probe.py` what refuses other
+`batch_coder.py` runs the model and the range coder, `container.py` has the format, `coders.py` what refuses other
 machines; `pcm_files.py` reads and writes audio files. Recordings are read, coded and written a few segments at a time.
 """
 
@@ -8,7 +8,7 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from stereo_sashimi.codec.batch_coder import Progress
 from stereo_sashimi.codec.coders import MAX_BATCH, Coders
 from stereo_sashimi.codec.container import CodecError, FileHeader, Reader, Writer
 from stereo_sashimi.codec.parts import batches, decode_parts, encode_segments, to_bytes
-from stereo_sashimi.codec.pcm_source import PcmArray, PcmSource
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.version import __version__
 
@@ -25,6 +24,36 @@ from stereo_sashimi.version import __version__
 SHORTEST, LONGEST = 1 << 14, 1 << 17
 # Of models that go on learning; a shorter recording is cut so that every thread has something to do.
 SHORTEST_FREE = 1 << 19
+
+
+class PcmSource(Protocol):
+    """A recording that can be read in parts.
+
+    - `kind`: one of `container.KINDS`. `bits`: 8, 16 or 24. `envelope`: what else is to be kept.
+    """
+
+    kind: str
+    sample_rate: int
+    n_channels: int
+    bits: int
+    frames: int
+    envelope: bytes
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """int32 (count, channels): samples from -2**(bits - 1) on."""
+
+
+class _PcmArray:
+    """A recording in memory."""
+
+    def __init__(self, pcm: np.ndarray, sample_rate: int, bits: int, envelope: bytes) -> None:
+        self.kind, self._pcm = "pcm", pcm
+        self.frames, self.n_channels = pcm.shape
+        self.sample_rate, self.bits, self.envelope = sample_rate, bits, envelope
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        part = self._pcm[first : first + count].astype(np.int32)
+        return part >> 8 if self.bits == 8 else part
 
 
 def encode(
@@ -65,7 +94,7 @@ def encode(
     bits, rate = spec.bits if bits is None else bits, spec.sample_rate if sample_rate is None else sample_rate
     _check_pcm(pcm, bits)
     file = io.BytesIO()
-    source = PcmArray(pcm, rate, bits, envelope)
+    source = _PcmArray(pcm, rate, bits, envelope)
     encode_to(file, model, source, segment_frames=segment_frames, lanes=lanes, verify=verify, on_frames=on_frames)
     return file.getvalue()
 

@@ -31,32 +31,22 @@ _BLOCK = 1 << 18
 class PcmFile:
     """An open audio file of integer PCM, from `open_pcm`: a `PcmSource` of the codec."""
 
-    def __init__(self, path: Path, file: soundfile.SoundFile) -> None:
+    def __init__(self, path: Path, reader: io.AudioReader) -> None:
+        file = reader.file
         if file.format not in _KINDS or file.subtype not in _BITS:
             raise CodecError(
                 f"{path} is {file.format} with samples of format {file.subtype}; WAV, AIFF and FLAC of 8, 16 and 24 "
                 "bits are coded without loss. Convert the file, or compress it otherwise."
             )
-        self.path, self._file = path, file
+        self.path, self._reader = path, reader
         self.kind, self.bits = _KINDS[file.format], _BITS[file.subtype]
         self.sample_rate, self.n_channels, self.frames = file.samplerate, file.channels, file.frames
         self.envelope = self._envelope()
 
     def read(self, first: int, count: int) -> np.ndarray:
         """int32 (count, channels). Raises AudioError for a file that is cut off."""
-        try:
-            if first != self._file.tell():
-                self._file.seek(first)
-            samples = self._file.read(count, dtype="int32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise io.AudioError(
-                f"{self.path}: cannot decode frames {first} to {first + count} ({error}).\n  The file is damaged or "
-                "was cut off: fetch or make it again."
-            ) from error
-        if len(samples) != count:
-            raise io.AudioError(f"{self.path}: the file ends early.\n  Fetch or make it again.")
         # libsndfile puts samples at the top of the 32 bits.
-        return np.ascontiguousarray(samples) >> 32 - self.bits
+        return self._reader.decode(first, count, "int32") >> 32 - self.bits
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All of it."""
@@ -90,7 +80,7 @@ def open_pcm(path: Path) -> Iterator[PcmFile]:
     """
     with io.open_audio(path) as file:
         file.check_end()
-        yield PcmFile(path, file.file)
+        yield PcmFile(path, file)
 
 
 def write(path: Path, blocks: Iterable[np.ndarray], header: FileHeader, envelope: bytes, name: str) -> None:

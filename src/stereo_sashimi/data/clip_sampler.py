@@ -15,13 +15,13 @@ from torch.utils.data import Sampler
 
 
 class SamplerError(ValueError):
-    """A sampler was given impossible sizes, or the state of another data set."""
+    """A sampler has fewer clips or tracks than processes or rows, or was given the state of another data set."""
 
 
 class EpochSampler(Sampler[int], ABC):
     """Epochs of clip indices that go on where the one before stopped; `order` says which.
 
-    - `seed`, `rank`, `world_size`: rank r takes every world_size-th clip of the epoch's order from r on.
+    - `seed`: 0 or more. `rank`, `world_size`: rank r takes every world_size-th clip of the epoch's order from r on.
 
     `len()` is the number of clips that this rank sees in the whole current epoch, also after `skip`.
     `epoch` counts the epochs walked; `outer_epoch` is the number by which the training loop calls that epoch. They
@@ -153,7 +153,6 @@ class ChunkSampler(EpochSampler):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        check_sizes(n_examples, chunk_size, seed, rank, world_size, key="train.train_chunk_size")
         super().__init__(seed, rank, world_size)
         self.n_examples = n_examples
         self.chunk_size = n_examples if chunk_size is None else min(chunk_size, n_examples)
@@ -188,7 +187,6 @@ class FixedDrawSampler(Sampler[int]):
     """
 
     def __init__(self, n_examples: int, chunk_size: int | None, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        check_sizes(n_examples, chunk_size, seed, rank, world_size, key="train.val_chunk_size")
         self.size = n_examples if chunk_size is None else min(chunk_size, n_examples)
         self.world_size = world_size
         draw = np.random.default_rng(seed).choice(n_examples, size=self.size, replace=False, shuffle=False)
@@ -208,15 +206,3 @@ class FixedDrawSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.indices)
-
-
-def check_sizes(n_examples: int, chunk_size: int | None, seed: int, rank: int, world_size: int, *, key: str) -> None:
-    """Raise SamplerError for impossible sizes; `key` is where `chunk_size` comes from."""
-    if n_examples < 1:
-        raise SamplerError(f"a sampler needs at least 1 clip; got {n_examples}.")
-    if chunk_size is not None and chunk_size < 1:
-        raise SamplerError(f"{key} must be at least 1, or null for all clips; got {chunk_size}.")
-    if seed < 0:
-        raise SamplerError(f"train.seed must be 0 or more; got {seed}.")
-    if not 0 <= rank < world_size:
-        raise SamplerError(f"rank must be 0 to world_size - 1 = {world_size - 1}; got {rank}.")

@@ -17,9 +17,10 @@ from stereo_sashimi.audio.channels import n_channels
 from stereo_sashimi.audio.io import probe
 from stereo_sashimi.audio.resample import METHODS
 from stereo_sashimi.data import loader as loading
-from stereo_sashimi.data.clip_sampler import EpochSampler, FixedDrawSampler, SamplerError
+from stereo_sashimi.data.clip_sampler import ChunkSampler, EpochSampler, FixedDrawSampler, SamplerError
 from stereo_sashimi.data.dataset import AudioFolder, collate
 from stereo_sashimi.data.split import RULES, SPLITS, DataError, FolderSplit, split_folder
+from stereo_sashimi.data.track_sampler import LaneSampler
 from stereo_sashimi.spec import AudioSpec
 
 
@@ -183,7 +184,9 @@ class AudioDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> loading.ResumableLoader:
         """Batches of the current chunk; after a resume in mid-epoch, what is left of it."""
-        sampler = self._train_sampler()
+        sampler = self._sampler
+        if sampler is None:
+            raise DataError("AudioDataModule.train_dataloader was called before setup('fit').")
         if self.trainer is not None:
             loop: Any = self.trainer.fit_loop
             # The loop calls set_epoch before each epoch, but asks for the first loader, and its length, before that.
@@ -236,7 +239,7 @@ class AudioDataModule(pl.LightningDataModule):
 
     @property
     def _ranks(self) -> tuple[int, int]:
-        return loading.ranks_of(self.trainer)
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     @property
     def _global_batch(self) -> int:
@@ -255,25 +258,21 @@ class AudioDataModule(pl.LightningDataModule):
         """What is carried over has been through all of the track."""
         return 0 if self.carry_state and split == "train" else self.warm_up
 
-    def _train_sampler(self) -> EpochSampler:
-        if self._sampler is None:
-            raise DataError("AudioDataModule.train_dataloader was called before setup('fit').")
-        return self._sampler
-
     def _set_up_sampler(self) -> None:
         # A trainer that fits again goes on; another trainer begins at the beginning, or is given a state after this.
         if self._sampler is None or self._sampler_trainer is not self.trainer:
             # Only without a trainer can a state have come before setup.
             before, self._resumed = self._resumed if self.trainer is None else None, None
             self._sampler_trainer = self.trainer
-            self._sampler = loading.training_sampler(
-                self.datasets["train"].tracks,
-                self.trainer,
-                batch_size=self.batch_size,
-                chunk_size=self.train_chunk_size,
-                carry_state=self.carry_state,
-                seed=self.seed,
-            )
+            first, counts = self.datasets["train"].tracks
+            rank, world_size = self._ranks
+            processes = {"seed": self.seed, "rank": rank, "world_size": world_size}
+            if self.carry_state:
+                limit = None if self.trainer is None else self.trainer.limit_train_batches
+                sizes = self.batch_size, self.train_chunk_size
+                self._sampler = LaneSampler(first, counts, *sizes, limit=limit, **processes)
+            else:
+                self._sampler = ChunkSampler(int(counts.sum()), self.train_chunk_size, shuffle=True, **processes)
             self.load_state_dict(before or {})
         if self.trainer is not None:
             loading.reload_for_short_chunks(self.trainer, self._sampler, self.batch_size)

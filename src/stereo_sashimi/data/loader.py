@@ -1,50 +1,18 @@
-"""Loaders in training: their sampler, where training stands in the data, and what their workers do about signals."""
+"""Loaders in training: where training stands in the data, and what their workers do about signals."""
 
 import os
 import signal
 import threading
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch.utils.data import DataLoader
 
-from stereo_sashimi.data.clip_sampler import ChunkSampler, EpochSampler
+from stereo_sashimi.data.clip_sampler import EpochSampler
 from stereo_sashimi.data.split import DataError
-from stereo_sashimi.data.track_sampler import Indices, LaneSampler
 from stereo_sashimi.signals import STOPPING
 
 
-@runtime_checkable
-class _FitLoop(Protocol):
-    """What `state_in_training` reads of `Trainer.fit_loop` (pytorch_lightning.loops)."""
-
-    epoch_progress: Any
-    epoch_loop: Any
-
-
-def ranks_of(trainer: Any | None) -> tuple[int, int]:
-    """This process and the number of processes; (0, 1) without a trainer."""
-    return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-
-
-def training_sampler(
-    tracks: tuple[Indices, Indices],
-    trainer: Any | None,
-    *,
-    batch_size: int,
-    chunk_size: int | None,
-    carry_state: bool,
-    seed: int,
-) -> EpochSampler:
-    """The order of the training clips, by the data module's arguments; `tracks` as in `AudioFolder.tracks`."""
-    rank, world_size = ranks_of(trainer)
-    if not carry_state:
-        n_examples = int(tracks[1].sum())
-        return ChunkSampler(n_examples, chunk_size, seed=seed, shuffle=True, rank=rank, world_size=world_size)
-    limit = None if trainer is None else trainer.limit_train_batches
-    return LaneSampler(*tracks, batch_size, chunk_size, seed=seed, rank=rank, world_size=world_size, limit=limit)
-
-
-def state_in_training(sampler: EpochSampler, loop: _FitLoop, global_batch: int) -> dict[str, int]:
+def state_in_training(sampler: EpochSampler, loop: Any, global_batch: int) -> dict[str, int]:
     """State of `sampler` after the batches that Lightning's fit loop has trained on, `global_batch` clips each.
 
     Workers fetch ahead, so the loop's counters say what was consumed, not the sampler's iterator. Counters rise in

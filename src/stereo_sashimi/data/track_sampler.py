@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int64
 
-from stereo_sashimi.data.clip_sampler import EpochSampler, SamplerError, check_sizes
+from stereo_sashimi.data.clip_sampler import EpochSampler, SamplerError
 
 Indices = Int64[np.ndarray, "tracks"]
 
@@ -107,7 +107,6 @@ class LaneSampler(EpochSampler):
         limit: int | float | None = None,
     ) -> None:
         self.n_examples = int(counts.sum())
-        check_sizes(self.n_examples, chunk_size, seed, rank, world_size, key="train.train_chunk_size")
         super().__init__(seed, rank, world_size)
         self.first, self.counts = first, counts
         self.n_lanes = batch_size * world_size

@@ -33,6 +33,10 @@ LOG_SCALE_LSB = (math.log(1e-5), math.log(1e8))
 MEAN_LSB = (-1e9, 1e9)
 
 
+Parameters = Float[Tensor, "*batch parameters"]
+Codes = Int[Tensor, "*batch"]
+
+
 class Components(NamedTuple):
     """The K logistics of each mixture, (..., K): normalised log weights (nats); mean and log scale in LSB."""
 
@@ -70,23 +74,14 @@ def soft_bound_slope(x: Float[Tensor, "..."], low: float, high: float) -> Float[
     return (1 + F.relu(x - high) + F.relu(low - x)).square().reciprocal()
 
 
-def shift_means(
-    params: Float[Tensor, "*batch parameters"], offset: Float[Tensor, "*batch n_mixtures"]
-) -> Float[Tensor, "*batch parameters"]:
+def shift_means(params: Parameters, offset: Float[Tensor, "*batch n_mixtures"]) -> Parameters:
     """Add `offset` (units of the waveform range) to the means."""
-    logits, means, log_scales = _chunks(params)
+    logits, means, log_scales = params.chunk(3, dim=-1)
     return torch.cat((logits, means + offset, log_scales), dim=-1)
 
 
-def components(
-    params: Float[Tensor, "*batch parameters"],
-    n_levels: int,
-    reference: Reference | None = None,
-) -> Components:
-    """The mixture in LSB, counted from code n_levels/2 or from the reference's base.
-
-    Raises ValueError if the last axis is not a multiple of 3.
-    """
+def components(params: Parameters, n_levels: int, reference: Reference | None = None) -> Components:
+    """The mixture in LSB, counted from code n_levels/2 or from the reference's base."""
     logits, mean, log_scale = _unbounded(params, n_levels, reference)
     return Components(
         torch.log_softmax(logits, dim=-1), soft_bound(mean, *MEAN_LSB), soft_bound(log_scale, *LOG_SCALE_LSB)
@@ -94,20 +89,13 @@ def components(
 
 
 def log_prob(
-    params: Float[Tensor, "*batch parameters"],
-    codes: Int[Tensor, "*batch"],
-    n_levels: int,
-    reference: Reference | None = None,
+    params: Parameters, codes: Codes, n_levels: int, reference: Reference | None = None
 ) -> Float[Tensor, "*batch"]:
     """Log mass of `codes` (0 to n_levels - 1), in nats, finite with finite gradients for all finite parameters."""
     return _mixed(components(params, n_levels, reference), codes, n_levels, _base(n_levels, reference))
 
 
-def log_mass(
-    params: Float[Tensor, "*batch parameters"],
-    n_levels: int,
-    reference: Reference | None = None,
-) -> Float[Tensor, "*batch n_levels"]:
+def log_mass(params: Parameters, n_levels: int, reference: Reference | None = None) -> Float[Tensor, "*batch n_levels"]:
     """Log masses of all codes, in nats; takes batch * n_levels * n_mixtures numbers of memory, a few times."""
     parts, base = components(params, n_levels, reference), _base(n_levels, reference)
     codes = torch.arange(n_levels, device=params.device)
@@ -116,12 +104,12 @@ def log_mass(
 
 
 def sample(
-    params: Float[Tensor, "*batch parameters"],
+    params: Parameters,
     n_levels: int,
     uniform: Float[Tensor, "*batch 2"],
     sampler: Sampler,
     reference: Reference | None = None,
-) -> Int[Tensor, "*batch"]:
+) -> Codes:
     """Draw one code for each mixture by inverse CDF in float64; returns int64 codes.
 
     - `uniform`: two numbers in [0, 1) each: [..., 0] picks the logistic, [..., 1] its quantile.
@@ -139,16 +127,6 @@ def sample(
         position = position + scale * (torch.log(u) - torch.log1p(-u))
     # Clipped before the conversion: u = 0 stands at minus infinity, which belongs to code 0.
     return torch.floor(position + (_base(n_levels, reference) + 0.5)).clamp(0, n_levels - 1).long()
-
-
-def _chunks(params: Float[Tensor, "*batch parameters"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, means and log-scales, (..., K) each."""
-    if params.shape[-1] % 3 or params.shape[-1] == 0:
-        raise ValueError(
-            f"DML parameters need a last axis of 3 * n_mixtures (logits, means, log-scales); got {params.shape[-1]}."
-        )
-    logits, means, log_scales = params.chunk(3, dim=-1)
-    return logits, means, log_scales
 
 
 def log_cells(
@@ -176,10 +154,7 @@ def _base(n_levels: int, reference: Reference | None) -> Tensor | int:
 
 
 def lean_log_prob(
-    params: Float[Tensor, "*batch parameters"],
-    codes: Int[Tensor, "*batch"],
-    n_levels: int,
-    reference: Reference | None = None,
+    params: Parameters, codes: Codes, n_levels: int, reference: Reference | None = None
 ) -> Float[Tensor, "*batch"]:
     """`log_prob` for training: the same numbers, and a backward pass that keeps nothing but its arguments.
 
@@ -232,7 +207,7 @@ def _gradient(params: Tensor, codes: Tensor, n_levels: int, reference: Reference
 def _unbounded(params: Tensor, n_levels: int, reference: Reference | None) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, and means and log-scales in LSB before `soft_bound`."""
     # Half precision cannot hold a likelihood.
-    logits, means, log_scales = _chunks(params.to(torch.promote_types(params.dtype, torch.float32)))
+    logits, means, log_scales = params.to(torch.promote_types(params.dtype, torch.float32)).chunk(3, dim=-1)
     if reference is None:
         return logits, means * (n_levels / 2), log_scales + math.log(n_levels / 2)
     _, mean, log_scale, log_weight = reference

@@ -5,11 +5,13 @@ scoring restored from it ends with the very same bits. The model's state is carr
 starts anew at every segment.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stereo_sashimi.audio.files import check_pcm
 from stereo_sashimi.audio.quantize import encode
@@ -17,10 +19,13 @@ from stereo_sashimi.generation import stream as stream_module
 from stereo_sashimi.generation.engines.engine import EngineState, NonFiniteOutputError
 from stereo_sashimi.generation.results import TrackScore
 from stereo_sashimi.generation.stream import Stream, StreamState
-from stereo_sashimi.generation.structure import check_structure
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.sashimi import SashimiState
+from stereo_sashimi.schema import check_count
 from stereo_sashimi.spec import LN2
+
+# Most segments that are scored at once.
+_SEGMENTS = 8
 
 
 def score(model: LanguageModel, pcm: np.ndarray, segment_frames: int | None = None) -> TrackScore:
@@ -47,20 +52,18 @@ class Scoring:
     Args:
         pcm: int16 (frames, channels) in the model's format.
         segment_frames: Frames after which the state starts anew as at the start of a track, at least 1; None never.
-        batch_size: Most segments that are scored at once.
 
     Raises:
-        ValueError: One of these is out of range.
+        ValueError: It is out of range, or the array is another one.
     """
 
-    def __init__(self, model: LanguageModel, pcm: np.ndarray, segment_frames: int | None, batch_size: int = 8) -> None:
+    def __init__(self, model: LanguageModel, pcm: np.ndarray, segment_frames: int | None) -> None:
         check_pcm(pcm, model.spec)
-        for name, value in (("segment_frames", segment_frames), ("batch_size", batch_size)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be an integer of at least 1; got {value!r}.")
+        if segment_frames is not None:
+            check_count(segment_frames, "segment_frames")
         self._model, self._pcm, self._spec = model, pcm, model.spec
         self._length = min(segment_frames or len(pcm), len(pcm))
-        self._rows = max(1, min(batch_size, stream_module.PREFILL_FRAMES // self._length))
+        self._rows = max(1, min(_SEGMENTS, stream_module.PREFILL_FRAMES // self._length))
         # Any other normalisation looks at the whole recording; its codes fit into 16 bits.
         self._codes = None if model.spec.normalize == "none" else encode(pcm, model.spec).astype(np.uint16)
         self._nats = np.zeros(model.spec.n_channels)
@@ -174,3 +177,27 @@ class Scoring:
         edges = edges if len(edges) and edges[0] == 0 else np.concatenate([[0], edges])
         second = first // rate
         self._seconds[second : second + len(edges)] += np.add.reduceat(nats, edges.astype(np.int64), axis=0)
+
+
+def check_structure(value: Any, like: Any, where: str) -> None:
+    """Raise ValueError, naming the place, unless `value` is built like `like`, and all of its numbers are finite.
+
+    Types, keys, lengths, shapes and dtypes are compared, the numbers and texts themselves are not.
+    """
+    if type(value) is not type(like):
+        raise ValueError(f"{where} must be {type(like).__name__}; got {type(value).__name__}")
+    if isinstance(like, dict):
+        if value.keys() != like.keys():
+            raise ValueError(f"{where} must have the fields {', '.join(map(str, like)) or '(none)'} and no others")
+        for key in like:
+            check_structure(value[key], like[key], f"{where}.{key}")
+    elif isinstance(like, (list, tuple)):
+        if len(value) != len(like):
+            raise ValueError(f"{where} must have {len(like)} entries; got {len(value)}")
+        for i, pair in enumerate(zip(value, like, strict=True)):
+            check_structure(*pair, f"{where}[{i}]")
+    elif isinstance(like, Tensor) and (value.shape, value.dtype) != (like.shape, like.dtype):
+        raise ValueError(f"{where} must be {like.dtype} {list(like.shape)}; got {value.dtype} {list(value.shape)}")
+    finite = value.isfinite().all() if isinstance(like, Tensor) else not isinstance(like, float) or math.isfinite(value)
+    if not finite:
+        raise ValueError(f"{where} is NaN or infinite")

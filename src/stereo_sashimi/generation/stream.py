@@ -44,7 +44,6 @@ class Stream:
         _check_batch_size(batch_size)
         chosen = resolve(engine, model)
         frozen = freeze(model)
-        assert isinstance(frozen, LanguageModel)
         self.model, self.batch_size, self.spec = frozen, batch_size, frozen.spec
         self.engine: Engine = chosen(frozen, batch_size)
         self._uniforms = self._random(range(batch_size))
@@ -112,7 +111,9 @@ class Stream:
         other.model, other.batch_size, other.spec = self.model, batch_size, self.spec
         other.engine = self.engine.like(batch_size)
         other._uniforms = other._random(range(batch_size))
-        other.engine.restore(_repeated(self.engine.state(), batch_size))
+        (phase, layers), hidden = self.engine.state()
+        rows = tuple(None if x is None else x.repeat(batch_size, *[1] * (x.dim() - 1)) for x in layers)
+        other.engine.restore(EngineState(SashimiState(phase, rows), hidden.repeat(batch_size, 1, 1)))
         return other
 
     def seed(self, seeds: Sequence[int]) -> None:
@@ -198,10 +199,3 @@ class Stream:
 def _check_batch_size(batch_size: int) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1, one for each sample; got {batch_size!r}.")
-
-
-def _repeated(state: EngineState, batch_size: int) -> EngineState:
-    """The state of one recurrence for each of `batch_size`."""
-    (phase, layers), hidden = state
-    rows = tuple(None if x is None else x.repeat(batch_size, *[1] * (x.dim() - 1)) for x in layers)
-    return EngineState(SashimiState(phase, rows), hidden.repeat(batch_size, 1, 1))

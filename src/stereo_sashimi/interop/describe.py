@@ -107,7 +107,7 @@ def shown(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
             f"its state_dict has no {lacking}, so it is no language model over codes. For a backbone alone use "
             "stereo_sashimi.interop.load_reference(state_dict, config)."
         )
-    rows, width = _take(shape, table, 2)
+    rows, width = _take(shape, table)
     if rows != 1 << (rows.bit_length() - 1):
         raise CheckpointError(f"{table} has {rows} rows, which is no power of two: it is no model over PCM codes.")
     scalar = any(key.endswith("norm.norm.m") for key in shape)
@@ -129,8 +129,8 @@ def shown(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     if len(expand) > 1:
         raise CheckpointError(f"its levels grow by different factors ({sorted(expand)}); only one is possible here.")
     center = {int(match[1]) for key in shape if (match := re.match(r"c_layers\.(\d+)\.", key))}
-    inside, _ = _take(shape, "c_layers.1.layer.ff.0.0.weight", 2)
-    _, half = _take(shape, "c_layers.0.layer.layer.kernel.A_real", 2)
+    inside, _ = _take(shape, "c_layers.1.layer.ff.0.0.weight")
+    _, half = _take(shape, "c_layers.0.layer.layer.kernel.A_real")
     fields: dict[str, Any] = {
         "type": f"lm_{kind}",
         "bits": rows.bit_length() - 1,
@@ -177,8 +177,8 @@ def _copies(shape: Mapping[str, tuple[int, ...]]) -> int | None:
     return copies.pop()
 
 
-def _take(shape: Mapping[str, tuple[int, ...]], key: str, axes: int) -> tuple[int, ...]:
+def _take(shape: Mapping[str, tuple[int, ...]], key: str) -> tuple[int, ...]:
     """The first two sizes of a tensor that must be there."""
-    if len(shape.get(key, ())) < axes:
-        raise CheckpointError(f"its state_dict has no {key} of {axes} axes, so it is no SaShiMi of the original.")
+    if len(shape.get(key, ())) < 2:
+        raise CheckpointError(f"its state_dict has no {key} of 2 axes, so it is no SaShiMi of the original.")
     return shape[key][:2]

@@ -15,19 +15,19 @@ from jaxtyping import Float64
 from scipy import stats
 
 from stereo_sashimi.audio.io import AudioInfo, open_audio, probe
-from stereo_sashimi.metrics.stereo_windows import UNITS, cuts, windows
+from stereo_sashimi.metrics.stereo_windows import UNITS, WINDOW_SECONDS, cuts, windows
 
 # The underscore: two of them may have different lengths.
 Values = Float64[np.ndarray, " _windows"]
 
-# What is read from a file at once: a minute, or one window.
-_SECONDS = 60.0
+# Windows that are read from a file at once.
+_WINDOWS = 60
 # Values that differ by rounding are equal: equal channels have correlation 1 or a few 1e-16 less, and the
 # Kolmogorov-Smirnov statistic would tell the two apart. Full turns for angles, the metric's unit for the others.
 _DECIMALS = 9
 
 
-def compare(generated: Sequence[Path], reference: Sequence[Path], window_seconds: float = 1.0) -> dict[str, Any]:
+def compare(generated: Sequence[Path], reference: Sequence[Path]) -> dict[str, Any]:
     """Distances of every metric of `stereo_windows.windows`, as plain fields for JSON, None where a side has no value.
 
     - `distance`: 1-Wasserstein in the metric's `unit` (for angles along the circle, at most pi).
@@ -35,15 +35,15 @@ def compare(generated: Sequence[Path], reference: Sequence[Path], window_seconds
     - `floor`: the distance between the odd and the even files of the reference, or windows of a single file.
     - `median`, `quartiles` and `windows` of both sides, for angles outwards from the mean direction.
 
-    Raises ValueError naming the files that cannot be compared, or if `window_seconds` is not positive and finite.
+    Raises ValueError naming the files that cannot be compared.
     """
     sides = {"generated": [Path(path) for path in generated], "reference": [Path(path) for path in reference]}
     first = _check(sides)
-    values = {side: [_measure(path, window_seconds) for path in paths] for side, paths in sides.items()}
+    values = {side: [_measure(path) for path in paths] for side, paths in sides.items()}
     return {
         "sample_rate": first.sample_rate,
         "n_channels": first.n_channels,
-        "window_seconds": float(window_seconds),
+        "window_seconds": WINDOW_SECONDS,
         **{
             side: {"files": len(files), "windows": sum(len(file["silent_share"]) for file in files)}
             for side, files in values.items()
@@ -116,16 +116,15 @@ def _check(sides: dict[str, list[Path]]) -> AudioInfo:
     return first
 
 
-def _measure(path: Path, window_seconds: float) -> dict[str, Values]:
+def _measure(path: Path) -> dict[str, Values]:
     """The windows of one file, read in pieces of whole windows."""
     with open_audio(path) as file:
         rate = file.info.sample_rate
-        found = cuts(file.info.frames, rate, window_seconds)
-        step = max(1, int(_SECONDS / window_seconds))
+        found = cuts(file.info.frames, rate)
         pieces = []
-        for group in (found[i : i + step] for i in range(0, len(found), step)):
+        for group in (found[i : i + _WINDOWS] for i in range(0, len(found), _WINDOWS)):
             start, end = group[0][0], group[-1][1]
-            pieces.append(windows(file.read(start, end - start)[0], rate, window_seconds))
+            pieces.append(windows(file.read(start, end - start)[0], rate))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 

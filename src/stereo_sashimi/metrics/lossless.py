@@ -32,10 +32,10 @@ def coded_bits(pcm: np.ndarray, sample_rate: int, bits: int = 16) -> dict[str, i
     if bits not in (8, 16):
         raise ValueError(f"bits must be 8 or 16; got {bits}.")
     stereo = pcm.shape[1] == 2
-    found = {"flac -8": _flac(pcm, sample_rate, bits)}
+    found = {"flac -8": flac_bits(pcm, sample_rate, bits)}
     if stereo:
         # As two files, of which one header is too many by some 50 bytes.
-        found[f"flac -8{APART}"] = sum(_flac(pcm[:, c : c + 1], sample_rate, bits) for c in range(2))
+        found[f"flac -8{APART}"] = sum(flac_bits(pcm[:, c : c + 1], sample_rate, bits) for c in range(2))
     if (wavpack := shutil.which("wavpack")) is not None:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder) / "in.wav", Path(folder) / "out.wv"
@@ -44,8 +44,8 @@ def coded_bits(pcm: np.ndarray, sample_rate: int, bits: int = 16) -> dict[str, i
     return found
 
 
-def _flac(pcm: np.ndarray, sample_rate: int, bits: int) -> int:
-    """Bits of a FLAC file by libsndfile; its level 1.0 is -8."""
+def flac_bits(pcm: np.ndarray, sample_rate: int, bits: int) -> int:
+    """Bits of a FLAC file by libsndfile, whose level 1.0 is -8; arguments and errors as those of `coded_bits`."""
     encoded = io.BytesIO()
     subtype = "PCM_16" if bits == 16 else "PCM_S8"
     try:

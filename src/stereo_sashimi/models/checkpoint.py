@@ -25,7 +25,9 @@ def read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file, as `read_archive`. Raises CheckpointError, also for one of another program."""
     content = read_archive(path, _OF_THE_ORIGINAL)
     hyper_parameters = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not _is_ours(content, hyper_parameters):
+    # The original's hyper_parameters have a section of this name too, but it describes no audio.
+    model = hyper_parameters.get("model") if isinstance(hyper_parameters, dict) else None
+    if not isinstance(model, dict) or "_name_" in model or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(
             f"{path} is not a stereo-sashimi checkpoint: it has no model description. {_OF_THE_ORIGINAL}"
         )
@@ -57,13 +59,3 @@ def model_of(content: dict[str, Any], path: str | Path, backend: str = "auto") -
     prefix = "model."
     weights = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if str(k).startswith(prefix)}
     return build(config, weights, str(path), resolve(backend))
-
-
-def _is_ours(content: Any, hyper_parameters: Any) -> bool:
-    return (
-        isinstance(hyper_parameters, dict)
-        and isinstance(content.get("state_dict"), dict)
-        # The original's hyper_parameters have a section of this name too, but it describes no audio.
-        and isinstance(hyper_parameters.get("model"), dict)
-        and "_name_" not in hyper_parameters["model"]
-    )

@@ -22,6 +22,9 @@ from stereo_sashimi.models.sashimi import Sashimi, SashimiConfig, SashimiState, 
 from stereo_sashimi.nn.embedding import MultiChannelEmbedding
 from stereo_sashimi.nn.heads.head import Head, Score, full_precision
 
+Codes = Int64[Tensor, "batch length channels"]
+Features = Float[Tensor, "rows length width"]
+
 
 class LanguageModel(nn.Module):
     """An autoregressive density over codes (batch, length, channels), mono being channels = 1.
@@ -69,15 +72,13 @@ class LanguageModel(nn.Module):
             phase, layers if self.experts is None else (*layers, self.experts.initial_state(batch_size))
         )
 
-    def start_codes(self, batch_size: int) -> Int64[Tensor, "batch length channels"]:
+    def start_codes(self, batch_size: int) -> Codes:
         """The 1 + pad_len codes before the first frame of a track."""
         device = next(self.parameters()).device
         shape = (batch_size, 1 + self.config.pad_len, self.spec.n_channels)
         return torch.full(shape, self.spec.start_code, dtype=torch.int64, device=device)
 
-    def forward(
-        self, codes: Int64[Tensor, "batch length channels"], state: SashimiState | None = None
-    ) -> tuple[Float[Tensor, "rows length width"], SashimiState | None]:
+    def forward(self, codes: Codes, state: SashimiState | None = None) -> tuple[Features, SashimiState | None]:
         """The backbone's features, that predict the frame after each of `codes`; state as in `Sashimi`.
 
         With experts these predict together with what `sample` asks them about that frame.
@@ -121,11 +122,7 @@ class LanguageModel(nn.Module):
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         return torch.cat([hidden.to(dtype), said[..., :-1].flatten(2).to(hidden.device, dtype)], dim=-1)
 
-    def hidden_for(
-        self,
-        codes: Int64[Tensor, "batch length channels"],
-        before: Int64[Tensor, "batch frames channels"] | None = None,
-    ) -> Float[Tensor, "rows length width"]:
+    def hidden_for(self, codes: Codes, before: Int64[Tensor, "batch frames channels"] | None = None) -> Features:
         """Features that predict each frame of `codes` from the frames before it, from the start of a track.
 
         - `before`: for experts, frames in front of `codes`, more than `pad_len`. They read them all first; the backbone
@@ -139,11 +136,8 @@ class LanguageModel(nn.Module):
         return self._with(hidden[:, self.config.pad_len :], None if said is None else said[:, lead.shape[1] :])
 
     def hidden_after(
-        self,
-        previous: Int64[Tensor, "batch 1 channels"],
-        codes: Int64[Tensor, "batch length channels"],
-        state: SashimiState,
-    ) -> tuple[Float[Tensor, "rows length width"], SashimiState]:
+        self, previous: Int64[Tensor, "batch 1 channels"], codes: Codes, state: SashimiState
+    ) -> tuple[Features, SashimiState]:
         """Features that predict each frame of a segment, and the state for the segment that follows it.
 
         - `previous`: the frame before the segment, or `start_codes` at the start of a track (of `pad_len` 0).
@@ -160,11 +154,8 @@ class LanguageModel(nn.Module):
         return self._with(hidden, torch.cat([said[:, 1:], last], dim=1)), after
 
     def hidden_of(
-        self,
-        codes: Int64[Tensor, "batch length channels"],
-        first: Float[Tensor, "rows 1 width"],
-        state: SashimiState,
-    ) -> tuple[Float[Tensor, "rows length width"], Float[Tensor, "rows 1 width"], SashimiState]:
+        self, codes: Codes, first: Float[Tensor, "rows 1 width"], state: SashimiState
+    ) -> tuple[Features, Float[Tensor, "rows 1 width"], SashimiState]:
         """Features that predict each frame of a segment, those of `forward` for the frame after it, and the state.
 
         - `first`: what `forward` gave for the first frame. `state`: behind all frames before it.
@@ -183,26 +174,17 @@ class LanguageModel(nn.Module):
         """The rows of `state` without any NaN or infinity."""
         return finite_rows(state).view(batch_size, self.n_sequences).all(dim=1)
 
-    def log_prob(self, codes: Int64[Tensor, "batch length channels"]) -> Float[Tensor, "batch length channels"]:
+    def log_prob(self, codes: Codes) -> Float[Tensor, "batch length channels"]:
         """Log-probability in nats of each code given everything before it, from the start of a track."""
         return self.score(self.hidden_for(codes), codes).log_prob
 
-    def score(
-        self,
-        hidden: Float[Tensor, "rows length width"],
-        codes: Int64[Tensor, "batch length channels"],
-        with_rank: bool = False,
-    ) -> Score:
+    def score(self, hidden: Features, codes: Codes, with_rank: bool = False) -> Score:
         """Log probability of each code and, if asked, its rank; as `Head.score`."""
         pairs = zip(self._by_sequence(hidden), codes.chunk(self.n_sequences, dim=-1), strict=True)
         return _joined([self.head.score(features, own, with_rank) for features, own in pairs])
 
     def loss(
-        self,
-        hidden: Float[Tensor, "rows length width"],
-        codes: Int64[Tensor, "batch length channels"],
-        weight: Float[Tensor, "batch length"],
-        with_rank: bool,
+        self, hidden: Features, codes: Codes, weight: Float[Tensor, "batch length"], with_rank: bool
     ) -> tuple[Float[Tensor, ""], Score]:
         """-sum(weight * log_prob) over frames and channels, and the score without gradients; as `Head.loss`."""
         pairs = zip(self._by_sequence(hidden), codes.chunk(self.n_sequences, dim=-1), strict=True)
@@ -213,11 +195,11 @@ class LanguageModel(nn.Module):
 
     def sample(
         self,
-        hidden: Float[Tensor, "rows length width"],
+        hidden: Features,
         uniform: Float[Tensor, "batch length channels n_uniforms"],
         sampler: Sampler | None = None,
         state: SashimiState | None = None,
-    ) -> tuple[Int64[Tensor, "batch length channels"], Float[Tensor, "batch length channels"]]:
+    ) -> tuple[Codes, Float[Tensor, "batch length channels"]]:
         """Draw the frame at each position; returns codes and their log probability, as `Head.sample`.
 
         - `state`: what `forward` returned with `hidden`, for experts, who are asked about a single frame; else unused.
@@ -247,10 +229,7 @@ class LanguageModel(nn.Module):
         return codes, torch.stack(log_probs, dim=-1)
 
     def log_mass(
-        self,
-        hidden: Float[Tensor, "rows length width"],
-        codes_before: Int64[Tensor, "batch length earlier"] | None,
-        channel: int,
+        self, hidden: Features, codes_before: Int64[Tensor, "batch length earlier"] | None, channel: int
     ) -> Float[Tensor, "batch length n_levels"]:
         """Log masses of all codes of `channel`, given the codes of the channels before it in the same frame."""
         sequence, channel = divmod(channel, self.head.n_channels)

@@ -83,18 +83,13 @@ class LanguageModelConfig:
         """Validate plain fields. Raises ValueError naming the first field that is wrong."""
         if not isinstance(data, dict) or set(data) - {"experts"} != {"spec", "encoder", "model", "decoder", "pad_len"}:
             raise ValueError("A model description must hold exactly: spec, encoder, model, decoder, pad_len.")
+        # Only NoBackbone has a `kind` among its fields.
+        nothing = isinstance(data["model"], dict) and "kind" in data["model"]
         return cls(
             spec=from_plain(data["spec"], (AudioSpec,), "spec"),
             encoder=from_plain(data["encoder"], (EmbeddingConfig,), "encoder"),
-            model=_backbone_of(data["model"]),
+            model=from_plain(data["model"], (NoBackboneConfig if nothing else SashimiConfig,), "model"),
             decoder=from_plain(data["decoder"], (CategoricalHeadConfig, DMLHeadConfig, ExpertHeadConfig), "decoder"),
             pad_len=data["pad_len"],
             experts=from_plain(data["experts"], (ExpertsConfig,), "experts") if "experts" in data else None,
         )
-
-
-def _backbone_of(data: Any) -> BackboneConfig:
-    """A backbone by its fields; only NoBackbone has a `kind` among them."""
-    cls = NoBackboneConfig if isinstance(data, dict) and "kind" in data else SashimiConfig
-    config: BackboneConfig = from_plain(data, (cls,), "model")
-    return config

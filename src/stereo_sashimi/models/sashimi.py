@@ -25,6 +25,7 @@ from stereo_sashimi.nn.block import FeedForward, Residual
 from stereo_sashimi.nn.module import StatefulModule
 from stereo_sashimi.nn.pooling import DownPool, UpPool
 from stereo_sashimi.nn.s4 import S4, S4Config, S4DConfig
+from stereo_sashimi.schema import check_count
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,8 @@ class SashimiConfig:
         # Lists come from YAML and JSON; a tuple keeps configs equal and hashable.
         object.__setattr__(self, "pool", tuple(self.pool))
         for name in ("d_model", "n_layers", "expand", "ff"):
-            if not _is_positive_integer(getattr(self, name)):
-                raise ValueError(f"model.{name} must be an integer of at least 1; got {getattr(self, name)!r}.")
-        if not all(_is_positive_integer(p) for p in self.pool):
+            check_count(getattr(self, name), f"model.{name}")
+        if not all(isinstance(p, int) and not isinstance(p, bool) and p >= 1 for p in self.pool):
             raise ValueError(f"model.pool must hold integers of at least 1; got {list(self.pool)}.")
         if self.norm not in ("layer", "scalar"):
             raise ValueError(f"model.norm must be layer or scalar; got {self.norm!r}.")
@@ -80,10 +80,6 @@ class SashimiConfig:
     ) -> "Sashimi":
         """The backbone for an embedding of `width` features (default `d_model`)."""
         return Sashimi(self.d_model if width is None else width, self, backend, activation_checkpointing)
-
-
-def _is_positive_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 class SashimiState(NamedTuple):

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stereo_sashimi.schema import check_choice, check_count
+
 MERGES = ("concat", "sum", "mix", "none")
 INITS = ("normal", "waveform")
 TABLES = ("free", "waveform")
@@ -39,14 +41,10 @@ class EmbeddingConfig:
     table: str = "free"
 
     def __post_init__(self) -> None:
-        if isinstance(self.d_model, bool) or not isinstance(self.d_model, int) or self.d_model < 1:
-            raise ValueError(f"encoder.d_model must be an integer of at least 1; got {self.d_model!r}.")
-        if self.merge not in MERGES:
-            raise ValueError(f"encoder.merge must be one of {', '.join(MERGES)}; got {self.merge!r}.")
-        if self.init not in INITS:
-            raise ValueError(f"encoder.init must be one of {', '.join(INITS)}; got {self.init!r}.")
-        if self.table not in TABLES:
-            raise ValueError(f"encoder.table must be one of {', '.join(TABLES)}; got {self.table!r}.")
+        check_count(self.d_model, "encoder.d_model")
+        check_choice(self.merge, "encoder.merge", MERGES)
+        check_choice(self.init, "encoder.init", INITS)
+        check_choice(self.table, "encoder.table", TABLES)
         if self.table == "waveform" and self.init != "normal":
             raise ValueError(
                 f"encoder.init={self.init} fills free rows, and encoder.table=waveform has none. Use "
@@ -66,16 +64,12 @@ class EmbeddingConfig:
 class MultiChannelEmbedding(nn.Module):
     """One table of (n_levels, d_model) per channel; `d_output` is the number of features it gives.
 
-    `merge="none"` is for one channel: raises ValueError where d_input is more.
+    `merge="none"` is for one channel.
     """
 
     def __init__(self, d_input: int, n_levels: int, config: EmbeddingConfig) -> None:
         super().__init__()
         d_model, merge = config.d_model, config.merge
-        if d_input < 1:
-            raise ValueError(f"MultiChannelEmbedding needs d_input of at least 1 channel; got {d_input}.")
-        if merge == "none" and d_input != 1:
-            raise ValueError(f"An embedding with merge='none' takes one channel at a time; got d_input={d_input}.")
         self.d_input, self.n_levels, self.d_model, self.merge = d_input, n_levels, d_model, merge
         self.d_output = d_input * d_model if merge == "concat" else d_model
         kind = WaveformTable if config.table == "waveform" else nn.Embedding

@@ -1,6 +1,7 @@
 """freeze: a copy of a model for inference, with everything computed once that depends on parameters alone."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -9,8 +10,10 @@ from stereo_sashimi.nn.embedding import MultiChannelEmbedding, WaveformTable
 from stereo_sashimi.nn.pooling import DownPool, UpPool, WeightNormLinear
 from stereo_sashimi.nn.s4 import S4, FrozenSSM
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def freeze(model: nn.Module) -> nn.Module:
+
+def freeze(model: Model) -> Model:
     """A copy of `model` for inference: state space models discretised, weights normalised and tables made once.
 
     The same lines of code run on it; only the work that every step would repeat is done here. Later changes of the

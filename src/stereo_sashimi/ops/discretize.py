@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+Modes = Complex[Tensor, "h m"]
+
 
 class Discrete(NamedTuple):
     """A discretised SSM. `delta`, `b`, `c` are complex (channels, modes); `left`, `right` too, or None if diagonal."""
@@ -39,13 +41,7 @@ class Discrete(NamedTuple):
         return Discrete(self.delta.to(dtype), self.b.to(dtype), self.c.to(dtype), left, right)
 
 
-def bilinear(
-    lam: Complex[Tensor, "h m"],
-    p: Complex[Tensor, "h m"] | None,
-    b: Complex[Tensor, "h m"],
-    c: Complex[Tensor, "h m"],
-    dt: Float[Tensor, " h"],
-) -> Discrete:
+def bilinear(lam: Modes, p: Modes | None, b: Modes, c: Modes, dt: Float[Tensor, " h"]) -> Discrete:
     """Bilinear (Tustin) discretisation, A_bar = (I - dt/2 A)^-1 (I + dt/2 A), B_bar = dt (I - dt/2 A)^-1 B.
 
     S4 appendix C.3. With d = 1/(2/dt - Lambda) the Woodbury identity gives
@@ -64,12 +60,7 @@ def bilinear(
     return Discrete(delta=delta, b=b_bar, c=c, left=dp * (-2 * two_over_dt / s), right=right)
 
 
-def zero_order_hold(
-    lam: Complex[Tensor, "h m"],
-    b: Complex[Tensor, "h m"],
-    c: Complex[Tensor, "h m"],
-    dt: Float[Tensor, " h"],
-) -> Discrete:
+def zero_order_hold(lam: Modes, b: Modes, c: Modes, dt: Float[Tensor, " h"]) -> Discrete:
     """Zero-order hold of a diagonal SSM, A_bar = exp(dt Lambda), B_bar = (A_bar - 1)/Lambda B (S4D, eq. 3)."""
     scaled = lam * dt.unsqueeze(-1)
     delta = torch.expm1(scaled)

@@ -52,6 +52,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         trained = zip((features, weight, bias), wanted[:3], strict=True)
         grads = [torch.zeros_like(x) if need else None for x, need in trained]
+        of_features, of_weight, of_bias = grads
         logits_buffer, mass_buffer = (features.new_empty(slice_rows, n_codes) for _ in range(2))
         for start in range(0, n_rows, slice_rows):
             rows = slice(start, min(start + slice_rows, n_rows))
@@ -65,7 +66,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             torch.softmax(logits, dim=-1, out=mass)
             # The largest mass is at least 1 / codes, so its logarithm is exact where that of the true one is not.
             log_prob[rows] = true_logit.squeeze(-1) - logits.amax(-1) + mass.amax(-1).log()
-            _add_gradients(grads, rows, features[rows], weight, mass, true[rows], row_weight[rows])
+            # What this slice adds to the gradients.
+            scale = row_weight[rows].unsqueeze(-1)
+            if of_features is not None:
+                of_features[rows] = scale * (mass @ weight - weight[true[rows]])
+            if of_weight is not None:
+                scaled = scale * features[rows]
+                of_weight.addmm_(mass.t(), scaled)
+                of_weight.index_add_(0, true[rows], scaled, alpha=-1)
+            if of_bias is not None:
+                of_bias.addmv_(mass.t(), row_weight[rows])
+                of_bias.index_add_(0, true[rows], row_weight[rows], alpha=-1)
         ctx.save_for_backward(*grads)
         ctx.mark_non_differentiable(log_prob, rank)
         return -(row_weight * log_prob).sum(), log_prob, rank
@@ -75,26 +86,3 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if grad is None else grad * grad_loss for grad in ctx.saved_tensors)
         return *scaled, None, None, None
-
-
-def _add_gradients(
-    grads: list[Tensor | None],
-    rows: slice,
-    features: Tensor,
-    weight: Tensor,
-    mass: Tensor,
-    true: Tensor,
-    row_weight: Tensor,
-) -> None:
-    """What one slice adds to the gradients of features, weight and bias."""
-    of_features, of_weight, of_bias = grads
-    scale = row_weight.unsqueeze(-1)
-    if of_features is not None:
-        of_features[rows] = scale * (mass @ weight - weight[true])
-    if of_weight is not None:
-        scaled = scale * features
-        of_weight.addmm_(mass.t(), scaled)
-        of_weight.index_add_(0, true, scaled, alpha=-1)
-    if of_bias is not None:
-        of_bias.addmv_(mass.t(), row_weight)
-        of_bias.index_add_(0, true, row_weight, alpha=-1)

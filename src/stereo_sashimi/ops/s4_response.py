@@ -16,16 +16,17 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from stereo_sashimi.ops.backend_error import BackendError
+from stereo_sashimi.ops.backend_error import BackendError as BackendError
 from stereo_sashimi.ops.cpu import scan
 from stereo_sashimi.ops.discretize import Discrete
 from stereo_sashimi.ops.fftconv import causal_convolution
 from stereo_sashimi.ops.kernels import cauchy, keops, krylov, triton
 
-__all__ = ["KERNELS", "BackendError", "advance", "describe", "recurrence", "resolve", "respond", "step"]
-
 # Frames of a kernel from which on products are cheaper than steps (docs/performance.md).
 MAX_STEPPED = 4096
+
+
+State = Complex[Tensor, "batch h m"]
 
 
 def _auto(ssm: Discrete, length: int, dtype: torch.dtype) -> Tensor:
@@ -68,11 +69,8 @@ def describe(backend: str) -> str:
 
 
 def respond(
-    backend: str,
-    ssm: Discrete,
-    u: Float[Tensor, "batch length h"],
-    state: Complex[Tensor, "batch h m"] | None,
-) -> tuple[Float[Tensor, "batch length h"], Complex[Tensor, "batch h m"] | None]:
+    backend: str, ssm: Discrete, u: Float[Tensor, "batch length h"], state: State | None
+) -> tuple[Float[Tensor, "batch length h"], State | None]:
     """The output for a segment from `state`, or from rest; `None` in gives `None` out.
 
     Args:
@@ -96,9 +94,7 @@ def respond(
     return y.mT, after
 
 
-def step(
-    ssm: Discrete, u: Float[Tensor, "batch h"], state: Complex[Tensor, "batch h m"]
-) -> tuple[Float[Tensor, "batch h"], Complex[Tensor, "batch h m"]]:
+def step(ssm: Discrete, u: Float[Tensor, "batch h"], state: State) -> tuple[Float[Tensor, "batch h"], State]:
     """One step of the recurrence, O(d_state) a channel: returns the output (it reads the new state) and the state."""
     new = ssm.a * state + ssm.b * u.unsqueeze(-1)
     if ssm.left is not None and ssm.right is not None:
@@ -107,8 +103,8 @@ def step(
 
 
 def recurrence(
-    ssm: Discrete, u: Float[Tensor, "batch h length"], state: Complex[Tensor, "batch h m"]
-) -> tuple[Float[Tensor, "batch h length"], Complex[Tensor, "batch h m"]]:
+    ssm: Discrete, u: Float[Tensor, "batch h length"], state: State
+) -> tuple[Float[Tensor, "batch h length"], State]:
     """Step through a segment: the definition that `advance` and every kernel are tested against."""
     outputs = []
     for u_t in u.unbind(-1):
@@ -118,11 +114,8 @@ def recurrence(
 
 
 def advance(
-    ssm: Discrete,
-    kernel: Float[Tensor, "h length"],
-    u: Float[Tensor, "batch h length"],
-    state: Complex[Tensor, "batch h m"],
-) -> tuple[Float[Tensor, "batch h length"], Complex[Tensor, "batch h m"]]:
+    ssm: Discrete, kernel: Float[Tensor, "h length"], u: Float[Tensor, "batch h length"], state: State
+) -> tuple[Float[Tensor, "batch h length"], State]:
     """A segment at once: convolution plus the free response of the carried state; also returns the next state."""
     response, state_after = krylov.carry(ssm, u, state)
     return causal_convolution(u, kernel) + response, state_after

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # As wide as the sheet, so that letters are of one size where the two stand below each other.
@@ -32,15 +31,11 @@ def bits_curve(
         names: One a channel.
         average: Name and bits/sample of something to compare with, drawn as a horizontal line.
         excerpt: From and to in seconds, a stretch that is shaded.
-
-    Raises:
-        ValueError: The rows do not fit the length, the names do not fit the channels, or there is no frame.
     """
-    per_sample = bits_per_sample_each_second(bits, frames, sample_rate)
-    if len(names) != per_sample.shape[1]:
-        raise ValueError(f"one name for each channel is needed: {per_sample.shape[1]}; got {len(names)}.")
+    lengths = np.full((len(bits), 1), sample_rate, dtype=np.float64)
+    lengths[-1] = frames - (len(bits) - 1) * sample_rate
+    per_sample = np.asarray(bits, dtype=np.float64) / lengths
     figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     edges = np.append(np.arange(len(per_sample)), frames / sample_rate)
     # Many short steps are one grey band if their lines are thick.
@@ -62,19 +57,3 @@ def bits_curve(
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
-
-
-def bits_per_sample_each_second(
-    bits: Float[np.ndarray, "seconds channels"], frames: int, sample_rate: int
-) -> Float[np.ndarray, "seconds channels"]:
-    """Bits of one sample in each second. Raises ValueError as `bits_curve`."""
-    if frames < 1 or sample_rate < 1:
-        raise ValueError(f"a curve needs at least 1 frame and 1 Hz; got {frames} frames at {sample_rate} Hz.")
-    seconds = -(-frames // sample_rate)
-    if bits.ndim != 2 or len(bits) != seconds:
-        raise ValueError(
-            f"{frames} frames at {sample_rate} Hz are {seconds} rows (seconds, channels); got shape {bits.shape}."
-        )
-    lengths = np.full((seconds, 1), sample_rate, dtype=np.float64)
-    lengths[-1] = frames - (seconds - 1) * sample_rate
-    return np.asarray(bits, dtype=np.float64) / lengths

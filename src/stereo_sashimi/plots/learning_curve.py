@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _SIZE, _DPI = (8.0, 3.2), 110
@@ -14,7 +13,6 @@ def learning_curve(training: Sequence[tuple[float, float]], validation: Sequence
     if not training and not validation:
         return None
     figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for (name, colour), points in zip(_COLOURS.items(), (training, validation), strict=True):
         if points:

@@ -42,7 +42,7 @@ def waveform(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axes: 
     A file longer than the panel has pixels is drawn as its envelope, the smallest and the largest sample of each
     column. Samples at -32768 or 32767 are marked in red at the edge of the panel, and counted.
 
-    Raises ValueError for PCM that `metrics.stereo.check_pcm` refuses, or if there is not one axes for each channel.
+    Raises ValueError for PCM that `metrics.stereo.check_pcm` refuses.
     """
     names, factor = _time_axes(axes, pcm, sample_rate)
     for name, channel, panel in zip(names, pcm.T, axes, strict=True):
@@ -84,8 +84,6 @@ def _time_axes(
 ) -> tuple[tuple[str, ...], float]:
     """Let every panel run over the whole clip and label the last one: names of the channels, factor from seconds."""
     names, seconds = check_pcm(pcm, sample_rate), len(pcm) / sample_rate
-    if len(axes) != len(names):
-        raise ValueError(f"one axes for each channel is needed: {len(names)}; got {len(axes)}.")
     factor, unit = (1000.0, "ms") if seconds < _MILLISECONDS_BELOW else (1.0, "s")
     for panel in axes:
         panel.set_xlim(0, seconds * factor)
@@ -112,7 +110,7 @@ def spectrogram(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, axe
     """Draw channel c on `axes[c]`: time as in `waveform`, frequency in kHz, level in dBFS from FLOOR_DBFS to 0.
 
     Gives the images, which share one colour scale, for a colour bar.
-    Raises ValueError for PCM that `metrics.stereo.check_pcm` refuses, or if there is not one axes for each channel.
+    Raises ValueError for PCM that `metrics.stereo.check_pcm` refuses.
     """
     names, factor = _time_axes(axes, pcm, sample_rate)
     images = []

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Lower one first. The blue of the waveforms, and a grey for what is compared with.
@@ -25,7 +24,6 @@ def quartile_ranges(metrics: Mapping[str, Mapping[str, Any]]) -> Figure:
     groups = [(unit, list(names)) for unit, names in groupby(metrics, lambda name: str(metrics[name]["unit"]))]
     heights = [_ROW * len(names) + _AXIS for _, names in groups]
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for (unit, names), axes in zip(groups, panels, strict=True):
         for row, name in enumerate(names):

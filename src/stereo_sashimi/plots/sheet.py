@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int16
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from stereo_sashimi.audio.io import write_whole
@@ -49,7 +48,6 @@ def sheet(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int, title: st
     """
     names = check_pcm(pcm, sample_rate)
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI)
-    FigureCanvasAgg(figure)
     # A title is a name, not a formula: "$" stands for itself.
     shown = title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 3] + "..."
     figure.text(_PANEL_LEFT / _WIDTH, 1 - 0.2 / _HEIGHT, shown, fontsize="large", va="top", parse_math=False)

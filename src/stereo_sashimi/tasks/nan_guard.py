@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stereo_sashimi.data.datamodule import AudioDataModule
 from stereo_sashimi.data.dataset import Batch
+from stereo_sashimi.schema import check_choice
 from stereo_sashimi.tasks.checkpoints import LastCheckpoint
 from stereo_sashimi.tasks.lightning_internals import find
 
@@ -36,8 +37,7 @@ class NonFiniteGuard(Callback):
     """
 
     def __init__(self, on_nan: str = "stop") -> None:
-        if on_nan not in CHOICES:
-            raise ValueError(f"train.on_nan must be one of {', '.join(CHOICES)}; got {on_nan!r}.")
+        check_choice(on_nan, "train.on_nan", CHOICES)
         self.on_nan = on_nan
         self.skipped = self._consecutive = 0
         # Losses and clips of the batches that the next step is made of.

@@ -112,20 +112,6 @@ def test_skip_refuses_more_than_the_epoch_has():
         ChunkSampler(10, 4, seed=0, shuffle=True).skip(5)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"n_examples": 0}, "at least 1 clip"),
-        ({"chunk_size": 0}, "train_chunk_size must be at least 1"),
-        ({"seed": -1}, "seed must be 0 or more"),
-        ({"rank": 2, "world_size": 2}, "rank must be 0 to world_size - 1 = 1"),
-    ],
-)
-def test_impossible_sizes_are_refused(arguments, message):
-    with pytest.raises(SamplerError, match=message):
-        ChunkSampler(**{"n_examples": 4, "chunk_size": 2, "seed": 0, "shuffle": True} | arguments)
-
-
 @given(sizes=SIZES, seed=st.integers(0, 5), world_size=st.integers(1, 4))
 @settings(deadline=None, max_examples=60)
 def test_a_fixed_draw_loses_and_repeats_nothing_over_ranks(sizes, seed, world_size):

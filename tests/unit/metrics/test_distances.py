@@ -13,7 +13,7 @@ from scipy import stats
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.metrics import distances
 from stereo_sashimi.metrics.distances import circular_wasserstein, compare, kolmogorov_smirnov, kuiper
-from stereo_sashimi.metrics.timbre import TIMBRE_UNITS
+from stereo_sashimi.metrics.stereo_windows import TIMBRE_UNITS
 
 RATE = 8000
 ANGLES = arrays(np.float64, st.integers(1, 12), elements=st.floats(-math.pi, math.pi))
@@ -100,10 +100,10 @@ def test_what_is_not_defined_is_null_or_absent_and_json_can_hold_it(write):
 
 def test_files_in_pieces_have_the_numbers_of_whole_files(write, monkeypatch):
     files = [write("a.wav", clip(0, 4.7)), write("b.wav", clip(1, 3.3))]
-    whole = compare(files, files[::-1], 0.5)
-    monkeypatch.setattr(distances, "_SECONDS", 1.0)
-    assert compare(files, files[::-1], 0.5) == whole
-    assert whole["generated"]["windows"] == 9 + 7
+    whole = compare(files, files[::-1])
+    monkeypatch.setattr(distances, "_WINDOWS", 2)
+    assert compare(files, files[::-1]) == whole
+    assert whole["generated"]["windows"] == 5 + 3
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 40), (200, 150)])
@@ -165,5 +165,3 @@ def test_files_that_do_not_fit_are_named(write, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             compare(generated, reference)
-    with pytest.raises(ValueError, match="window_seconds"):
-        compare([stereo], [stereo], 0.0)

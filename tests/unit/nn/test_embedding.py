@@ -75,8 +75,6 @@ def test_inits_follow_the_seed_and_differ_between_channels():
 def test_wrong_channel_counts_are_refused():
     with pytest.raises(ValueError, match="built for 1 channels; got codes with 2"):
         EmbeddingConfig(4).build(1, 256)(torch.zeros(1, 3, 2, dtype=torch.long))
-    with pytest.raises(ValueError, match="one channel at a time; got d_input=2"):
-        EmbeddingConfig(4, merge="none").build(2, 256)
 
 
 @pytest.mark.parametrize(

@@ -179,5 +179,3 @@ def test_config_errors_name_the_key_and_good_ones_survive_a_checkpoint():
             kind(coupling="joint")
     with pytest.raises(ValueError, match=r"decoder\.n_mixtures"):
         DMLHeadConfig(n_mixtures=0)
-    with pytest.raises(ValueError, match="n_channels"):
-        DMLHeadConfig().build(8, 0, 256)

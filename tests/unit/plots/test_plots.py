@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -206,7 +207,7 @@ def test_left_is_drawn_towards_the_letter_l_and_mono_and_silence_are_said():
 
 def inked(figure: Figure) -> dict[str, Bbox]:
     """The box of every piece of text, and of every panel without its labels."""
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     renderer = figure.canvas.get_renderer()
     boxes = {f"panel {i}": axes.get_window_extent(renderer) for i, axes in enumerate(figure.axes)}
     texts = list(figure.texts)
@@ -282,6 +283,3 @@ def test_what_cannot_be_drawn_is_refused():
     for shape in ((0, 2), (4, 3)):
         with pytest.raises(ValueError, match=r"0 frames|1 or 2 channels"):
             sheet(np.zeros(shape, np.int16), RATE, "clip")
-    for panel in (waveform, spectrogram):
-        with pytest.raises(ValueError, match="one axes for each channel is needed: 2; got 1"):
-            panel(noise(100, 2), RATE, panels(1))

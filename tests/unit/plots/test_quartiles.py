@@ -4,6 +4,7 @@ import math
 
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from stereo_sashimi.plots.quartiles import SIDE_COLOURS, quartile_ranges
 
@@ -21,7 +22,7 @@ def test_each_side_has_its_range_on_the_axis_of_its_unit():
             "angle": {"unit": "rad", "generated": summary(3, 3.1, -3), "reference": summary(0, 0.5, 1)},
         }
     )
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     decibels, angles = figure.axes
     assert [label.get_text() for label in decibels.get_yticklabels()] == ["a_db", "b_db"]
     assert [axes.get_xlabel() for axes in figure.axes] == ["dB", "radians"]

@@ -16,7 +16,7 @@ from stereo_sashimi.codec import pcm_files as files
 from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coders import check_model
 from stereo_sashimi.codec.coding import decode_blocks, encode_to
-from stereo_sashimi.codec.container import FileHeader, Reader, most_frames
+from stereo_sashimi.codec.container import Reader, most_frames
 from stereo_sashimi.commands.cli import keys
 from stereo_sashimi.commands.compress.jobs import ACTIONS, PIPE, Job, jobs_of
 from stereo_sashimi.commands.shared.checks import check_keys
@@ -25,7 +25,7 @@ from stereo_sashimi.commands.shared.progress import Meter
 from stereo_sashimi.commands.shared.runs import relative
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.pretrained import PROFILES
-from stereo_sashimi.schema import check_type
+from stereo_sashimi.schema import check_choice, check_type
 from stereo_sashimi.signals import Stopped, listening
 
 
@@ -39,8 +39,7 @@ def run(cfg: DictConfig) -> None:
         check_type(cfg[key], bool, key)
     if cfg.action not in (None, *ACTIONS):
         raise ValueError(f"action must be one of {', '.join(ACTIONS)}, or null; got {cfg.action!r}.")
-    if cfg.profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}; got {cfg.profile!r}.")
+    check_choice(cfg.profile, "profile", PROFILES)
     inputs = cfg.input if isinstance(cfg.input, ListConfig) else [cfg.input]
     output = None if cfg.output is None else Path(str(cfg.output))
     jobs, skipped = jobs_of(cfg.action, [Path(str(path)) for path in inputs], output, cfg.overwrite)
@@ -154,7 +153,8 @@ class _Work:
         kept = {"wav": "a WAV file", "aiff": "an AIFF file", "flac": "a FLAC file"}.get(header.container)
         self.say(f"          {seconds:.2f} s  {'samples only' if kept is None else f'all else of {kept} is kept'}")
         self.say(f"decoded   {header.pcm_bytes:,} bytes of samples, {header.pcm_bytes / size:,.2f} times this file")
-        self.say(f"segments  {header.segment_frames:,} frames each  {_kinds(header, reader.modes)}")
+        modes = ", ".join(f"{count} {mode}" for mode, count in reader.modes.items())
+        self.say(f"segments  {header.segment_frames:,} frames each  {header.n_segments} segments ({modes})")
         self.say(f"model     {header.model or 'one of your own'}\nweights   {header.weights}")
         self.say(f"probe     {header.probe}\npcm       {header.pcm}")
 
@@ -208,10 +208,6 @@ def _hand_over(file: IO[bytes], output: Path) -> None:
 
 def _shown(path: Path) -> str:
     return "-" if path == PIPE else relative(path)
-
-
-def _kinds(header: FileHeader, modes: dict[str, int]) -> str:
-    return f"{header.n_segments} segments (" + ", ".join(f"{count} {mode}" for mode, count in modes.items()) + ")"
 
 
 def _total(work: _Work, failed: int, skipped: int) -> str:

@@ -14,7 +14,6 @@ import soundfile
 from markupsafe import Markup
 
 from stereo_sashimi.audio.io import write_whole
-from stereo_sashimi.commands.evaluate.generated import by_family, distance_rows, meanings
 from stereo_sashimi.commands.evaluate.recordings import Track
 from stereo_sashimi.commands.shared.pages import PageTable, picture_uri, render_page, sound_uri
 from stereo_sashimi.metrics.lossless import APART
@@ -28,6 +27,23 @@ EXCERPT_SECONDS = 10
 # The coder whose average is drawn in every curve.
 COMPARED = "flac -8"
 NOTHING = "\N{EN DASH}"
+# What a metric says, by the first part of its name; its unit stands in the table.
+MEANINGS = {
+    "loudness_lufs": "Loudness (ITU-R BS.1770). 1 LUFS is 1 dB.",
+    "silent_share": "Part of the samples within one step of 16-bit PCM around zero.",
+    "clipped_share": "Part of the samples at the ends of 16-bit PCM.",
+    "centroid_hz": "Middle of the spectrum: how bright a sound is.",
+    "flatness": "Of the spectrum: 0 of tones, 1 of white noise.",
+    "fall_db": "Energy of the first half of a window over that of the second: how a sound dies away.",
+    "crest_db": "Largest sample over the root mean square.",
+    "side_mid_db": "Energy of L - R over L + R: the wider the image, the higher; 0 dB for unrelated channels.",
+    "level_difference_db": "Energy of left over right; 0 dB is balanced.",
+    "mono_loss_db": "Energy that a mix of both channels keeps: 0 dB all of it, -3 dB of unrelated channels.",
+    "correlation": "Of left and right in a band (Hz): 1 equal, 0 unrelated, -1 inverted.",
+    "coherence": "How far one channel follows from the other in a band (Hz), whatever delay lies between: 0 to 1.",
+    "phase_difference": "Left against right in a band (Hz), -pi to pi; positive where right comes later.",
+}
+_UNITS = {"1": "", "share": "of 1"}
 
 Plain = dict[str, Any]
 
@@ -44,7 +60,7 @@ def write_page(evaluation: Plain, sources: Mapping[str, Track], path: Path) -> N
         "evaluate/page.html.jinja",
         {"plain": plain, "count": count},
         **evaluation,
-        config=list(_leaves(evaluation["model"], ".")),
+        config=list(_leaves(evaluation["model"])),
         seconds=_seconds(evaluation["tracks"]),
         contexts_table=contexts_table(evaluation),
         pooled_table=pooled_table(evaluation),
@@ -73,7 +89,7 @@ def pooled_table(evaluation: Plain) -> PageTable:
         row = [label, three(bits), interval(entry["interval"]), three(bits_per_byte(bits, spec["bits"]))]
         row += [three(entry.get("channels", {}).get(name)) for name in names]
         rows.append([_bold(cell) for cell in row] if bits == fewest else row)
-    return PageTable("", ["", "bits/sample", "95 % interval", "bits/byte", *names], rows)
+    return PageTable(["", "bits/sample", "95 % interval", "bits/byte", *names], rows)
 
 
 def contexts_table(evaluation: Plain) -> PageTable | None:
@@ -83,7 +99,7 @@ def contexts_table(evaluation: Plain) -> PageTable | None:
     bits = [pooled[name]["bits_per_sample"] for name in contexts]
     against = [NOTHING, *(f"{value - bits[0]:+.3f}" for value in bits[1:])]
     rows = [list(row) for row in zip(labels, map(three, bits), against, strict=True)]
-    return PageTable("", ["context", "bits/sample", f"against {labels[0]}"], rows) if len(rows) > 1 else None
+    return PageTable(["context", "bits/sample", f"against {labels[0]}"], rows) if len(rows) > 1 else None
 
 
 def gain_table(evaluation: Plain) -> PageTable | None:
@@ -100,7 +116,7 @@ def gain_table(evaluation: Plain) -> PageTable | None:
         ["channels independent", three(independent.mean()), NOTHING, *map(three, independent)],
         [_bold(cell) for cell in (*last, *(f"{saved:+.3f}" for saved in independent - coupled))],
     ]
-    return PageTable("", ["", "bits/sample", "95 % interval", *(name.partition(" | ")[0] for name in channels)], rows)
+    return PageTable(["", "bits/sample", "95 % interval", *(name.partition(" | ")[0] for name in channels)], rows)
 
 
 def tracks_table(evaluation: Plain) -> PageTable:
@@ -123,20 +139,34 @@ def tracks_table(evaluation: Plain) -> PageTable:
         # A coder that lacks a track has no total.
         totals = [pooled["contexts"][context], *(pooled["lossless"].get(coder) for coder in coders)]
         rows.append(row("all tracks", tracks, [total and total["bits_per_sample"] for total in totals]))
-    return PageTable("", ["track", "seconds", "model", *coders], rows)
+    return PageTable(["track", "seconds", "model", *coders], rows)
 
 
 def generated_section(generated: Plain | None) -> Plain | None:
     """Distances of generated audio as a table, what each metric means, and both sides as a picture."""
     if generated is None:
         return None
-    metrics = by_family(generated["metrics"])
-    head, *rows = distance_rows(metrics, NOTHING)
+    families = list(MEANINGS)
+    # All bands of one stand together.
+    metrics = dict(sorted(generated["metrics"].items(), key=lambda item: families.index(item[0].split("/")[0])))
+    rows = []
+    for name, metric in metrics.items():
+        numbers = [NOTHING if metric[key] is None else f"{metric[key]:.3g}" for key in ("distance", "floor", "ks")]
+        sides = [_quartiles(metric[side]) for side in ("generated", "reference")]
+        rows.append([name, _UNITS.get(metric["unit"], metric["unit"]), *numbers, *sides])
     return {
-        "table": PageTable("", head, rows),
-        "meanings": meanings(metrics),
+        "table": PageTable(["", "unit", "distance", "floor", "KS", "generated", "reference"], rows),
+        "meanings": {name: MEANINGS[name] for name in dict.fromkeys(metric.split("/")[0] for metric in metrics)},
         "picture": picture_uri(quartile_ranges(metrics), "png"),
     }
+
+
+def _quartiles(side: Plain) -> str:
+    """The median of one side, and in brackets its quartiles."""
+    if not side["windows"]:
+        return NOTHING
+    low, high = side["quartiles"]
+    return f"{side['median']:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _coders(lossless: Plain) -> Plain:
@@ -185,11 +215,11 @@ def _channels(evaluation: Plain) -> dict[str, float]:
     return channels
 
 
-def _leaves(value: Mapping[str, Any], joint: str, before: str = "") -> Iterable[tuple[str, str]]:
+def _leaves(value: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
     """Every value in nested mappings as text, with the keys that lead to it."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            yield from _leaves(inner, joint, f"{before}{key}{joint}")
+            yield from _leaves(inner, f"{before}{key}.")
         else:
             yield f"{before}{key}", plain(inner)
 

@@ -19,8 +19,7 @@ import torch
 
 from stereo_sashimi.audio.io import write_whole
 from stereo_sashimi.commands.evaluate.recordings import Track
-from stereo_sashimi.generation.scoring import Scoring
-from stereo_sashimi.generation.structure import check_structure
+from stereo_sashimi.generation.scoring import Scoring, check_structure
 from stereo_sashimi.metrics.lossless import coded_bits
 from stereo_sashimi.metrics.totals import TrackResult
 from stereo_sashimi.models.archive import read_archive

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.generation.results import Block, SamplingTotals, TrackScore
 from stereo_sashimi.generation.sampling import blocks, frames_in
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.schema import check_type
+from stereo_sashimi.schema import check_choice, check_count, check_type
 from stereo_sashimi.spec import AudioSpec
 
 
@@ -52,14 +51,13 @@ class GenerateOptions:
         """Check the values that are wrong whatever the model is. Raises ValueError."""
         for key in ("stream", "stdout", "prompt_resample", "overwrite"):
             check_type(cfg[key], bool, key)
-        if cfg.format not in io.FORMATS:
-            raise ValueError(f"format must be one of {', '.join(io.FORMATS)}; got {cfg.format!r}.")
+        check_choice(cfg.format, "format", io.FORMATS)
         if cfg.stream and cfg.format != "wav":
             raise ValueError(
                 f"stream=true writes WAV files; got format={cfg.format}. Use format=wav, or stream=false, which "
                 "writes a FLAC file when everything is drawn."
             )
-        n_samples, seed = _integer(cfg.n_samples, "n_samples", 1), _integer(cfg.seed, "seed", 0)
+        n_samples, seed = check_count(cfg.n_samples, "n_samples"), check_count(cfg.seed, "seed", 0)
         if seed + n_samples > 2**63:
             raise ValueError(f"seed + n_samples must be at most 2**63; got seed={seed} and n_samples={n_samples}.")
         if cfg.seconds is None and not cfg.stream:
@@ -92,7 +90,7 @@ class GenerateOptions:
             device=device_of(cfg.device),
             sampler=Sampler(
                 _number(cfg, "temperature"),
-                None if cfg.top_k is None else _integer(cfg.top_k, "top_k", 1),
+                None if cfg.top_k is None else check_count(cfg.top_k, "top_k"),
                 _number(cfg, "top_p"),
                 optional("mixture_temperature"),
                 optional("scale_temperature"),
@@ -167,12 +165,6 @@ class GenerateOptions:
         elif len(self.seeds) == 1:
             return [f"{stem}.{self.format}"]
         return [f"{stem}-seed{seed}.{self.format}" for seed in self.seeds]
-
-
-def _integer(value: Any, key: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{key} must be an integer of at least {least}; got {value!r}.")
-    return value
 
 
 def _number(cfg: DictConfig, key: str) -> float:

@@ -1,6 +1,5 @@
 """What is behind the tab "Compress": an audio file becomes an .ssc file, and an .ssc file the audio file again."""
 
-import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from threading import Event
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 from markupsafe import Markup
 
@@ -25,9 +23,11 @@ from stereo_sashimi.codec.container import CodecError, Reader, most_frames
 from stereo_sashimi.commands.page.draw_tab import picture
 from stereo_sashimi.commands.shared.loading import load_model
 from stereo_sashimi.generation.stream import PREFILL_FRAMES, Stream
+from stereo_sashimi.metrics.lossless import flac_bits
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.plots.bits_curve import bits_curve
 from stereo_sashimi.pretrained import MODELS, PROFILES
+from stereo_sashimi.schema import check_choice
 from stereo_sashimi.spec import LN2
 
 # The curve is for the first seconds of a recording, which are read once more for it.
@@ -61,8 +61,7 @@ class CodecTab:
         source = Path(given)
         if source.suffix.lower() == ".ssc":
             return self._decode(source, on_share, stop)
-        if profile not in PROFILES:
-            raise ValueError(f"profile must be one of {', '.join(PROFILES)}; got {profile!r}.")
+        check_choice(profile, "profile", PROFILES)
         return self._encode(source, profile, on_share, stop)
 
     def _encode(self, source: Path, profile: str, on_share: Share, stop: Event) -> Iterator[Coded]:
@@ -147,17 +146,10 @@ class CodecTab:
             nats.append(-stream.prefill(codes)[0].double().sum(-1).numpy())
             tell(codes.shape[1])
         ours = np.add.reduceat(np.concatenate(nats), np.arange(0, len(samples), rate)) / LN2
-        flac = np.array([8 * _flac_size(samples[i : i + rate], pcm) for i in range(0, len(samples), rate)])
+        flac = np.array([flac_bits(samples[i : i + rate], rate, pcm.bits) for i in range(0, len(samples), rate)])
         both = np.stack([ours, flac], axis=1) / n_channels
         names = [f"{name}, without what the file adds", "FLAC -8 of each second alone"]
         return picture(bits_curve(both, len(samples), rate, names), "bits of each second")
-
-
-def _flac_size(samples: np.ndarray, pcm: files.PcmFile) -> int:
-    content = io.BytesIO()
-    subtype = "PCM_S8" if pcm.bits == 8 else "PCM_16"
-    soundfile.write(content, samples, pcm.sample_rate, subtype, format="FLAC", compression_level=1.0)
-    return len(content.getvalue())
 
 
 def _sizes(rows: list[tuple[str, int | None]], samples: int) -> Markup:

@@ -65,8 +65,8 @@ def report(folder: Path, others: Iterable[Path] = ()) -> Report:
     return Report(
         f"Run {folder.name}",
         facts,
-        PageTable("", ["validation", "bits/sample"], rows),
-        PageTable("", _COLUMNS, [_row(file, sample) for file, (_, sample) in zip(sounds, samples, strict=True)]),
+        PageTable(["validation", "bits/sample"], rows),
+        PageTable(_COLUMNS, [_row(file, sample) for file, (_, sample) in zip(sounds, samples, strict=True)]),
         sounds,
     )
 

@@ -56,11 +56,8 @@ def as_typed(text: str) -> str:
     if Path(sys.argv[0]).stem != "stereo-sashimi":
         return text
     text = re.sub(r"python preprocess/(\w+?)(_wav)?\.py", r"stereo-sashimi prepare \1", text)
-    return re.sub(r"python (?:-m stereo_sashimi|(train|generate|evaluate|compress)\.py)", _installed, text)
-
-
-def _installed(door: re.Match[str]) -> str:
-    return f"stereo-sashimi {door[1]}" if door[1] else "stereo-sashimi"
+    text = text.replace("python -m stereo_sashimi", "stereo-sashimi")
+    return re.sub(r"python (train|generate|evaluate|compress)\.py", r"stereo-sashimi \1", text)
 
 
 def _fail(root: BaseException, error: BaseException) -> NoReturn:

@@ -16,9 +16,8 @@ _PICTURE_QUALITY = 85
 
 
 class PageTable(NamedTuple):
-    """A table of a page; the first cell of a row is its name, title and head may be empty."""
+    """A table of a page; the first cell of a row is its name."""
 
-    title: str
     head: list[str]
     rows: list[list[str]]
 

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,14 +35,12 @@ class Meter:
         self._task = self._bar.add_task(verb, total=frames, done="")
         self._since = self._printed = time.monotonic()
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> Self:
         if not self._bar.disable:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if not self._bar.disable:
             # Behind SIGHUP there is no terminal any more.
             with suppress(OSError):
@@ -74,10 +72,6 @@ class DrawMeter(Meter):
     def __init__(self, spec: AudioSpec, n_frames: int | None) -> None:
         super().__init__("sampling", spec.sample_rate, n_frames)
         self.totals = SamplingTotals(spec)
-
-    def __enter__(self) -> "DrawMeter":
-        super().__enter__()
-        return self
 
     def watch(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Hand on the blocks."""

@@ -35,9 +35,14 @@ def header(
     counts = " + ".join(f"{n:,} {split}" for split, n in clips.items())
     scheduler = "constant" if task.scheduler_config is None else task.scheduler_config.kind
     model, optimizer = config.model, task.optimizer_config
+    rows = datamodule.batch_size
+    carried = f"  state carried over in {rows} lane{'s' if rows > 1 else ''}" if datamodule.carry_state else ""
+    # Ways of running that are not the default.
+    ways = "  compiled" if task.compiled else ""
+    ways += "  activation checkpointing" if task.model.backbone.activation_checkpointing else ""
     lines = {
         "data": f"{datamodule.name}  {channels}  {rate}  {spec.bits} bit {spec.quantization}, {spec.n_levels:,} levels"
-        f"  {counts} {clip}{_remixed(datamodule)}{_carried(datamodule)}",
+        f"  {counts} {clip}{_remixed(datamodule)}{carried}",
         "split": _split(datamodule),
         **_warning(datamodule),
         "model": f"{_backbone(model, parameters)}{'' if config.experts is None else '  adaptive experts'}  "
@@ -45,8 +50,7 @@ def header(
         "optim": f"{optimizer.kind}  lr {optimizer.lr:g} (ssm {optimizer.ssm_lr or optimizer.lr:g})  {scheduler}  "
         + "  ".join(f"{name} {n:,}" for name, n in groups.items() if n)
         + ("" if ema is None else f"  ema {ema:g}"),
-        "backend": f"{chosen}  precision {precision}{_ways(task)}  device {device_name(device)}  "
-        f"torch {torch.__version__}",
+        "backend": f"{chosen}  precision {precision}{ways}  device {device_name(device)}  torch {torch.__version__}",
         "run": f"{run}  seed {seed}",
         "resume": resume,
     }
@@ -90,18 +94,6 @@ def _remixed(datamodule: AudioDataModule) -> str:
         return ""
     found, done = ("stereo", "mixed down to mono") if datamodule.d_input == 1 else ("mono", "copied to both channels")
     return f"  {files:,} {found} file{'s' if files > 1 else ''} {done}"
-
-
-def _ways(task: AutoregressiveTask) -> str:
-    """Ways of running that are not the default."""
-    ways = {"compiled": task.compiled, "activation checkpointing": task.model.backbone.activation_checkpointing}
-    return "".join(f"  {name}" for name, chosen in ways.items() if chosen)
-
-
-def _carried(datamodule: AudioDataModule) -> str:
-    """How training clips hang together, if they do."""
-    rows = datamodule.batch_size
-    return f"  state carried over in {rows} lane{'s' if rows > 1 else ''}" if datamodule.carry_state else ""
 
 
 def device_name(device: str) -> str:

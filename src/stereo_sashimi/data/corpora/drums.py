@@ -7,7 +7,6 @@ onset on and is as loud as can be. The model of drums that this package ships is
 
 import argparse
 import struct
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from stereo_sashimi.audio.io import probe, read_pcm, write_pcm
 from stereo_sashimi.audio.quantize import float_to_pcm
 from stereo_sashimi.audio.resample import resample
 from stereo_sashimi.data.corpora import scores
+from stereo_sashimi.data.corpora.prepare_command import run
 from stereo_sashimi.data.corpora.soundfont import group_by_recording
 from stereo_sashimi.data.split import DataError
 
@@ -148,11 +148,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, required=True, help="folder with the .flac files of Sonic Pi")
     parser.add_argument("--soundfont", type=Path, required=True, help="MuseScore_General_Full.sf2")
     parser.add_argument("--out", type=Path, default=Path("data/drums"), help="folder to write (default: %(default)s)")
-    options = parser.parse_args(argv)
-    try:
-        counts = prepare(options.root, options.soundfont, options.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.out}: " + ", ".join(f"{count} {split}" for split, count in counts.items()), file=sys.stderr)
-    return 0
+    return run(prepare, parser, argv)

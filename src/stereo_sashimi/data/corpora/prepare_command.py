@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +16,21 @@ _HOW_TO_GET = """no MUSDB folder was given: use --root FOLDER or set MUSDB_PATH.
   Get MUSDB18-HQ (WAV, about 22.7 GB) from https://zenodo.org/records/3338373, for educational and non-commercial use;
   the licence of each track is stated there. FOLDER is the one that holds train/ and test/.
   Without a download: --sample makes a 6-second data set from the stem file in the stempeg package."""
+
+
+def run(prepare: Callable[..., dict[str, int]], parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """The command of a data set that one call makes; gives the exit code.
+
+    `prepare` takes the options of `parser`, `out` among them, and returns the number of files of each split.
+    """
+    options = parser.parse_args(argv)
+    try:
+        counts = prepare(**vars(options))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.out}: " + ", ".join(f"{count} {split}" for split, count in counts.items()), file=sys.stderr)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None, *, split_channels: bool = False) -> int:

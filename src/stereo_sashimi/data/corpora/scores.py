@@ -10,13 +10,13 @@ import argparse
 import shutil
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from stereo_sashimi.audio.io import write_pcm
+from stereo_sashimi.data.corpora.prepare_command import run
 from stereo_sashimi.data.split import DataError
 
 RATE, CHANNELS = 44100, 2
@@ -102,11 +102,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--soundfont", type=Path, required=True, help="MuseScore_General_Full.sf2")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each score (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("data/scores"), help="folder to write (default: %(default)s)")
-    options = parser.parse_args(argv)
-    try:
-        counts = prepare(options.root, options.soundfont, options.out, options.seconds)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.out}: " + ", ".join(f"{count} {split}" for split, count in counts.items()), file=sys.stderr)
-    return 0
+    return run(prepare, parser, argv)

@@ -5,11 +5,11 @@ The model that this package ships is trained on them (`stereo_sashimi/pretrained
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from stereo_sashimi.audio.io import probe, write_whole
+from stereo_sashimi.data.corpora.prepare_command import run
 from stereo_sashimi.data.split import SPLITS, DataError
 
 # Never trained on: five loops whose channels differ, for the tables of this project, and four sounds for validation.
@@ -50,11 +50,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder with the .flac files of Sonic Pi")
     parser.add_argument("--out", type=Path, default=Path("data/sonicpi"), help="folder to write (default: %(default)s)")
-    options = parser.parse_args(argv)
-    try:
-        counts = prepare(options.root, options.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.out}: " + ", ".join(f"{count} {split}" for split, count in counts.items()), file=sys.stderr)
-    return 0
+    return run(prepare, parser, argv)

@@ -189,7 +189,8 @@ def decode_stem(path: Path, stream: int) -> tuple[Float32[np.ndarray, "frames ch
         raise SourceError(f"{path}: stem files need PyAV, which is not installed.\n  {INSTALL}") from None
     try:
         with av.open(str(path)) as container:
-            _check_streams(path, len(container.streams.audio))
+            if (found := len(container.streams.audio)) != len(TARGETS):
+                raise SourceError(f"{path}: {found} audio streams; a MUSDB18 stem file has {len(TARGETS)}.")
             track = container.streams.audio[stream]
             frames = list(container.decode(track))
             promised = round(track.duration * track.time_base * track.rate) if track.duration and track.time_base else 0
@@ -203,14 +204,11 @@ def decode_stem(path: Path, stream: int) -> tuple[Float32[np.ndarray, "frames ch
     samples = np.concatenate([np.zeros((channels, 0), np.float32), *pieces], axis=1).T
     # The decoder may leave out the encoder's priming, never more than two packets.
     if len(samples) < promised - 2 * _AAC_FRAMES:
-        found = f"stream {stream} has {len(samples)} of {promised} frames"
-        raise SourceError(f"{path}: the stem file ends early; {found}. Fetch it again.")
+        raise SourceError(
+            f"{path}: the stem file ends early; stream {stream} has {len(samples)} of {promised} frames. Fetch it "
+            "again."
+        )
     return np.ascontiguousarray(samples, dtype=np.float32), rate
-
-
-def _check_streams(path: Path, found: int) -> None:
-    if found != len(TARGETS):
-        raise SourceError(f"{path}: {found} audio streams; a MUSDB18 stem file has {len(TARGETS)}.")
 
 
 def _check_format(path: Path, channels: int, rate: int) -> None:

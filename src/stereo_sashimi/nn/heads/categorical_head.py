@@ -5,18 +5,19 @@ computes each slice again in the backward pass; `loss` makes its gradients on th
 The mathematics is in `distributions/categorical.py`.
 """
 
+from functools import partial
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stereo_sashimi.distributions import categorical
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.nn.embedding import waveform_rows_
-from stereo_sashimi.nn.heads.head import Head, Score, by_rows, full_precision
+from stereo_sashimi.nn.heads.head import Earlier, Head, Hidden, Score, by_rows, full_precision
 from stereo_sashimi.ops.linear_cross_entropy import LOGITS_AT_ONCE, linear_cross_entropy
 
 
@@ -35,9 +36,7 @@ class FrameMixer(nn.Module):
         for table in self.tables.parameters():
             waveform_rows_(table)
 
-    def forward(
-        self, hidden: Float[Tensor, "batch length width"], codes: Int[Tensor, "batch length earlier"]
-    ) -> Float[Tensor, "batch length width"]:
+    def forward(self, hidden: Hidden, codes: Earlier) -> Hidden:
         """Features of the next channel, given the `codes` of the channels before it."""
         inner = self.inner(hidden)
         for channel, table in enumerate(self.tables):
@@ -55,22 +54,14 @@ class CategoricalHead(Head):
         super().__init__(d_model, n_channels, n_levels, n_levels, coupling)
         self.mixers = nn.ModuleList(FrameMixer(d_model, channel, n_levels) for channel in range(1, self.n_coupled + 1))
 
-    def channel_features(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        codes_before: Int[Tensor, "batch length earlier"] | None,
-        channel: int,
-    ) -> Float[Tensor, "batch length width"]:
+    def channel_features(self, hidden: Hidden, codes_before: Earlier | None, channel: int) -> Hidden:
         """The features that the logits of `channel` are linear in."""
         if channel == 0 or self.n_coupled == 0:
             return hidden
         return self.mixers[channel - 1](hidden, self._earlier(codes_before, channel))
 
     def channel_parameters(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        codes_before: Int[Tensor, "batch length earlier"] | None,
-        channel: int,
+        self, hidden: Hidden, codes_before: Earlier | None, channel: int
     ) -> Float[Tensor, "batch length n_levels"]:
         """Logits of `channel`, given the codes of the channels before it."""
         return full_precision(self.channels[channel], self.channel_features(hidden, codes_before, channel))
@@ -87,11 +78,9 @@ class CategoricalHead(Head):
             # Last, so that the recomputation in the backward pass stops before it.
             return (log_prob, categorical.rank(logits.detach(), true)) if with_rank else (log_prob,)
 
-        def score_again(features: Tensor, true: Tensor) -> tuple[Tensor, ...]:
-            return checkpoint(score, features, true, use_reentrant=False, preserve_rng_state=False)
-
+        again = partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
         sliced = torch.is_grad_enabled() and len(features) > rows
-        results = by_rows(score_again if sliced else score, rows, features, true)
+        results = by_rows(again if sliced else score, rows, features, true)
         shaped = [result.unflatten(0, codes.shape[:2]) for result in results]
         return Score(shaped[0], shaped[1] if with_rank else None)
 

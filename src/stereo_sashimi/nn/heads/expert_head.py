@@ -5,13 +5,13 @@ each channel of the frame to come. At first it says what the experts say.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from stereo_sashimi.distributions.logistic_mixture import Reference
 from stereo_sashimi.experts.adaptive import N_KNOWN
 from stereo_sashimi.experts.plan import N_FEATURES, N_MIXTURES
-from stereo_sashimi.nn.heads.head import full_precision
+from stereo_sashimi.nn.heads.head import Earlier, Hidden, full_precision
 from stereo_sashimi.nn.heads.logistic_mixture_head import DMLHead
 
 
@@ -40,10 +40,7 @@ class ExpertHead(DMLHead):
                 nn.init.zeros_(parameter)
 
     def channel_parameters(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        codes_before: Int[Tensor, "batch length earlier"] | None,
-        channel: int,
+        self, hidden: Hidden, codes_before: Earlier | None, channel: int
     ) -> Float[Tensor, "batch length d_output"]:
         """Parameters and reference of `channel`; what the channels before it were is in `hidden` already."""
         if channel and self.n_coupled:

@@ -16,8 +16,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stereo_sashimi.distributions.sampler import Sampler
+from stereo_sashimi.schema import check_choice, check_count
 
 COUPLINGS = ("independent", "autoregressive")
+
+
+# Features; codes of all channels; codes of the channels before one.
+Hidden = Float[Tensor, "batch length width"]
+Codes = Int[Tensor, "batch length channels"]
+Earlier = Int[Tensor, "batch length earlier"]
 
 
 class Score(NamedTuple):
@@ -38,11 +45,6 @@ class Score(NamedTuple):
         return Score(log_prob, torch.stack(ranks, dim=-1) if ranks else None)
 
 
-def _check_coupling(coupling: str) -> None:
-    if coupling not in COUPLINGS:
-        raise ValueError(f"decoder.coupling must be one of {', '.join(COUPLINGS)}; got {coupling!r}.")
-
-
 @dataclass(frozen=True)
 class CategoricalHeadConfig:
     """A free logit for every code; `coupling` is `"independent"` or `"autoregressive"`, else ValueError."""
@@ -51,7 +53,7 @@ class CategoricalHeadConfig:
     coupling: str = "independent"
 
     def __post_init__(self) -> None:
-        _check_coupling(self.coupling)
+        check_choice(self.coupling, "decoder.coupling", COUPLINGS)
 
     def build(self, d_model: int, n_channels: int, n_levels: int) -> "Head":
         """Make the head that reads `d_model` features, the whole width, for each channel."""
@@ -69,9 +71,8 @@ class DMLHeadConfig:
     n_mixtures: int = 10
 
     def __post_init__(self) -> None:
-        _check_coupling(self.coupling)
-        if isinstance(self.n_mixtures, bool) or not isinstance(self.n_mixtures, int) or self.n_mixtures < 1:
-            raise ValueError(f"decoder.n_mixtures must be an integer of at least 1; got {self.n_mixtures!r}.")
+        check_choice(self.coupling, "decoder.coupling", COUPLINGS)
+        check_count(self.n_mixtures, "decoder.n_mixtures")
 
     def build(self, d_model: int, n_channels: int, n_levels: int) -> "Head":
         """Make the head that reads `d_model` features, the whole width, for each channel."""
@@ -89,9 +90,8 @@ class ExpertHeadConfig:
     d_hidden: int = 32
 
     def __post_init__(self) -> None:
-        _check_coupling(self.coupling)
-        if isinstance(self.d_hidden, bool) or not isinstance(self.d_hidden, int) or self.d_hidden < 1:
-            raise ValueError(f"decoder.d_hidden must be an integer of at least 1; got {self.d_hidden!r}.")
+        check_choice(self.coupling, "decoder.coupling", COUPLINGS)
+        check_count(self.d_hidden, "decoder.d_hidden")
 
     def build(self, d_model: int, n_channels: int, n_levels: int) -> "Head":
         """Make the head that reads `d_model` features and, behind them, what the experts say of each channel."""
@@ -114,11 +114,6 @@ class Head(nn.Module, ABC):
 
     def __init__(self, d_model: int, n_channels: int, n_levels: int, d_output: int, coupling: str) -> None:
         super().__init__()
-        if n_channels < 1 or n_levels < 2:
-            raise ValueError(
-                f"A head needs n_channels of at least 1 and n_levels of at least 2; got n_channels={n_channels}, "
-                f"n_levels={n_levels}. Both come from `dataset` (is_stereo, bits)."
-            )
         self.n_channels, self.n_levels = n_channels, n_levels
         self.d_output, self.coupling = d_output, coupling
         self.channels = nn.ModuleList(nn.Linear(d_model, d_output) for _ in range(n_channels))
@@ -133,12 +128,7 @@ class Head(nn.Module, ABC):
         """Number of channels that read the codes of earlier ones: channels 1 to n_coupled, or none."""
         return self.n_channels - 1 if self.coupling == "autoregressive" else 0
 
-    def score(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        codes: Int[Tensor, "batch length channels"],
-        with_rank: bool = False,
-    ) -> Score:
+    def score(self, hidden: Hidden, codes: Codes, with_rank: bool = False) -> Score:
         """Log probability of each code and, if asked, its rank; raises ValueError where `can_rank` is false."""
         self._check_score(codes, with_rank)
         return Score.of_channels(
@@ -146,11 +136,7 @@ class Head(nn.Module, ABC):
         )
 
     def loss(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        codes: Int[Tensor, "batch length channels"],
-        weight: Float[Tensor, "batch length"],
-        with_rank: bool,
+        self, hidden: Hidden, codes: Codes, weight: Float[Tensor, "batch length"], with_rank: bool
     ) -> tuple[Float[Tensor, ""], Score]:
         """-sum(weight * log_prob) over frames and channels, to train on, and the score without gradients.
 
@@ -163,11 +149,8 @@ class Head(nn.Module, ABC):
 
     @torch.no_grad()
     def sample(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        uniform: Float[Tensor, "batch length channels n_uniforms"],
-        sampler: Sampler | None = None,
-    ) -> tuple[Int[Tensor, "batch length channels"], Float[Tensor, "batch length channels"]]:
+        self, hidden: Hidden, uniform: Float[Tensor, "batch length channels n_uniforms"], sampler: Sampler | None = None
+    ) -> tuple[Codes, Float[Tensor, "batch length channels"]]:
         """Draw the frames at each position, channel after channel.
 
         `uniform` are numbers in [0, 1) from the caller's generators, best in float64; `sampler` None draws from the
@@ -193,8 +176,8 @@ class Head(nn.Module, ABC):
     @torch.no_grad()
     def sample_channel(
         self,
-        hidden: Float[Tensor, "batch length width"],
-        codes_before: Int[Tensor, "batch length earlier"],
+        hidden: Hidden,
+        codes_before: Earlier,
         channel: int,
         uniform: Float[Tensor, "batch length n_uniforms"],
         sampler: Sampler,
@@ -207,20 +190,14 @@ class Head(nn.Module, ABC):
         """Raise ValueError for a restriction that this head's distributions cannot be sampled under."""
 
     def log_mass(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        codes_before: Int[Tensor, "batch length earlier"] | None,
-        channel: int,
+        self, hidden: Hidden, codes_before: Earlier | None, channel: int
     ) -> Float[Tensor, "batch length n_levels"]:
         """Log masses of all codes of `channel`, given the codes of the channels before it in the same frame."""
         return self._log_mass_channel(self.channel_parameters(hidden, codes_before, channel))
 
     @abstractmethod
     def channel_parameters(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        codes_before: Int[Tensor, "batch length earlier"] | None,
-        channel: int,
+        self, hidden: Hidden, codes_before: Earlier | None, channel: int
     ) -> Float[Tensor, "batch length d_output"]:
         """Parameters of one channel given the codes of the channels before it (None: only if not coupled)."""
 

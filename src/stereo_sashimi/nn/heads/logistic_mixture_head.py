@@ -8,13 +8,13 @@ import math
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from stereo_sashimi.distributions import categorical
 from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.distributions.sampler import Sampler
-from stereo_sashimi.nn.heads.head import Head, Score, by_rows, full_precision
+from stereo_sashimi.nn.heads.head import Earlier, Head, Hidden, Score, by_rows, full_precision
 
 
 class DMLHead(Head):
@@ -59,10 +59,7 @@ class DMLHead(Head):
         return self.n_levels <= self.MAX_RANKED_LEVELS
 
     def channel_parameters(
-        self,
-        hidden: Float[Tensor, "batch length width"],
-        codes_before: Int[Tensor, "batch length earlier"] | None,
-        channel: int,
+        self, hidden: Hidden, codes_before: Earlier | None, channel: int
     ) -> Float[Tensor, "batch length parameters"]:
         """Parameters of `channel`, given the codes of the channels before it: the coupling has moved the means."""
         params = full_precision(self.channels[channel], hidden)
