@@ -1,16 +1,19 @@
 """A description and its weights -> a LanguageModel, for any file that holds both. Nothing in a file is trusted.
 
-The two are compared on torch's meta device, without memory, before anything of the described size is made: a
-description can name sizes that no machine holds.
+A description can name sizes that no machine holds: the model is made only as far as its file has weights for it, and
+where that is not far enough the two are compared on torch's meta device, without memory.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from stereo_sashimi.models.language_model import LanguageModel, current_names
 from stereo_sashimi.models.language_model_config import LanguageModelConfig
@@ -24,6 +27,8 @@ MAX_PAD_LEN = 1 << 24
 # Blocks cost time, and HiPPO matrices d_state**2 memory, beyond what their weights say.
 MAX_BLOCKS = 1000
 MAX_D_STATE = 1024
+# What a model may have more than four times the numbers of its file, while it is made.
+SLACK = 1 << 20
 DTYPES = (torch.float32, torch.float64)
 # Digits of C below its precision (`nn/s4.py`); no parameter, and not always there.
 REMAINDER = "C_remainder"
@@ -58,16 +63,49 @@ def build(config: LanguageModelConfig, weights: Mapping[str, Any], where: str, b
     Raises CheckpointError for weights that are missing, left over, or of another shape or type than described.
     """
     weights = current_names(weights)
-    check(config, weights, where)
+    try:
+        # The initial values are overwritten: loading must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]), _at_most(SLACK + 4 * sum(map(_numbers, weights.values()))):
+            model = config.build(backend)
+    except (ValueError, TypeError, RuntimeError, OverflowError):
+        # Says in words for people why these are not its weights, if they are not.
+        check(config, weights, where)
+        raise
+    _compare(model, weights, where)
     dtype = next(tensor.dtype for name, tensor in weights.items() if not _is_remainder(name))
-    # The initial values are overwritten: loading must not move the caller's random numbers.
-    with torch.random.fork_rng(devices=[]):
-        model = config.build(backend).to(dtype)
+    model = model.to(dtype)
     model.load_state_dict({name: tensor for name, tensor in weights.items() if not _is_remainder(name)})
     for name, tensor in weights.items():
         if _is_remainder(name):
             model.get_submodule(name.rpartition(".")[0]).C_remainder = tensor.clone()
     return model.eval()
+
+
+def _numbers(weight: object) -> int:
+    return weight.numel() if isinstance(weight, Tensor) else 0
+
+
+@contextmanager
+def _at_most(numbers: int) -> Iterator[None]:
+    """Raise ValueError as soon as the modules that this thread makes inside have more parameters.
+
+    torch and this package register a large parameter before they fill it, so that it takes no memory yet. A model on
+    the meta device takes none at all, but has torch load its compiler, which takes longer than all else.
+    """
+    thread, made = threading.get_ident(), 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal made
+        if threading.get_ident() == thread:
+            made += parameter.numel()
+            if made > numbers:
+                raise ValueError(f"The model has more than {numbers} parameters.")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def collect(model: nn.Module) -> dict[str, Tensor]:
@@ -105,11 +143,13 @@ def blank(config: LanguageModelConfig, where: str) -> LanguageModel:
 
 def check(config: LanguageModelConfig, weights: Mapping[str, Any], where: str) -> None:
     """Raise CheckpointError unless `weights` are those of the described model; costs no memory."""
+    _compare(blank(config, where), weights, where)
 
+
+def _compare(described: LanguageModel, weights: Mapping[str, Any], where: str) -> None:
     def disagree(text: str) -> CheckpointError:
         return CheckpointError(f"{where}: weights and model description disagree: {text}.")
 
-    described = blank(config, where)
     expected = dict(described.state_dict())
     for name, module in described.named_modules():
         if isinstance(module, SSMParameters) and f"{name}.{REMAINDER}" in weights:
