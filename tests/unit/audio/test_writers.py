@@ -1,14 +1,12 @@
 """A WAV file that grows: playable after every block, whole in the end, and kept when the disk is full."""
 
 import os
-import resource
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+from limits import files_of_at_most
 from stereo_sashimi.audio import writers
 from stereo_sashimi.audio.io import AudioError, probe, read_pcm
 from stereo_sashimi.audio.writers import PcmPipe, WavStream, most_frames
@@ -44,17 +42,6 @@ def test_what_is_discarded_is_gone(tmp_path):
     file.discard()
     WavStream(tmp_path / "b.wav", SPEC).discard()
     assert list(tmp_path.iterdir()) == []
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The kernel stops every file of this process there, as a full disk does, in the middle of a write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_keeps_what_was_written(tmp_path, capfd):
