@@ -25,16 +25,6 @@ def epochs(sampler, n):
     return walked
 
 
-@given(sizes=SIZES, seed=st.integers(0, 5), shuffle=st.booleans())
-@settings(deadline=None, max_examples=60)
-def test_every_clip_comes_exactly_once_a_pass(sizes, seed, shuffle):
-    sampler = ChunkSampler(*sizes, seed=seed, shuffle=shuffle)
-    first, second = epochs(sampler, sampler.n_chunks), epochs(sampler, 2 * sampler.n_chunks)[sampler.n_chunks :]
-    for walk in (first, second):
-        assert sorted(flat(walk)) == list(range(sizes[0]))
-        assert all(len(chunk) <= (sizes[1] or sizes[0]) for chunk in walk)
-
-
 def test_chunks_are_consecutive_and_the_last_is_shorter():
     sampler = ChunkSampler(10, 4, seed=0, shuffle=False)
     assert epochs(sampler, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [0, 1, 2, 3]]

@@ -5,9 +5,7 @@ import torch
 
 from stereo_sashimi.interop import load_reference, reference
 from stereo_sashimi.interop.keys import rename
-from stereo_sashimi.interop.reference import KINDS, build, convert
-from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.models.sashimi import Sashimi
+from stereo_sashimi.interop.reference import convert
 from stereo_sashimi.nn.s4 import S4
 
 CONFIG = {"type": "s4block", "d_model": 4, "d_state": 4}
@@ -47,12 +45,6 @@ def test_the_channels_may_be_solved_one_at_a_time(monkeypatch):
     at_once = load_reference(s4_state(16), CONFIG).ssm.C
     monkeypatch.setattr(reference, "MATRIX_VALUES", 1)
     torch.testing.assert_close(load_reference(s4_state(16), CONFIG).ssm.C, at_once, rtol=1e-6, atol=1e-7)
-
-
-def test_the_module_takes_the_precision_of_the_tensors():
-    double = {k: v.double() if v.is_floating_point() else v for k, v in s4_state().items()}
-    assert load_reference(double, CONFIG).D.dtype == torch.float64
-    assert load_reference(s4_state(), CONFIG).D.dtype == torch.float32
 
 
 @pytest.mark.parametrize("config", [{}, {"type": "sashimi"}, {"type": None}], ids=str)
@@ -100,20 +92,6 @@ def test_a_wrong_shape_is_named_with_both_shapes(key, shape, l_kernel):
     with pytest.raises(ValueError, match=rename(key, CONFIG)) as caught:
         load_reference(state, CONFIG)
     assert "check d_model, n_layers, pool, d_state and n_ssm" in str(caught.value)
-
-
-def test_kinds_differ_in_norm_pools_and_wiring():
-    fields = {"d_model": 4, "n_layers": 1, "pool": [2], "d_state": 4, "bits": 8}
-    modules = {kind: build(fields | {"type": kind}) for kind in KINDS}
-    assert isinstance(modules["lm_sashimi_modular"], LanguageModel)
-    assert isinstance(modules["sashimi_modular"], Sashimi)
-    assert modules["unet_modular"].unet
-    assert not modules["sashimi_standalone"].unet
-    names = {kind: set(dict(module.named_parameters())) for kind, module in modules.items()}
-    assert "center.0.norm.s" in names["sashimi_modular"]
-    assert "center.0.norm.weight" in names["sashimi_standalone"]
-    assert "down.0.0.linear.weight_g" in names["sashimi_modular"]
-    assert "down.0.2.linear.weight" in names["unet_modular"]
 
 
 def test_conversion_is_differentiable_in_every_tensor():
