@@ -1,7 +1,6 @@
 """WAV, AIFF and FLAC files through the codec and back: to the byte, FLAC with its metadata; all else is refused."""
 
 import io
-import resource
 import struct
 import zlib
 from dataclasses import replace
@@ -14,6 +13,7 @@ import soundfile
 from codec_models import music, small
 from packed import reader
 
+from limits import files_of_at_most
 from stereo_sashimi.audio.io import AudioError
 from stereo_sashimi.codec import pcm_files as files
 from stereo_sashimi.codec.coding import decode_blocks, encode_to
@@ -290,11 +290,6 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch
 def test_a_full_disk_leaves_nothing(tmp_path, name, room):
     pcm = np.random.default_rng(0).integers(-9000, 9000, (50_000, 2)).astype(np.int32)
     room = room if room > 0 else len(written(pcm, "FLAC")) + room
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        with pytest.raises(AudioError, match=rf"{name}: cannot write the file"):
-            files.write(tmp_path / name, iter(np.split(pcm, 50)), replace(HEADER, frames=len(pcm)), b"", "song")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(room), pytest.raises(AudioError, match=rf"{name}: cannot write the file"):
+        files.write(tmp_path / name, iter(np.split(pcm, 50)), replace(HEADER, frames=len(pcm)), b"", "song")
     assert list(tmp_path.iterdir()) == []
