@@ -131,11 +131,6 @@ def test_whole_numbers_become_floats_where_those_belong():
     assert from_plain({"limit": None, "rest": {"a": 1}}, (Everything,), "here").rest == {"a": 1}
 
 
-def test_a_kind_that_is_no_text_is_refused():
-    with pytest.raises(ValueError, match=r"fruit\.kind must be one of apple, pear; got list"):
-        from_plain({"kind": ["apple"]}, (Apple, Pear), "fruit")
-
-
 def test_an_annotation_that_is_not_known_is_our_own_mistake():
     with pytest.raises(TypeError, match=r"here\.x is annotated with .*complex.*does not know"):
         check_type(1j, complex, "here.x")

@@ -36,14 +36,6 @@ def test_wav_is_whole_after_every_block(tmp_path, channels):
     assert np.array_equal(read_pcm(tmp_path / "a0.9.wav")[0], np.concatenate(parts))
 
 
-def test_what_is_discarded_is_gone(tmp_path):
-    file = WavStream(tmp_path / "a.wav", SPEC)
-    file.write(noise(64))
-    file.discard()
-    WavStream(tmp_path / "b.wav", SPEC).discard()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_full_disk_keeps_what_was_written(tmp_path, capfd):
     file = WavStream(tmp_path / "a.wav", SPEC)
     parts = [noise(640) for _ in range(100)]
@@ -113,11 +105,3 @@ def test_raw_samples_are_interleaved_little_endian():
     thread.join()
     os.close(reader)
     assert b"".join(received) == pcm.astype("<i2").tobytes()
-
-
-def test_a_reader_that_has_gone():
-    reader, writer = os.pipe()
-    os.close(reader)
-    with pytest.raises(BrokenPipeError):
-        PcmPipe(writer).write(noise(4))
-    os.close(writer)

@@ -76,9 +76,7 @@ def test_full_disk_stops_the_run(hq, tmp_path, capsys, monkeypatch, wrapped):
     ("options", "message"),
     [
         (["--targets", "mixture,kazoo"], "unknown target 'kazoo'"),
-        (["--targets", ""], "unknown target ''"),
         (["--clip-seconds", "0"], "--clip-seconds must be"),
-        (["--clip-seconds", "nan"], "--clip-seconds must be"),
         (["--clip-seconds", "60"], "no track is as long as --clip-seconds"),
         (["--root", "absent"], "train/"),
         (["--pad"], "needs --clip-seconds"),

@@ -81,15 +81,6 @@ def test_resume_is_exact_and_the_next_epoch_is_whole():
     assert list(resumed) == walks[2]
 
 
-def test_an_epoch_that_the_loop_counted_too_early_is_finished_first():
-    sampler = ChunkSampler(12, 4, seed=0, shuffle=False)
-    sampler.load_state_dict(sampler.state_dict() | {"consumed": 1, "outer_epoch": 1})
-    sampler.set_epoch(1)
-    assert list(sampler) == [1, 2, 3]
-    sampler.set_epoch(2)
-    assert list(sampler) == [4, 5, 6, 7]
-
-
 @pytest.mark.parametrize(("n", "chunk", "key"), [(11, 4, "n_examples=10"), (10, 5, "chunk_size=4")])
 def test_the_state_of_other_data_is_refused(n, chunk, key):
     state = ChunkSampler(10, 4, seed=0, shuffle=True).state_dict()

@@ -164,14 +164,12 @@ def with_weights(folder: Path, content: bytes) -> Path:
             lambda w: w.update({"backbone.norm.weight": torch.zeros(8).half()}),
             r"norm\.weight has another type.*float16",
         ),
-        (lambda w: w.update({"backbone.norm.weight": torch.zeros(8).int()}), r"norm\.weight has another type.*int32"),
         (lambda w: w.update({"backbone.norm.weight": torch.zeros(8).double()}), r"has another type.*float32, float64"),
         (lambda w: w.update({"head.C_remainder": torch.zeros(8)}), r"head\.C_remainder is left over"),
         (
             lambda w: w.update({"backbone.center.0.layer.ssm.C_remainder": torch.zeros(1)}),
             r"C_remainder has shape \(1,\)",
         ),
-        (lambda w: w.clear(), r"is missing \(and \d+ more\)"),
     ],
 )
 def test_weights_of_another_model_are_refused_by_name(model, folder, change, message):

@@ -84,7 +84,7 @@ def test_dml_starts_close_to_uniform(n_mixtures, coupling):
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_dml_loss_falls_at_once(coupling):
     torch.manual_seed(0)
-    codes = correlated_codes(1001)
+    codes = correlated_codes(401)
     x = 2 * codes / 65536 - 1
     # Random features of the previous frame at several gains: what a backbone would offer at the start.
     seen = torch.cat([torch.tanh(gain * x[:, :-1]) for gain in (1, 4, 16, 64)], dim=-1)

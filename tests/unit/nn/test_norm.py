@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
 
-from stereo_sashimi.nn.block import ScalarNorm, make_norm
+from stereo_sashimi.nn.block import ScalarNorm
 
 
 def test_it_is_the_formula_with_population_std():
@@ -28,23 +27,6 @@ def test_channel_constant_input_has_finite_values_and_gradients(value, dtype):
     y.square().sum().backward()
     for tensor in (y, x.grad, norm.m.grad, norm.s.grad):
         assert tensor.isfinite().all()
-
-
-def test_make_norm_knows_two_kinds():
-    assert isinstance(make_norm("scalar", 4), ScalarNorm)
-    layer = make_norm("layer", 4)
-    assert isinstance(layer, nn.LayerNorm)
-    assert layer.eps == 1e-5
-    with pytest.raises(ValueError, match="'layer' or 'scalar'; got 'batch'"):
-        make_norm("batch", 4)
-
-
-def test_half_precision_inputs_are_normalised_in_full():
-    x = torch.randn(5, 64) + 20
-    norm = ScalarNorm()
-    half = x.bfloat16()
-    torch.testing.assert_close(norm(half), norm(half.float()))
-    assert norm(half).dtype == torch.float32
 
 
 def test_the_written_gradient_is_the_derivative():

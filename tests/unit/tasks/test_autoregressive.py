@@ -22,12 +22,6 @@ def batch_of(lengths: list[int]) -> Batch:
     return Batch(codes, torch.tensor(lengths), torch.arange(len(lengths)))
 
 
-@torch.no_grad()
-def test_forward_is_the_models_log_prob():
-    task, codes = make(), batch_of([20, 20]).codes
-    assert torch.equal(task(codes), task.model.log_prob(codes))
-
-
 def test_names_of_what_is_logged():
     task = make(metrics=["bpb", "accuracy@3"])
     with torch.no_grad():
