@@ -109,6 +109,9 @@ def test_without_a_description_a_config_is_asked_for(tmp_path, settings):
     ("model", "message"),
     [
         ({"n_layers": 8}, r"n_layers=8, but its tensors are of n_layers=1"),
+        ({"d_model": 64}, r"d_model=64, .* d_model=8"),
+        ({"expand": 3}, r"expand=3, .* expand=2"),
+        ({"ff": 4}, r"ff=4, .* ff=2"),
         ({"pool": [4, 2]}, r"pool=\[4, 2\], .* pool=\[4, 4\]"),
         ({"layer": {"d_state": 32}}, r"d_state=32, .* d_state=64"),
         ({"layer": {"n_ssm": None}}, r"n_ssm=None, .* n_ssm=1"),

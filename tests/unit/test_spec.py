@@ -27,13 +27,10 @@ def test_the_default_leaves_pcm_untouched():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sample_rate": 0}, r"AudioSpec\.sample_rate must be at least 1 Hz; got 0"),
         ({"sample_rate": True}, r"AudioSpec\.sample_rate must be an integer; got True"),
         ({"n_channels": 0}, r"AudioSpec\.n_channels must be 1 \(mono\) or 2 \(stereo\); got 0"),
         ({"n_channels": 6}, r"AudioSpec\.n_channels"),
         ({"bits": 12}, r"AudioSpec\.bits must be 8, 16 or 24; got 12"),
-        ({"quantization": "mulaw"}, r"AudioSpec\.quantization must be one of linear, mu-law; got 'mulaw'"),
-        ({"normalize": "rms"}, r"AudioSpec\.normalize must be one of none, peak, minmax; got 'rms'"),
     ],
     ids=str,
 )

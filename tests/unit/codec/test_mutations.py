@@ -107,6 +107,7 @@ OTHER = {
     "noise": lambda data, rng: rng.bytes(len(data)),
     "cut off": lambda data, rng: data[: -12 * int(rng.integers(1, len(data) // 12))],
     "extremes": lambda data, rng: rng.choice(np.array([0, 255], np.uint8), len(data)).tobytes(),
+    "zeros": lambda data, rng: bytes(40),
     "ones": lambda data, rng: b"\xff" * 40,
     "no bytes": lambda data, rng: b"",
 }

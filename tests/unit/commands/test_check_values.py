@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
-from stereo_sashimi.commands.shared.checks import check_values, make_folder
+from stereo_sashimi.commands.shared.checks import check_values
 from stereo_sashimi.commands.shared.loading import device_of
 
 
@@ -91,12 +91,3 @@ def test_a_gpu_without_float64_is_refused(cfg, monkeypatch, name):
 def test_what_is_measured_can_be_monitored(cfg, monitor):
     cfg.train.monitor = monitor
     check_values(cfg)
-
-
-def test_folders(tmp_path):
-    assert make_folder(tmp_path / "a" / "b", "paths.run") == tmp_path / "a" / "b"
-    assert (tmp_path / "a" / "b").is_dir()
-    make_folder(str(tmp_path / "a"), "paths.run")
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"out=.*file/b cannot be made: Not a directory\. .*: out=<folder>"):
-        make_folder(tmp_path / "file" / "b", "out")

@@ -50,8 +50,6 @@ def said(monkeypatch, capsys):
             "There is no model=transformer. There are none, sashimi, sashimi_tiny, sashimi_unet.",
         ),
         ("train model/layre=s4d", "There is no group model/layre. Did you mean model/layer=s4d?"),
-        ("train experiment=audio/sashimi-sample dataset.smaple_len=3",
-         "Unknown key dataset.smaple_len. Did you mean dataset.sample_len?"),
         ("train ~model.d_modle", "Unknown key model.d_modle. Did you mean model.d_model?"),
         ("evaluate data=a,b.wav", "For a name with a comma write 'data=\"a,b.wav\"', for a list 'data=[a,b.wav]'"),
         ("train optimizer.lr=0.1,0.2", "optimizer.lr=0.1,0.2 means several runs, which train.py -m starts."),

@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import math
 import weakref
 
 import numpy as np
@@ -131,13 +130,6 @@ def test_blocks_check_before_the_first_is_asked_for(n_frames, sampler, message):
         blocks(tiny("stereo-dml"), n_frames, [0], sampler=sampler)
 
 
-def test_restrictions_reach_the_draw():
-    model = tiny("stereo")
-    greedy = generate(model, 0.01, temperature=0.0)
-    assert np.array_equal(greedy, generate(model, 0.01, top_k=1, seed=9))
-    assert not np.array_equal(greedy, generate(model, 0.01, seed=9))
-
-
 def test_temperatures_of_a_mixture_reach_the_draw():
     model = tiny("stereo-dml")
     cold = generate(model, 0.01, mixture_temperature=0.0, scale_temperature=0.0, seed=1)
@@ -150,13 +142,8 @@ def test_temperatures_of_a_mixture_reach_the_draw():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seconds": 0.0}, r"seconds must give at least one frame at 1000 Hz; got 0\.0"),
-        ({"seconds": math.nan}, r"seconds must give at least one frame"),
-        ({"seed": -1}, r"seed must be an integer of at least 0 and below 2\*\*63; got -1"),
         ({"seed": 2**63}, r"seed must be an integer"),
         ({"seed": True}, r"seed must be an integer"),
-        ({"temperature": -1.0}, r"temperature must be at least 0"),
-        ({"top_k": 5}, r"neither top_k nor top_p"),
         ({"prompt": np.zeros((9, 1), np.int16)}, r"shape \(frames, 2\); got \(9, 1\)"),
     ],
     ids=str,

@@ -1,9 +1,11 @@
 """Coders: sizes of real files, channels apart or together, 8 bits, programs that are there, absent or fail."""
 
+import io
 import shutil
 
 import numpy as np
 import pytest
+import soundfile
 
 from stereo_sashimi.metrics.lossless import coded_bits
 
@@ -25,6 +27,16 @@ def test_mid_side_pays_where_channels_are_alike(no_programs):
     assert set(coded_bits(music(2)[:, :1], 44100)) == {"flac -8"}
     single_frame = coded_bits(np.zeros((1, 2), np.int16), 44100)
     assert all(bits > 0 and bits % 8 == 0 for bits in [*found.values(), *single_frame.values()])
+
+
+@pytest.mark.parametrize(("subtype", "form"), [("PCM_S8", "FLAC"), ("PCM_U8", "WAV")])
+def test_eight_bits_are_the_top_byte(subtype, form):
+    """Of every value, negative ones too: what the coders get is what the model sees."""
+    pcm = np.arange(-32768, 32768, 7).astype(np.int16)[:, None]
+    file = io.BytesIO()
+    soundfile.write(file, pcm, 44100, format=form, subtype=subtype)
+    file.seek(0)
+    assert np.array_equal(soundfile.read(file, dtype="int16", always_2d=True)[0], pcm >> 8 << 8)
 
 
 def test_eight_bits_cost_less_and_names_are_of_what_is_here():

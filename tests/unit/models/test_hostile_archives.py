@@ -145,9 +145,13 @@ def test_hostile_files_are_refused_within_a_budget(tmp_path, name):
     for reader in (load, read_lightning):
         with budget(), pytest.raises(CheckpointError, match=rf"hostile\.ckpt .*{message}"):
             reader(path)
-    # Resuming goes through the same door.
+
+
+def test_resuming_goes_through_the_same_door(tmp_path):
+    make, message = HOSTILE["deep"]
+    make(tmp_path / "hostile.ckpt")
     with budget(), pytest.raises(CheckpointError, match=message):
-        check_resume(str(path), None, None)  # type: ignore[arg-type]
+        check_resume(str(tmp_path / "hostile.ckpt"), None, None)  # type: ignore[arg-type]
 
 
 def test_a_tensor_in_a_set_is_not_taken_apart(tmp_path):

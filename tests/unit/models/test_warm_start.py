@@ -104,7 +104,6 @@ def test_rate_dropout_and_padding_may_differ():
         ({"bits": 16}, "init_from holds a model with dataset.bits=16; this run has 8"),
         ({"quantization": "mu-law"}, "dataset.quantization='mu-law'"),
         ({"decoder": DMLHeadConfig()}, "decoder='dml'"),
-        ({"model": BACKBONES["paper"] | {"n_layers": 2}}, "model.n_layers=2; this run has 1"),
         ({"n_channels": 2, "merge": "sum"}, "2 channels with encoder.merge=sum .* this run has 2 with concat"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value),

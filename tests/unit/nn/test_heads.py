@@ -100,21 +100,6 @@ def test_draws_of_a_frame_follow_the_joint_mass(config):
     assert 0.5 * (drawn - mass).abs().sum() < 0.01
 
 
-@pytest.mark.parametrize(
-    ("config", "options", "message"),
-    [
-        (DMLHeadConfig(), {"top_k": 5}, "neither top_k nor top_p"),
-        (DMLHeadConfig(), {"top_p": 0.9}, "neither top_k nor top_p"),
-        (CategoricalHeadConfig(), {"mixture_temperature": 0.3}, "mixture_temperature and scale_temperature are for"),
-        (CategoricalHeadConfig(), {"scale_temperature": 0.0}, "are for the DML head"),
-    ],
-)
-def test_what_a_distribution_cannot_be_sampled_under_is_refused(config, options, message):
-    head, (hidden, _) = build(config, 1), batch(1)
-    with pytest.raises(ValueError, match=message):
-        head.sample(hidden, torch.rand(2, 5, 1, head.n_uniforms), Sampler(**options))
-
-
 def test_ranks_of_16_bit_codes_are_for_the_categorical_head():
     head, (hidden, codes) = build(DMLHeadConfig(), 1, 65536), batch(1, 65536)
     assert not head.can_rank
