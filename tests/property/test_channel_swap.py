@@ -11,18 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo_sashimi.models.language_model import LanguageModel
-from stereo_sashimi.models.language_model_config import LanguageModelConfig
-from stereo_sashimi.models.sashimi import SashimiConfig
-from stereo_sashimi.nn.embedding import EmbeddingConfig
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
-from stereo_sashimi.spec import AudioSpec
+from tiny_config import tiny_config
 
 HEADS = [CategoricalHeadConfig(), DMLHeadConfig(n_mixtures=3)]
 
 
 def build(head: CategoricalHeadConfig | DMLHeadConfig) -> LanguageModel:
-    backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2, 2))
-    return LanguageModelConfig(AudioSpec(16000, 2, 8), EmbeddingConfig(4, merge="sum"), backbone, head).build().eval()
+    return tiny_config(merge="sum", head=head).build().eval()
 
 
 def swapped(model: LanguageModel) -> LanguageModel:

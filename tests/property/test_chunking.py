@@ -147,15 +147,6 @@ def test_up_pool_chunks_equal_one_pass(pool, weight_norm, chunks, batch, seed):
 
 
 @torch.no_grad()
-@given(config=backbones, chunks=chunkings, prefix=prefixes, batch=batches, dtype=dtypes, seed=seeds)
-@settings(max_examples=12, deadline=None)
-def test_sashimi_chunks_equal_one_pass(config, chunks, prefix, batch, dtype, seed):
-    torch.manual_seed(seed)
-    module = perturbed(SashimiConfig(**config).build(), dtype)
-    check(module, torch.randn(batch, prefix + sum(chunks), 4, dtype=dtype), prefix, chunks, ATOL[dtype])
-
-
-@torch.no_grad()
 @given(
     config=backbones,
     head=heads,
@@ -167,7 +158,7 @@ def test_sashimi_chunks_equal_one_pass(config, chunks, prefix, batch, dtype, see
     dtype=dtypes,
     seed=seeds,
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=14, deadline=None)
 def test_language_model_chunks_equal_one_pass(config, head, merge, n_channels, chunks, prefix, batch, dtype, seed):
     torch.manual_seed(seed)
     spec, encoder = AudioSpec(16000, n_channels, 8), EmbeddingConfig(d_model=4, merge=merge)
@@ -199,15 +190,6 @@ def test_gradients_flow_through_carried_states(config, chunks, seed):
     carried = torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True, materialize_grads=True)
     for ours, expected in zip(carried, full, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-9 * (1 + expected.abs().max().item()))
-
-
-def test_a_carried_segment_passes_gradient_to_the_segment_before_it():
-    module = perturbed(S4(4, S4Config(d_state=4, dt_min=0.1)), torch.float64)
-    x = torch.randn(1, 5, 4, dtype=torch.float64, requires_grad=True)
-    _, state = module(x, module.initial_state(1))
-    y, _ = module(torch.zeros(1, 3, 4, dtype=torch.float64), state)
-    (gradient,) = torch.autograd.grad(y.sum(), x)
-    assert gradient.abs().amin(-1).gt(0).all()
 
 
 @torch.no_grad()

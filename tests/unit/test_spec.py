@@ -1,11 +1,8 @@
 """AudioSpec: what it derives, that it is a value, and what it refuses."""
 
-import dataclasses
-
 import pytest
 
-from stereo_sashimi.schema import from_plain
-from stereo_sashimi.spec import NORMALIZATIONS, QUANTIZATIONS, AudioSpec
+from stereo_sashimi.spec import AudioSpec
 
 
 @pytest.mark.parametrize(
@@ -27,32 +24,13 @@ def test_the_default_leaves_pcm_untouched():
     assert (spec.quantization, spec.normalize) == ("linear", "none")
 
 
-def test_it_is_a_frozen_value():
-    spec = AudioSpec(44100, 2, 16)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        spec.bits = 8
-    assert spec == AudioSpec(44100, 2, 16)
-    assert hash(spec) == hash(AudioSpec(44100, 2, 16))
-    assert spec != AudioSpec(44100, 1, 16)
-
-
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-@pytest.mark.parametrize("normalize", NORMALIZATIONS)
-def test_plain_fields_round_trip(quantization, normalize):
-    spec = AudioSpec(48000, 1, 8, quantization, normalize)
-    assert from_plain(spec.to_dict(), (AudioSpec,), "spec") == spec
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sample_rate": 0}, r"AudioSpec\.sample_rate must be at least 1 Hz; got 0"),
         ({"sample_rate": True}, r"AudioSpec\.sample_rate must be an integer; got True"),
         ({"n_channels": 0}, r"AudioSpec\.n_channels must be 1 \(mono\) or 2 \(stereo\); got 0"),
         ({"n_channels": 6}, r"AudioSpec\.n_channels"),
         ({"bits": 12}, r"AudioSpec\.bits must be 8, 16 or 24; got 12"),
-        ({"quantization": "mulaw"}, r"AudioSpec\.quantization must be one of linear, mu-law; got 'mulaw'"),
-        ({"normalize": "rms"}, r"AudioSpec\.normalize must be one of none, peak, minmax; got 'rms'"),
     ],
     ids=str,
 )

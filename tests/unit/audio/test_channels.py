@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -28,17 +28,13 @@ def test_equal_channels_are_untouched(channels):
 
 
 @given(PCM)
+@example(np.array([[-32768, -32768], [32767, 32767], [32767, 32766], [1, 0], [2, 1]], dtype=np.int16))
 @settings(deadline=None, max_examples=50)
 def test_downmix_is_the_rounded_average(pcm):
     mono = to_channels(pcm, 1)
     expected = [[round((int(left) + int(right)) / 2)] for left, right in pcm]
     assert mono.dtype == np.int16
     assert mono.tolist() == expected
-
-
-def test_downmix_keeps_the_extremes():
-    pcm = np.array([[-32768, -32768], [32767, 32767], [32767, 32766], [1, 0], [2, 1]], dtype=np.int16)
-    assert to_channels(pcm, 1)[:, 0].tolist() == [-32768, 32767, 32766, 0, 2]
 
 
 @given(PCM)

@@ -1,14 +1,12 @@
 """A WAV file that grows: playable after every block, whole in the end, and kept when the disk is full."""
 
 import os
-import resource
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+from limits import files_of_at_most
 from stereo_sashimi.audio import writers
 from stereo_sashimi.audio.io import AudioError, probe, read_pcm
 from stereo_sashimi.audio.writers import PcmPipe, WavStream, most_frames
@@ -36,25 +34,6 @@ def test_wav_is_whole_after_every_block(tmp_path, channels):
     file.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["a0.9.wav"]
     assert np.array_equal(read_pcm(tmp_path / "a0.9.wav")[0], np.concatenate(parts))
-
-
-def test_what_is_discarded_is_gone(tmp_path):
-    file = WavStream(tmp_path / "a.wav", SPEC)
-    file.write(noise(64))
-    file.discard()
-    WavStream(tmp_path / "b.wav", SPEC).discard()
-    assert list(tmp_path.iterdir()) == []
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The kernel stops every file of this process there, as a full disk does, in the middle of a write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_keeps_what_was_written(tmp_path, capfd):
@@ -126,11 +105,3 @@ def test_raw_samples_are_interleaved_little_endian():
     thread.join()
     os.close(reader)
     assert b"".join(received) == pcm.astype("<i2").tobytes()
-
-
-def test_a_reader_that_has_gone():
-    reader, writer = os.pipe()
-    os.close(reader)
-    with pytest.raises(BrokenPipeError):
-        PcmPipe(writer).write(noise(4))
-    os.close(writer)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from codec_models import CASES, small
+from codec_models import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,7 +127,14 @@ def test_decisions_come_back_at_their_price(decisions):
     assert as_documented(data[:end].tobytes(), [p for _, p in decisions]) == [upper for upper, _ in decisions]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("mono-16-dml", "stereo-16-dml-coupled", "stereo-8-dml-coupled", "stereo-16-separate", "mono-8-categorical"),
+        *("stereo-8-categorical-coupled", "stereo-16-categorical-coupled", "stereo-16-experts"),
+        *("mono-16-experts-alone", "stereo-8-experts-alone"),
+    ],
+)
 def test_code_length_is_that_of_the_likelihood(case):
     """The bytes of a recording, against the model's own log-probability."""
     model = small(case)

@@ -1,13 +1,9 @@
 """encode and decode: every kind of model and recording comes back; lanes, threads and processes change nothing."""
 
 import hashlib
-import resource
-import subprocess
-import sys
 import tracemalloc
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +11,11 @@ import torch
 from codec_models import CASES, music, small
 from packed import pack, reader, unpack
 
+from limits import memory_of_at_most
 from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.coders import Coders
 from stereo_sashimi.codec.coding import decode, decode_blocks, encode
 from stereo_sashimi.codec.container import CONSTANT, MAX_ENVELOPE, MODEL, RAW, CodecError, Part
-from stereo_sashimi.models.exported import save
 
 
 def modes(data: bytes) -> set[int]:
@@ -132,29 +128,11 @@ def test_a_long_claim_is_decoded_in_bounded_memory(stereo):
 
 
 def test_more_frames_than_memory_are_refused(stereo):
-    data, before = claiming(stereo, 1 << 32), resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), before[1]))
-    try:
+    data = claiming(stereo, 1 << 32)
+    with memory_of_at_most(1 << 30):
         with pytest.raises(CodecError, match="4294967296 frames of song do not fit into memory"):
             decode(stereo, data, name="song")
         assert decode(stereo, data, first=(1 << 32) - 5, frames=5).shape == (5, 2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-@pytest.mark.slow
-def test_another_process_decodes(stereo, tmp_path):
-    pcm = music(300, stereo.spec)
-    save(stereo, tmp_path / "model")
-    (tmp_path / "coded.ssc").write_bytes(encode(stereo, pcm, segment_frames=64))
-    program = (
-        "import sys, stereo_sashimi, torch; torch.set_num_threads(1); folder = sys.argv[1];"
-        "pcm = stereo_sashimi.decode(stereo_sashimi.load(folder + '/model'), open(folder + '/coded.ssc', 'rb').read());"
-        "open(folder + '/pcm', 'wb').write(pcm.astype('<i2').tobytes())"
-    )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
-    assert (tmp_path / "pcm").read_bytes() == pcm.astype("<i2").tobytes()
 
 
 STEREO = np.zeros((9, 2), np.int16)
@@ -163,19 +141,12 @@ STEREO = np.zeros((9, 2), np.int16)
 @pytest.mark.parametrize(
     ("pcm", "options", "message"),
     [
-        (STEREO[:, :1], {}, r"has mono \(1 channel\) of 16 bits to be coded, and the model codes stereo"),
-        (STEREO.repeat(2, 1)[:, :3], {}, r"has mono \(1 channel\) of 16 bits to be coded, and the model codes stereo"),
         (STEREO[:, 0], {}, r"PCM has the shape \(frames, channels\), 1 to 255; got \(9,\)"),
         (STEREO.astype(np.float32), {}, "PCM is a numpy array of int16, of 24 bits int32; got float32"),
         (STEREO, {"bits": 24}, "PCM is a numpy array of int16, of 24 bits int32; got int16"),
         (STEREO.astype(np.int32) + 2**23, {"bits": 24}, r"samples of 24 bits lie between -2\*\*23 and 2\*\*23 - 1"),
         (STEREO + 1, {"bits": 8}, "bits=8, and the recording has more"),
         (STEREO, {"bits": 12}, "bits must be 8, 16 or 24; got 12"),
-        (STEREO, {"lanes": 0}, "lanes must be an integer from 1 to"),
-        (STEREO, {"lanes": "many"}, "lanes must be an integer from 1 to"),
-        (STEREO, {"segment_frames": 1.5}, "segment_frames must be an integer from 1 to"),
-        (STEREO, {"lanes": 257}, "lanes must be an integer from 1 to"),
-        (STEREO, {"segment_frames": 0}, "segment_frames must be an integer from 1 to"),
         (STEREO, {"segment_frames": 2**21}, "segment_frames must be an integer from 1 to"),
         (STEREO, {"sample_rate": 0}, "a recording has 1 to 4294967295 Hz; got 0"),
         (STEREO, {"envelope": bytes(MAX_ENVELOPE + 1)}, f"an envelope has at most {MAX_ENVELOPE} bytes"),
@@ -206,6 +177,8 @@ def test_other_models_are_refused(stereo):
         decode(other, data)
     with pytest.raises(CodecError, match="bits=8, and the recording has more"):
         encode(small("mono-8-dml"), np.ones((9, 1), np.int16))
+    with pytest.raises(CodecError, match="was trained on mono"):
+        encode(small("mono-16-experts-alone"), STEREO)
     with pytest.raises(ValueError, match=r"engine=compiled computes in float32"):
         encode(small("mono-8-dml").double(), np.zeros((9, 1), np.int16))
 
@@ -293,8 +266,3 @@ def test_experts_alone_code_any_format(bits, channels):
     assert len(parts) == 3 * -(-channels // 2)
     if bits == 24:
         assert parts[0].shift == 8
-
-
-def test_a_mono_model_codes_no_stereo():
-    with pytest.raises(CodecError, match="was trained on mono"):
-        encode(small("mono-16-experts-alone"), STEREO)

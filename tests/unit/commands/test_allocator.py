@@ -6,16 +6,12 @@ import sys
 import pytest
 
 from stereo_sashimi.commands.train.allocator import keep_freed_memory
-from stereo_sashimi.models.language_model_config import LanguageModelConfig
-from stereo_sashimi.models.sashimi import SashimiConfig
-from stereo_sashimi.nn.embedding import EmbeddingConfig
-from stereo_sashimi.spec import AudioSpec
+from tiny_config import tiny_config
 
 
 @pytest.fixture
 def model():
-    shape = SashimiConfig(d_model=4, n_layers=1, pool=(2,))
-    return LanguageModelConfig(AudioSpec(16000, 2, 8), EmbeddingConfig(4), shape).build()
+    return tiny_config().build()
 
 
 @pytest.fixture

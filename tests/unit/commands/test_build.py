@@ -141,13 +141,6 @@ def test_every_trainer_resumes_exactly_and_looks_for_nan(cfg):
         build.build_trainer(cfg)
 
 
-def test_a_trainer_without_loggers_has_no_use_for_a_rate_monitor(cfg):
-    cfg.logger = {}
-    trainer = build.build_trainer(cfg)
-    assert trainer.loggers == []
-    assert not any(isinstance(callback, LearningRateMonitor) for callback in trainer.callbacks)
-
-
 def test_a_gpu_without_float64_is_not_chosen(cfg, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     cfg.trainer.accelerator = "auto"

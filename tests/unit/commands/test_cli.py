@@ -50,8 +50,6 @@ def said(monkeypatch, capsys):
             "There is no model=transformer. There are none, sashimi, sashimi_tiny, sashimi_unet.",
         ),
         ("train model/layre=s4d", "There is no group model/layre. Did you mean model/layer=s4d?"),
-        ("train experiment=audio/sashimi-sample dataset.smaple_len=3",
-         "Unknown key dataset.smaple_len. Did you mean dataset.sample_len?"),
         ("train ~model.d_modle", "Unknown key model.d_modle. Did you mean model.d_model?"),
         ("evaluate data=a,b.wav", "For a name with a comma write 'data=\"a,b.wav\"', for a list 'data=[a,b.wav]'"),
         ("train optimizer.lr=0.1,0.2", "optimizer.lr=0.1,0.2 means several runs, which train.py -m starts."),
@@ -63,16 +61,14 @@ def test_a_mistyped_word_is_answered_with_what_was_meant(said, words, message):
     assert message in said(*words.split(" "))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("optuna") is not None, reason="the extra is installed")
-def test_a_sweep_without_its_extra_names_it(said):
-    words = ("sweep=optuna", "-m", "experiment=audio/sashimi-sample")
-    assert "pip install 'stereo-sashimi[sweep]'" in said("train", *words)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("submitit") is not None, reason="the extra is installed")
-def test_a_launcher_without_its_extra_names_it(said):
-    words = ("hydra/launcher=submitit_slurm", "-m", "experiment=audio/sashimi-sample")
-    assert "pip install 'stereo-sashimi[slurm]'" in said("train", *words)
+@pytest.mark.parametrize(
+    ("package", "word", "extra"),
+    [("optuna", "sweep=optuna", "sweep"), ("submitit", "hydra/launcher=submitit_slurm", "slurm")],
+)
+def test_a_sweep_or_launcher_without_its_extra_names_it(said, package, word, extra):
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip("the extra is installed")
+    assert f"pip install 'stereo-sashimi[{extra}]'" in said("train", word, "-m", "experiment=audio/sashimi-sample")
 
 
 @pytest.mark.parametrize("name", DATA_SETS)

@@ -1,6 +1,7 @@
 """The lines at the start of a run: here, what they say about files with another number of channels."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,14 +9,26 @@ import pytest
 from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.commands.train.header import header
 from stereo_sashimi.data.datamodule import AudioDataModule
-from stereo_sashimi.models.language_model_config import LanguageModelConfig
-from stereo_sashimi.models.sashimi import SashimiConfig
-from stereo_sashimi.nn import CategoricalHeadConfig, EmbeddingConfig, S4DConfig
 from stereo_sashimi.schema import to_plain
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.optim import AdamWConfig
+from tiny_config import tiny_config
 
-BACKBONE = SashimiConfig(d_model=4, n_layers=1, pool=(2,), layer=S4DConfig(d_state=4))
+
+def write(folder, train=(1,), valid=1, test=1) -> None:
+    """Files of 40 frames with these numbers of channels."""
+    for split, channels in (("train", train), ("valid", (valid,)), ("test", (test,))):
+        (folder / split).mkdir()
+        for name, n in zip("ab", channels, strict=False):
+            write_pcm(folder / split / f"{name}.wav", np.zeros((40, n), np.int16), 8000)
+
+
+def header_of(folder, task=(), **options) -> str:
+    data = AudioDataModule(name="mine", path=str(folder), sample_len=20, bits=8, **options)
+    data.setup("fit")
+    model = replace(tiny_config(), spec=data.spec)
+    training = AutoregressiveTask(model.to_plain(), to_plain(AdamWConfig()), **dict(task))
+    return header(training, data, backend="auto", device="cpu", precision="32", run="runs/1", seed=0, resume="")
 
 
 @pytest.mark.parametrize(
@@ -27,34 +40,21 @@ BACKBONE = SashimiConfig(d_model=4, n_layers=1, pool=(2,), layer=S4DConfig(d_sta
     ],
 )
 def test_ways_of_running_are_told(tmp_path, options, words):
-    for split in ("train", "valid", "test"):
-        (tmp_path / split).mkdir()
-        write_pcm(tmp_path / split / "a.wav", np.zeros((40, 1), np.int16), 8000)
-    data = AudioDataModule(name="mine", path=str(tmp_path), sample_len=20, bits=8)
-    data.setup("fit")
-    model = LanguageModelConfig(data.spec, EmbeddingConfig(4), BACKBONE, CategoricalHeadConfig())
-    task = AutoregressiveTask(model.to_plain(), to_plain(AdamWConfig()), **options)
-    text = header(task, data, backend="auto", device="cpu", precision="32", run="runs/1", seed=0, resume="")
+    write(tmp_path)
+    text = header_of(tmp_path, options)
     assert words in next(line for line in text.splitlines() if line.startswith("backend"))
 
 
-def test_lanes_are_told(tmp_path):
-    for split, n in (("train", 2), ("valid", 1), ("test", 1)):
-        (tmp_path / split).mkdir()
-        for i in range(n):
-            write_pcm(tmp_path / split / f"{i}.wav", np.zeros((40, 2), np.int16), 8000)
-    lines = []
-    for rows, carry in ((2, True), (1, True), (2, False)):
-        options = {"is_stereo": True, "batch_size": rows, "carry_state": carry}
-        data = AudioDataModule(name="mine", path=str(tmp_path), sample_len=20, bits=8, **options)
-        data.setup("fit")
-        model = LanguageModelConfig(data.spec, EmbeddingConfig(4), BACKBONE, CategoricalHeadConfig())
-        task = AutoregressiveTask(model.to_plain(), to_plain(AdamWConfig()), carry_state=carry)
-        text = header(task, data, backend="auto", device="cpu", precision="32", run="runs/1", seed=0, resume="")
-        lines.append(text.splitlines()[0])
-    assert lines[0].endswith("  state carried over in 2 lanes")
-    assert lines[1].endswith("  state carried over in 1 lane")
-    assert "carried" not in lines[2]
+@pytest.mark.parametrize(
+    ("rows", "carry", "words"),
+    [(2, True, "  state carried over in 2 lanes\n"), (1, True, "  state carried over in 1 lane\n"), (2, False, "")],
+)
+def test_lanes_are_told(tmp_path, rows, carry, words):
+    write(tmp_path, train=(2, 2), valid=2, test=2)
+    text = header_of(tmp_path, {"carry_state": carry}, is_stereo=True, batch_size=rows, carry_state=carry)
+    first = text.splitlines(keepends=True)[0]
+    assert first.endswith(words)
+    assert ("carried" in first) == carry
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,8 @@ def test_lanes_are_told(tmp_path):
     ],
 )
 def test_files_that_are_mixed_down_or_up_are_told(tmp_path, channels, options, note):
-    for split, n in zip(("train", "valid", "test"), channels, strict=True):
-        (tmp_path / split).mkdir()
-        write_pcm(tmp_path / split / "a.wav", np.zeros((40, n), np.int16), 8000)
-    data = AudioDataModule(name="mine", path=str(tmp_path), sample_len=20, bits=8, **options)
-    data.setup("fit")
-    model = LanguageModelConfig(data.spec, EmbeddingConfig(4), BACKBONE, CategoricalHeadConfig())
-    task = AutoregressiveTask(model.to_plain(), to_plain(AdamWConfig()))
-    text = header(task, data, backend="auto", device="cpu", precision="32", run="runs/1", seed=0, resume="")
+    write(tmp_path, channels[:1], *channels[1:])
+    text = header_of(tmp_path, **options)
     first, second = text.splitlines()[:2]
     assert re.match(r"data +mine ", first)
     of = "1 file, 0.0 s (a.wav)"

@@ -23,16 +23,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_previous_one_is_offered_with_its_override(folder):
-    last = folder / "last.ckpt"
-    truncate(last)
-    with pytest.raises(CheckpointError) as caught, offering(last):
-        read(last)
-    first, second = str(caught.value).splitlines()
-    assert f"{last} is truncated" in first
-    assert second == f"  previous.ckpt beside it is whole (step 20). Use checkpoint={folder / 'previous.ckpt'}"
-
-
 def test_what_is_damaged_itself_is_not_offered(folder):
     truncate(folder / "previous.ckpt")
     assert intact(folder / "last.ckpt") == (folder / "best.ckpt", 10)

@@ -29,3 +29,9 @@ def hq(tmp_path):
         for n, target in enumerate(sources.TARGETS):
             write_pcm(root / name / f"{target}.wav", noise(10 * seed + n), 44100)
     return root
+
+
+@pytest.fixture
+def no_musdb_path(monkeypatch, tmp_path):
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+    monkeypatch.chdir(tmp_path)

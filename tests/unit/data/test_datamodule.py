@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import RandomSampler, SequentialSampler
 from tracks import RATE, module
 
 from stereo_sashimi.audio import write_pcm
@@ -50,24 +49,6 @@ def test_loaders_cover_the_splits(folder):
     assert clips == {"train": list(range(10)), "valid": list(range(6)), "test": [0, 1]}
 
 
-def test_short_clips_are_kept_and_padded(folder):
-    data = module(folder, batch_size=12, drop_last=False)
-    data.setup("fit")
-    batch = next(iter(data.train_dataloader()))
-    assert sorted(batch.lengths.tolist()) == [4] + [16] * 10
-    row = batch.lengths.argmin()
-    assert (batch.codes[row, 4:] == data.spec.start_code).all()
-
-
-def test_validation_is_the_same_draw_every_time(folder):
-    data = module(folder, val_chunk_size=3)
-    data.setup("fit")
-    draws = [[int(batch.clips) for batch in data.val_dataloader()] for _ in range(2)]
-    assert len(draws[0]) == 3
-    assert draws[0] == draws[1] == sorted(draws[0])
-    assert not isinstance(data.val_dataloader().sampler, RandomSampler | SequentialSampler)
-
-
 def test_iterating_does_not_draw_from_the_global_generator(folder):
     data = module(folder)
     data.setup("fit")
@@ -79,22 +60,13 @@ def test_iterating_does_not_draw_from_the_global_generator(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sample_len": 0}, "dataset.sample_len must be 1 or more"),
-        ({"context_len": 16}, "dataset.context_len must be below dataset.sample_len=16"),
         ({"pad_len": -1}, "dataset.pad_len must be 0 or more"),
         ({"pad_len": 3, "carry_state": True}, r"pad_len=3 .*train\.carry_state=true.*dataset\.pad_len=null"),
-        ({"batch_size": 0}, "loader.batch_size must be 1 or more"),
         ({"train_chunk_size": 0}, "train.train_chunk_size must be 1 or more"),
-        ({"train_percentage": 1.5}, "train_percentage must be between 0 and 1"),
         ({"resampler": "sox"}, "dataset.resampler must be one of soxr, torchaudio"),
         ({"persistent_workers": True}, "persistent_workers=true needs loader.num_workers"),
         ({"warm_up": -1}, r"dataset\.warm_up must be 0 or more; got -1"),
         ({"warm_up": 9, "normalize": "peak"}, r"dataset\.warm_up=9 reads on.*Set dataset\.normalize=none"),
-        ({"bits": 24}, r"dataset\.bits must be 8 or 16.*got 24.*dataset\.requantize=true"),
-        ({"split": "random"}, "dataset.split must be one of order, hash; got 'random'"),
-        ({"quantization": "alaw"}, "quantization must be one of linear, mu-law"),
-        ({"normalize": "rms"}, "normalize must be one of none, peak, minmax"),
-        ({"sample_rate": -1}, "sample_rate must be at least 1 Hz"),
     ],
 )
 def test_values_outside_their_range_are_refused_at_once(folder, options, message):

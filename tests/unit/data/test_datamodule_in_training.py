@@ -19,7 +19,6 @@ class Recorder(pl.LightningModule):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.steps: list[list[int]] = []
-        self.epochs: list[int] = []
         self.validated: list[list[int]] = []
         self.fail_at = fail_at
 
@@ -68,97 +67,83 @@ def fit(folder, recorder=None, ckpt=None, callbacks=(), options=None, **trainer_
     return recorder
 
 
-def test_epochs_walk_the_chunks_in_turn(folder):
-    recorder = fit(folder)
-    per_epoch = [recorder.steps[0:2], recorder.steps[2:4], recorder.steps[4:5], recorder.steps[5:7], recorder.steps[7:]]
+@pytest.fixture(scope="module")
+def straight(folder) -> Recorder:
+    return fit(folder)
+
+
+def test_epochs_walk_the_chunks_in_turn(straight):
+    steps = straight.steps
+    per_epoch = [steps[0:2], steps[2:4], steps[4:5], steps[5:7], steps[7:]]
     expected = [range(0, 4), range(4, 8), range(8, 10), range(0, 4), range(4, 8)]
     assert [sorted(chain.from_iterable(steps)) for steps in per_epoch] == [list(chunk) for chunk in expected]
     # Validation follows every epoch, also the shorter one, always with the same clips.
-    assert len(recorder.validated) == 1 + 5
-    assert recorder.validated[1:] == [recorder.validated[1]] * 5
+    assert len(straight.validated) == 1 + 5
+    assert straight.validated[1:] == [straight.validated[1]] * 5
 
 
-# Steps of an epoch: 2, 2, 1, 2, 2. So 3 is inside epoch 1, 4 and 5 are ends of epochs.
-HOOKS = ["on_train_batch_end", "on_validation_end", "on_train_epoch_end"]
+BATCH, VALIDATION, EPOCH = "on_train_batch_end", "on_validation_end", "on_train_epoch_end"
+NO_VALIDATION, SELDOM = {"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}
 
 
-@pytest.mark.parametrize("validation", [{}, {"limit_val_batches": 0}, {"check_val_every_n_epoch": 2}])
-@pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("step", [1, 2, 3, 4])
-def test_a_resumed_run_sees_the_same_clips(folder, tmp_path, hook, step, validation):
+# Steps of an epoch: 2, 2, 1, 2, 2. So 3 is inside epoch 1; 2, 4 and 5 are ends of epochs.
+@pytest.mark.parametrize(
+    ("hook", "step", "options", "steps"),
+    [
+        *((BATCH, step, {}, 9) for step in (1, 2, 3, 4, 5)),
+        *((hook, step, {}, 9) for hook in (VALIDATION, EPOCH) for step in (2, 4, 5)),
+        *((BATCH, step, options, 9) for step in (2, 3) for options in (NO_VALIDATION, SELDOM)),
+        *((VALIDATION, 4, SELDOM, 9), (EPOCH, 2, SELDOM, 9), (EPOCH, 4, NO_VALIDATION, 9)),
+        # Chunks of one length, which need no reload; and with a limit on their batches.
+        (BATCH, 4, {"options": {"train_chunk_size": 5}}, 15),
+        (BATCH, 4, {"options": {"train_chunk_size": None}}, 25),
+        (EPOCH, 4, {"options": {"train_chunk_size": 5}, "limit_train_batches": 2}, 10),
+    ],
+)
+def test_a_resumed_run_sees_the_same_clips(folder, tmp_path, hook, step, options, steps):
     path = tmp_path / "saved.ckpt"
-    straight = fit(folder, callbacks=[Save(path, hook, step)], **validation)
-    if not path.exists():
-        assert hook != "on_train_batch_end", "the other hooks only run at the end of some epochs"
-        return
-    resumed = fit(folder, ckpt=path, **validation)
-    assert straight.steps[:step] + resumed.steps == straight.steps
-
-
-@pytest.mark.parametrize("hook", HOOKS)
-def test_a_resume_after_the_short_chunk(folder, tmp_path, hook):
-    path = tmp_path / "saved.ckpt"
-    straight = fit(folder, callbacks=[Save(path, hook, 5)])
-    # After on_train_batch_end Lightning counts an empty epoch here, hence 6.
-    resumed = fit(folder, ckpt=path, max_epochs=5 + (hook == "on_train_batch_end"))
-    assert straight.steps[:5] + resumed.steps == straight.steps
-
-
-# Chunks of one length, which need no reload; and with a limit on their batches.
-@pytest.mark.parametrize(("chunk", "limit", "hook", "steps"), [
-    (5, None, "on_train_batch_end", 15), (None, None, "on_train_batch_end", 25), (5, 2, "on_train_epoch_end", 10),
-])  # fmt: skip
-def test_a_resume_between_equal_chunks(folder, tmp_path, chunk, limit, hook, steps):
-    path = tmp_path / "saved.ckpt"
-    options = {"options": {"train_chunk_size": chunk}} | ({} if limit is None else {"limit_train_batches": limit})
-    straight = fit(folder, callbacks=[Save(path, hook, 4)], **options)
+    straight = fit(folder, callbacks=[Save(path, hook, step)], **options)
     assert len(straight.steps) == steps
-    assert straight.steps[:4] + fit(folder, ckpt=path, **options).steps == straight.steps
+    # At the last batch of the short chunk Lightning counts an empty epoch.
+    more = {"max_epochs": 6} if (hook, step) == (BATCH, 5) else {}
+    assert straight.steps[:step] + fit(folder, ckpt=path, **options | more).steps == straight.steps
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
-def test_workers_that_fetch_ahead_lose_nothing(folder, tmp_path, options):
+def test_workers_that_fetch_ahead_lose_nothing(folder, straight, tmp_path, options):
     path = tmp_path / "saved.ckpt"
-    plain = fit(folder)
-    straight = fit(folder, callbacks=[Save(path, "on_train_batch_end", 3)], options=options, num_sanity_val_steps=0)
-    assert straight.steps == plain.steps
-    assert plain.steps[:3] + fit(folder, ckpt=path, options=options).steps == plain.steps
+    ahead = fit(folder, callbacks=[Save(path, "on_train_batch_end", 3)], options=options, num_sanity_val_steps=0)
+    assert ahead.steps == straight.steps
+    assert straight.steps[:3] + fit(folder, ckpt=path, options=options).steps == straight.steps
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4])
-def test_a_run_that_stopped_at_max_steps_goes_on_where_it_was(folder, tmp_path, stop):
+@pytest.mark.parametrize(
+    ("limit", "steps", "options"),
+    [
+        *(({"max_steps": steps}, steps, {"max_steps": 9}) for steps in (1, 3, 4)),
+        *(({"max_epochs": epochs}, steps, {}) for epochs, steps in ((1, 2), (2, 4), (3, 5))),
+        ({"max_epochs": 2} | NO_VALIDATION, 4, NO_VALIDATION),
+    ],
+)
+def test_a_run_that_came_to_its_limit_goes_on_where_it_was(folder, straight, tmp_path, limit, steps, options):
     path = tmp_path / "saved.ckpt"
-    straight = fit(folder)
-    first = fit(folder, max_steps=stop, callbacks=[Save(path, "on_train_end", stop)])
+    first = fit(folder, callbacks=[Save(path, "on_train_end", steps)], **limit)
     # Lightning counts the epoch that was cut short, or an empty one after a run that was not: one epoch more.
-    resumed = fit(folder, ckpt=path, max_epochs=6, max_steps=9)
+    resumed = fit(folder, ckpt=path, max_epochs=6, **options)
     assert first.steps + resumed.steps == straight.steps
 
 
-@pytest.mark.parametrize("validation", [{}, {"limit_val_batches": 0}])
-@pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_a_run_that_ended_can_be_made_longer(folder, tmp_path, epochs, validation):
+def test_a_crash_is_resumed(folder, straight, tmp_path):
     path = tmp_path / "saved.ckpt"
-    straight = fit(folder)
-    steps = [0, 2, 4, 5][epochs]
-    first = fit(folder, max_epochs=epochs, callbacks=[Save(path, "on_train_end", steps)], **validation)
-    resumed = fit(folder, ckpt=path, max_epochs=6, **validation)
-    assert first.steps + resumed.steps == straight.steps
-
-
-def test_a_crash_is_resumed(folder, tmp_path):
-    path = tmp_path / "saved.ckpt"
-    straight = fit(folder)
     crashed = Recorder(fail_at=3)
     with pytest.raises(InterruptedError):
         fit(folder, crashed, callbacks=[Save(path, "on_exception", 3)])
     assert crashed.steps + fit(folder, ckpt=path).steps == straight.steps
 
 
-def test_a_run_can_be_resumed_twice(folder, tmp_path):
+def test_a_run_can_be_resumed_twice(folder, straight, tmp_path):
     paths = [tmp_path / "first.ckpt", tmp_path / "second.ckpt"]
-    straight = fit(folder)
     fit(folder, max_steps=1, callbacks=[Save(paths[0], "on_train_end", 1)])
     middle = fit(folder, ckpt=paths[0], max_epochs=6, callbacks=[Save(paths[1], "on_train_batch_end", 3)])
     assert straight.steps[1:] == middle.steps[: len(straight.steps) - 1]

@@ -47,13 +47,6 @@ def test_clips_are_consecutive_and_complete(tmp_path_factory, lengths, sample_le
     assert [data.describe(index) for index in range(len(data))] == places
 
 
-def test_too_short_files_name_sample_len_and_the_longest(tmp_path):
-    make_file(tmp_path / "a.wav", 10)
-    make_file(tmp_path / "b.wav", 30)
-    with pytest.raises(DataError, match=r"sample_len=31 frames(.|\n)*b\.wav, has 30(.|\n)*drop_last=false"):
-        AudioFolder(find_audio(tmp_path), spec(), 31)
-
-
 def test_an_index_outside_is_an_index_error(tmp_path):
     make_file(tmp_path / "a.wav", 10)
     data = AudioFolder(find_audio(tmp_path), spec(), 5)
@@ -190,16 +183,6 @@ def test_a_context_that_no_clip_outlasts_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"longest clip for train has 33 frames(.|\n)*context_len to 32 or less"):
         data.check_context(33, "train")
     AudioFolder(find_audio(tmp_path), spec(), 20).check_context(19, "train")
-
-
-def test_files_of_another_number_of_channels_are_counted(tmp_path):
-    make_file(tmp_path / "1.wav", 10)
-    make_file(tmp_path / "2.wav", 10, channels=1)
-    make_file(tmp_path / "3.wav", 10)
-    files = find_audio(tmp_path)
-    assert AudioFolder(files, spec(1), 10).n_remixed == 2
-    assert AudioFolder(files, spec(2), 10, upmix=True).n_remixed == 1
-    assert AudioFolder(files[:1], spec(2), 10).n_remixed == 0
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -37,14 +37,6 @@ def plays(grid: np.ndarray, first: np.ndarray) -> list[list[int]]:
     return found
 
 
-def grid_of(walk: LaneSampler, epochs: int) -> np.ndarray:
-    rows = []
-    for epoch in range(epochs):
-        walk.set_epoch(epoch)
-        rows.append(walk.order().reshape(-1, walk.n_lanes))
-    return np.concatenate(rows)
-
-
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=8)
 
 
@@ -71,13 +63,6 @@ def test_lanes_play_whole_tracks_each_once_a_pass(counts, data, seed):
         assert sorted(queue[number * len(counts) : (number + 1) * len(counts)]) == sorted(whole)
     # No step has a clip twice, so no two lanes ever go side by side through one track.
     assert all(len(set(row)) == n_lanes for row in grid.tolist())
-
-
-def test_a_walk_in_parts_is_the_walk_in_one():
-    whole = Lanes(*tracks(5, 2, 7, 3), 3, 1).advance(60)
-    parts = Lanes(*tracks(5, 2, 7, 3), 3, 1)
-    assert np.array_equal(np.concatenate([parts.advance(n) for n in (0, 1, 7, 0, 30, 22)]), whole)
-    assert parts.step == 60
 
 
 def test_passes_and_seeds_are_shuffled_anew():
@@ -243,8 +228,3 @@ def test_other_loaders_do_not_change(folder):
         draws.append([batch.clips.tolist() for loader in (d.val_dataloader(), d.test_dataloader()) for batch in loader])
     assert draws[0] == draws[1]
     assert next(iter(plain.train_dataloader())).first is None
-
-
-def test_the_error_names_what_to_set(folder):
-    with pytest.raises(SamplerError, match=r"3 tracks for training and 4 rows .*\n  Set loader\.batch_size=3 or less"):
-        module(folder, batch_size=4).setup("fit")

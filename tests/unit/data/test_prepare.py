@@ -18,11 +18,7 @@ from stereo_sashimi.data.corpora.musdb import prepare_musdb
 from stereo_sashimi.data.corpora.prepare_command import main
 from stereo_sashimi.data.split import split_folder
 
-
-@pytest.fixture(autouse=True)
-def _no_musdb_path(monkeypatch, tmp_path):
-    monkeypatch.delenv("MUSDB_PATH", raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_musdb_path")
 
 
 def test_whole_tracks(hq, tmp_path):

@@ -10,11 +10,7 @@ from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.data.corpora import musdb as prepare
 from stereo_sashimi.data.corpora.prepare_command import main
 
-
-@pytest.fixture(autouse=True)
-def _no_musdb_path(monkeypatch, tmp_path):
-    monkeypatch.delenv("MUSDB_PATH", raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_musdb_path")
 
 
 def test_interrupted_run_leaves_complete_files_and_goes_on(hq, tmp_path, capsys, monkeypatch):
@@ -80,9 +76,7 @@ def test_full_disk_stops_the_run(hq, tmp_path, capsys, monkeypatch, wrapped):
     ("options", "message"),
     [
         (["--targets", "mixture,kazoo"], "unknown target 'kazoo'"),
-        (["--targets", ""], "unknown target ''"),
         (["--clip-seconds", "0"], "--clip-seconds must be"),
-        (["--clip-seconds", "nan"], "--clip-seconds must be"),
         (["--clip-seconds", "60"], "no track is as long as --clip-seconds"),
         (["--root", "absent"], "train/"),
         (["--pad"], "needs --clip-seconds"),

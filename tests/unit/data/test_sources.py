@@ -1,12 +1,11 @@
 """Tracks of MUSDB folders, the stem sample and prepared folders; `data/sources.py`."""
 
-import itertools
 import sys
 
 import numpy as np
 import pytest
 
-from stereo_sashimi.audio.io import AudioError, write_pcm
+from stereo_sashimi.audio.io import write_pcm
 from stereo_sashimi.data.corpora import sources
 from stereo_sashimi.data.corpora.sources import TARGETS, SourceError
 
@@ -123,24 +122,6 @@ def test_other_formats_are_refused(tmp_path, channels, rate):
     source = sources.list_tracks(tmp_path, ("drums",))[1][0][0]
     with pytest.raises(SourceError, match=r"t.drums\.wav: .*must be stereo at 44100 Hz"):
         sources.open_source(source)
-
-
-def test_missing_target_file(tmp_path):
-    make_track(tmp_path / "test" / "t", targets=["mixture"])
-    (tmp_path / "train").mkdir()
-    with pytest.raises(AudioError, match=r"vocals\.wav: there is no such file"):
-        sources.open_source(sources.list_tracks(tmp_path, ("vocals",))[1][0][0])
-
-
-def test_sample_parts_do_not_overlap():
-    recordings = [sources.open_source(track[0]) for track in sources.sample_tracks(("mixture",))]
-    total, rate = sources.decode_stem(sources.sample_path(), 0)
-    assert rate == 44100
-    assert recordings[0].first == 0
-    assert recordings[-1].last == len(total)
-    for before, after in itertools.pairwise(recordings):
-        assert before.first < before.last == after.first < after.last
-    assert "stempeg" not in sys.modules
 
 
 def test_stem_peaks_are_clipped_and_counted():

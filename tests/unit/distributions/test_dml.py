@@ -114,13 +114,6 @@ def test_far_cells_keep_an_exact_logarithm():
     assert log_p.item() == pytest.approx(-999.5 + math.log1p(-math.exp(-1)), rel=1e-6)
 
 
-def test_shifted_means():
-    params, offset = random_mixture(4), torch.linspace(-0.3, 0.3, 5, dtype=torch.float64).expand(4, 5)
-    moved = params.clone()
-    moved[:, 5:10] += offset
-    assert torch.equal(dml.shift_means(params, offset), moved)
-
-
 def test_soft_bound_is_the_identity_inside_and_never_flat():
     x = torch.tensor([-1e4, -10.0, -2.0, -1.0, 0.3, 3.0, 3.5, 100.0, 1e4], requires_grad=True)
     y = dml.soft_bound(x, -2.0, 3.0)

@@ -1,9 +1,5 @@
 """The experts: the compiled loops against the readable reference, the same bits however they are called, bounded."""
 
-import os
-import platform
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processors import on_x86_64, printed_on_each_processor
 from small_experts import SMALL
 from stereo_sashimi.experts.adaptive import AdaptiveExperts, experts_of
 from stereo_sashimi.experts.plan import SLACK, ExpertsConfig
@@ -44,26 +41,24 @@ def with_repetition(codes: torch.Tensor, lag: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("n_channels", "bits", "coupled"), [(1, 16, True), (2, 16, True), (2, 8, False), (3, 16, True), (2, 16, False)]
+    ("config", "n_channels", "bits", "coupled"),
+    [
+        (SMALL, 1, 16, True),
+        (SMALL, 2, 16, True),
+        (SMALL, 2, 8, False),
+        # Of three channels a repetition reads more than these few frames determine: rounding grows.
+        (replace(SMALL, repeats=0), 3, 16, True),
+        (SMALL, 2, 16, False),
+        (ExpertsConfig(), 2, 16, True),
+    ],
 )
-def test_the_loops_compute_what_the_reference_computes(n_channels, bits, coupled):
+def test_the_loops_compute_what_the_reference_computes(config, n_channels, bits, coupled):
     codes = music(SLACK + 60, n_channels, bits)
     codes = with_repetition(codes, 70).clamp(0, 2**bits - 1)
     codes[0, 20:24] = 0
     codes[0, 40] = 2**bits - 1
-    # Of three channels a repetition reads more than these few frames determine: rounding grows.
-    config = SMALL if n_channels < 3 else replace(SMALL, repeats=0)
     bases, frames = ReferenceExperts(config, n_channels, 2**bits, coupled).run(codes[0].numpy())
     found, _ = AdaptiveExperts(config, n_channels, 2**bits, coupled).predict(codes)
-    base, *numbers = flat(found)
-    assert (base[0].numpy() == bases).all()
-    np.testing.assert_allclose(torch.cat(numbers, dim=-1)[0].numpy(), frames, atol=2e-4, rtol=2e-5)
-
-
-def test_the_reference_at_full_size():
-    codes = music(160, 2)
-    bases, frames = ReferenceExperts(ExpertsConfig(), 2, 65536, True).run(codes[0].numpy())
-    found, _ = AdaptiveExperts(ExpertsConfig(), 2, 65536).predict(codes)
     base, *numbers = flat(found)
     assert (base[0].numpy() == bases).all()
     np.testing.assert_allclose(torch.cat(numbers, dim=-1)[0].numpy(), frames, atol=2e-4, rtol=2e-5)
@@ -216,16 +211,6 @@ for field in flat(AdaptiveExperts(SMALL, 2, 65536).predict(music(400, 2))[0]):
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86-64")
+@on_x86_64
 def test_no_bit_depends_on_the_vector_instructions_of_the_processor(tmp_path):
-    """As this machine has them, with AVX2 and fused products, and with neither."""
-    script, results = PRINTED.format(folder=str(Path(__file__).parent)), set()
-    for cpu in ("", "haswell", "nehalem"):
-        environment = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CACHE_DIR": str(tmp_path / f"cache-{cpu}")}
-        if not cpu:
-            del environment["NUMBA_CPU_NAME"]
-        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert len(done.stdout) > 10_000
-        results.add(done.stdout)
-    assert len(results) == 1
+    assert len(printed_on_each_processor(PRINTED.format(folder=str(Path(__file__).parent)), tmp_path)) == 1

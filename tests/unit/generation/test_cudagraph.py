@@ -180,17 +180,6 @@ def test_a_state_goes_from_engine_to_engine(name, fused):
     assert_same(other.draw(Sampler(), uniforms), reference.draw(Sampler(), uniforms))
 
 
-def test_rows_of_a_batch_are_streams_of_their_own():
-    model = build("sum dml")
-    _, three = engines(model, 3)
-    uniforms = numbers(model, 3, 8)
-    together = three.draw(Sampler(), uniforms)
-    for row in range(3):
-        _, one = engines(model, 1)
-        alone = one.draw(Sampler(), uniforms[row : row + 1])
-        assert_same(alone, [x[row : row + 1] for x in together])
-
-
 def test_blocks_and_batch_size_one_do_not_overwrite_what_was_returned(monkeypatch):
     monkeypatch.setattr(CudaGraphEngine, "BLOCK_FRAMES", 2)
     model = build("mono")
@@ -206,12 +195,9 @@ def test_blocks_and_batch_size_one_do_not_overwrite_what_was_returned(monkeypatc
     assert_same(drawn, reference.draw(Sampler(), numbers(model, 1, 7)))
 
 
-def test_it_takes_no_experts():
+def test_it_needs_a_cuda_device_and_takes_no_experts(monkeypatch):
     with pytest.raises(EngineError, match=r"adaptive experts run on the CPU\. Use engine=auto"):
         Stream(small("experts"), 1, engine="cudagraph")
-
-
-def test_it_needs_a_cuda_device(monkeypatch):
     model = build("mono", torch.float32)
     with pytest.raises(EngineError, match=r"engine=cudagraph needs a CUDA device.*is on cpu.*engine=auto"):
         Stream(model, 1, engine="cudagraph")

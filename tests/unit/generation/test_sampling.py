@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import math
 import weakref
 
 import numpy as np
@@ -109,11 +108,6 @@ def test_the_length_of_a_block_follows_the_speed(monkeypatch, seconds, lengths):
     assert [next(parts).pcm.shape[1] for _ in seconds] == lengths
 
 
-def test_codes_do_not_depend_on_the_block():
-    model = tiny("stereo")
-    assert np.array_equal(*(joined(blocks(model, 150, [3], block_frames=size)) for size in (None, 7)))
-
-
 @pytest.mark.slow
 def test_endless_blocks_hold_nothing_back():
     """No block outlives the next one, and as many tensors are alive after 20 blocks as after 10."""
@@ -136,13 +130,6 @@ def test_blocks_check_before_the_first_is_asked_for(n_frames, sampler, message):
         blocks(tiny("stereo-dml"), n_frames, [0], sampler=sampler)
 
 
-def test_restrictions_reach_the_draw():
-    model = tiny("stereo")
-    greedy = generate(model, 0.01, temperature=0.0)
-    assert np.array_equal(greedy, generate(model, 0.01, top_k=1, seed=9))
-    assert not np.array_equal(greedy, generate(model, 0.01, seed=9))
-
-
 def test_temperatures_of_a_mixture_reach_the_draw():
     model = tiny("stereo-dml")
     cold = generate(model, 0.01, mixture_temperature=0.0, scale_temperature=0.0, seed=1)
@@ -155,18 +142,9 @@ def test_temperatures_of_a_mixture_reach_the_draw():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seconds": 0.0}, r"seconds must give at least one frame at 1000 Hz; got 0\.0"),
-        ({"seconds": -1.0}, r"seconds must give at least one frame"),
-        ({"seconds": math.inf}, r"seconds must give at least one frame"),
-        ({"seconds": math.nan}, r"seconds must give at least one frame"),
-        ({"seed": -1}, r"seed must be an integer of at least 0 and below 2\*\*63; got -1"),
         ({"seed": 2**63}, r"seed must be an integer"),
         ({"seed": True}, r"seed must be an integer"),
-        ({"temperature": -1.0}, r"temperature must be at least 0"),
-        ({"top_k": 5}, r"neither top_k nor top_p"),
-        ({"prompt": np.zeros((0, 2), np.int16)}, r"no frames"),
         ({"prompt": np.zeros((9, 1), np.int16)}, r"shape \(frames, 2\); got \(9, 1\)"),
-        ({"prompt": np.zeros((9, 2), np.float32)}, r"int16; got float32"),
     ],
     ids=str,
 )

@@ -46,7 +46,19 @@ def test_a_score_is_the_log_probability_of_the_model(model, monkeypatch, length)
     assert result.bpb == pytest.approx(result.bits_per_sample, rel=1e-12)
 
 
-@pytest.mark.parametrize("segment_frames", [3, 8, 20, 103, 500])
+@pytest.mark.parametrize(
+    ("model", "segment_frames"),
+    [
+        ("mono", 3),
+        ("stereo", 8),
+        ("stereo-dml", 20),
+        ("experts", 103),
+        ("separate", 500),
+        ("separate", 8),
+        ("mono", 20),
+    ],
+    indirect=["model"],
+)
 def test_a_segment_is_a_track_of_its_own(model, segment_frames):
     pcm = noise(model, FRAMES)
     starts = range(0, FRAMES, segment_frames)
@@ -92,7 +104,14 @@ def test_seconds_are_those_of_the_recording(segment_frames):
         assert bits[:3].sum(0) == pytest.approx(np.array(first) / math.log(2), rel=1e-9)
 
 
-@pytest.mark.parametrize(("segment_frames", "pieces"), [(None, 1), (None, 3), (7, 1), (7, 2), (40, 2), (40, 3)])
+@pytest.mark.parametrize(
+    ("model", "segment_frames", "pieces"),
+    [
+        *(("mono", None, 1), ("stereo", None, 3), ("experts", None, 3), ("separate", 7, 1), ("stereo-dml", 7, 2)),
+        *(("experts", 7, 1), ("mono", 40, 2), ("stereo", 40, 3), ("stereo-dml", None, 1), ("separate", 40, 3)),
+    ],
+    indirect=["model"],
+)
 def test_an_interruption_changes_no_bit(model, segment_frames, pieces):
     pcm = noise(model, FRAMES)
     whole = Scoring(model, pcm, segment_frames)
@@ -138,12 +157,6 @@ def test_start_codes_in_segments_change_no_result(monkeypatch):
     assert score(model, noise(model)).nats == pytest.approx(short, rel=1e-9)
 
 
-def test_sixteen_bits_are_two_bytes():
-    model = tiny("stereo-dml", bits=16)
-    result = score(model, noise(model))
-    assert result.bpb == pytest.approx(result.bits_per_sample / 2, rel=1e-12)
-
-
 def test_a_score_reads_as_one_line():
     stereo = TrackScore((math.log(2) * 400, math.log(2) * 200), 100, AudioSpec(1000, 2, 16))
     assert str(stereo) == "3.000 bits/sample (left 4.000, right 2.000), 1.500 bits/byte, 100 frames"
@@ -180,15 +193,11 @@ def test_a_segment_has_frames(value):
     ("pcm", "message"),
     [
         (np.full((9, 2), np.nan, np.float32), r"int16; got float32.*stereo_sashimi\.read.*float_to_pcm"),
-        (np.zeros((9, 2), np.int32), r"int16; got int32"),
-        (np.zeros((9, 2), np.uint16), r"int16; got uint16"),
         (np.zeros((9, 1), np.int16), r"shape \(frames, 2\); got \(9, 1\)"),
-        (np.zeros((2, 9), np.int16), r"shape \(frames, 2\); got \(2, 9\)"),
         (np.zeros(9, np.int16), r"shape \(frames, 2\); got \(9,\)"),
-        (np.zeros((1, 9, 2), np.int16), r"shape \(frames, 2\); got \(1, 9, 2\)"),
         (np.zeros((0, 2), np.int16), "no frames"),
     ],
-    ids=["nan", "int32", "uint16", "mono", "transposed", "flat", "batch", "empty"],
+    ids=["nan", "mono", "flat", "empty"],
 )
 def test_other_arrays_are_refused(pcm, message):
     with pytest.raises(ValueError, match=message):

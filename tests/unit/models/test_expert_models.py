@@ -116,7 +116,7 @@ def test_a_warm_up_is_a_track_that_went_before(fields):
 
 
 @torch.no_grad()
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 2**31), gain=st.floats(0, 20), channels=st.integers(1, 2), bits=st.sampled_from([8, 16]),
     head=st.sampled_from([COUPLED, APART]),

@@ -17,32 +17,32 @@ from stereo_sashimi.commands.shared.runs import EXPORTED
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.exported import Training, read_header, save
 from stereo_sashimi.models.weights import CheckpointError
-from stereo_sashimi.nn.embedding import MERGES
 from stereo_sashimi.nn.freeze import freeze
-from stereo_sashimi.nn.heads.head import COUPLINGS, CategoricalHeadConfig, DMLHeadConfig
+from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
 from stereo_sashimi.nn.s4 import S4Config, S4DConfig, SSMParameters
 
 
-@pytest.mark.parametrize("layer", [S4Config(d_state=4), S4DConfig(d_state=4, n_ssm=None)], ids=lambda c: c.kind)
+# Each pair of a head and a number of channels, and of a merge and a wiring.
 @pytest.mark.parametrize(
-    "decoder",
-    [*(CategoricalHeadConfig(c) for c in COUPLINGS), *(DMLHeadConfig(c, n_mixtures=2) for c in COUPLINGS)],
-    ids=lambda c: f"{c.kind}-{c.coupling}",
+    ("decoder", "n_channels", "layer", "merge", "unet"),
+    [
+        (CategoricalHeadConfig(), 1, S4Config(d_state=4), "concat", False),
+        (CategoricalHeadConfig(), 2, S4DConfig(d_state=4, n_ssm=None), "none", True),
+        (CategoricalHeadConfig("autoregressive"), 1, S4DConfig(d_state=4, n_ssm=None), "sum", True),
+        (CategoricalHeadConfig("autoregressive"), 2, S4Config(d_state=4), "mix", False),
+        (DMLHeadConfig(n_mixtures=2), 1, S4DConfig(d_state=4, n_ssm=None), "mix", True),
+        (DMLHeadConfig(n_mixtures=2), 2, S4Config(d_state=4), "none", False),
+        (DMLHeadConfig("autoregressive", n_mixtures=2), 1, S4Config(d_state=4), "concat", True),
+        (DMLHeadConfig("autoregressive", n_mixtures=2), 2, S4DConfig(d_state=4, n_ssm=None), "sum", False),
+    ],
+    ids=lambda value: f"{value.kind}" if hasattr(value, "kind") else str(value),
 )
-@pytest.mark.parametrize("n_channels", [1, 2])
-def test_what_was_saved_comes_back_to_the_bit(tmp_path, n_channels, decoder, layer):
-    model = make(n_channels, decoder=decoder, layer=layer)
+def test_what_was_saved_comes_back_to_the_bit(tmp_path, decoder, n_channels, layer, merge, unet):
+    model = make(n_channels, merge, decoder, layer, unet)
     loaded = load(save(model, tmp_path / "model"))
     assert loaded.config == model.config
     assert not loaded.training
     assert same_bits(loaded, model)
-
-
-@pytest.mark.parametrize("unet", [False, True])
-@pytest.mark.parametrize("merge", MERGES)
-def test_every_embedding_comes_back_to_the_bit(tmp_path, merge, unet):
-    model = make(merge=merge, unet=unet)
-    assert same_bits(load(save(model, tmp_path / "model")), model)
 
 
 def test_the_folder_its_json_and_its_weights_all_name_the_model(model, folder):

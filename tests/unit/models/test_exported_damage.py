@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from exported_models import drop, flipped, put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,9 +28,7 @@ many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChe
 def test_a_flipped_byte_of_the_weights_is_found(folder, place, byte):
     path = folder / "model.safetensors"
     data = path.read_bytes()
-    changed = bytearray(data)
-    changed[int(len(data) * place)] ^= byte
-    path.write_bytes(changed)
+    path.write_bytes(flipped(data, place, byte))
     with pytest.raises(CheckpointError, match=r"model\.safetensors is not the file .*SHA-256 differs"):
         load(folder)
     path.write_bytes(data)
@@ -52,9 +51,7 @@ def test_a_truncated_file_is_found(folder, share):
 def test_a_flipped_byte_of_the_description_gives_a_model_or_a_named_error(folder, place, byte):
     path = folder / "config.json"
     data = path.read_bytes()
-    changed = bytearray(data)
-    changed[int(len(data) * place)] ^= byte
-    path.write_bytes(changed)
+    path.write_bytes(flipped(data, place, byte))
     # A digit of `steps` may change unseen; any other error than this one fails the test.
     with contextlib.suppress(CheckpointError):
         assert isinstance(load(folder), LanguageModel)
@@ -79,65 +76,26 @@ def test_a_list_of_tensors_without_bound_is_refused_before_it_is_read(folder, mo
         load(folder)
 
 
-def put(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    def change(data: dict[str, Any]) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        data[keys[-1]] = value
-
-    return change
-
-
-def drop(*keys: str) -> Callable[[dict[str, Any]], None]:
-    def change(data: dict[str, Any]) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        del data[keys[-1]]
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (put("_target_", value="os.system"), r"Unknown key config\._target_"),
-        (put("model", "_target_", value="os.system"), r"Unknown key model\._target_"),
         (put("model", "model", "_target_", value="os.system"), r"Unknown key model\._target_"),
-        (put("model", "decoder", "_target_", value="os.system"), r"Unknown key decoder\._target_"),
         (put("model", "model", "layer", "_target_", value="x"), r"Unknown key model\.layer\._target_"),
         (put("training", "_target_", value="os.system"), r"Unknown key config\.training\._target_"),
         (put("model", "spec", "bit", value=8), r"Unknown key spec\.bit\. Did you mean spec\.bits\?"),
         (drop("model"), r"config lacks the field 'model'"),
-        (drop("sha256"), r"config lacks the field 'sha256'"),
         (drop("model", "spec"), r"must hold exactly: spec, encoder"),
         (drop("model", "spec", "bits"), r"spec lacks the field 'bits'"),
-        (put("model", value=[1]), r"config\.model must be a mapping; got list"),
         (put("model", "spec", value=None), r"spec must be a mapping of fields; got NoneType"),
-        (put("model", "spec", "bits", value="8"), r"spec\.bits must be an integer; got '8'"),
-        (put("model", "spec", "bits", value=8.0), r"spec\.bits must be an integer; got 8\.0"),
-        (put("model", "spec", "bits", value=10**30), r"spec\.bits must be an integer; got an integer of 100 bits"),
         (put("model", "spec", "n_channels", value=True), r"spec\.n_channels must be an integer; got True"),
-        (put("model", "spec", "quantization", value=1), r"spec\.quantization must be text; got 1"),
-        (put("model", "model", "n_layers", value=2.5), r"model\.n_layers must be an integer; got 2\.5"),
-        (put("model", "model", "unet", value=1), r"model\.unet must be true or false; got 1"),
         (put("model", "model", "dropout", value=1e999), r"damaged or not JSON \(Infinity is no JSON number"),
         (put("model", "model", "dropout", value=float("nan")), r"damaged or not JSON \(NaN is no JSON number"),
-        (put("model", "model", "pool", value=[2, "2"]), r"model\.pool must hold integers; got '2' in it"),
-        (put("model", "model", "pool", value="22"), r"model\.pool must be a list of integers; got '22'"),
-        (put("model", "model", "layer", "dt_min", value="small"), r"model\.layer\.dt_min must be a finite number"),
-        (put("model", "model", "layer", "n_ssm", value=True), r"n_ssm must be an integer or null; got True"),
         (put("model", "model", "layer", "kind", value=["s4"]), r"model\.layer\.kind must be one of s4, s4d; got list"),
-        (
-            put("model", "decoder", "kind", value="lstm"),
-            r"decoder\.kind must be one of categorical, dml, experts; got 'lstm'",
-        ),
-        (put("model", "pad_len", value="2"), r"pad_len must be an integer; got '2'"),
         (put("model", "pad_len", value=-1), r"pad_len must be 0 or more"),
         (put("model", "pad_len", value=MAX_PAD_LEN + 1), r"pad_len must be at most"),
-        (put("training", "steps", value="many"), r"config\.training\.steps must be an integer or null; got 'many'"),
         (put("format", value="other"), r"its 'format' must be 'stereo-sashimi model'"),
         (put("format_version", value=2), r"format_version 2; stereo-sashimi .* reads up to 1.*Update"),
-        (put("format_version", value="1"), r"config\.format_version must be an integer; got '1'"),
         (put("sha256", value="0" * 64), r"SHA-256 differs"),
         # Sizes that no memory holds, and sizes that are only not those of the weights.
         (put("model", "encoder", "d_model", value=10**15), r"cannot be made|disagree"),
@@ -167,7 +125,6 @@ def test_an_edited_description_is_refused_by_name(folder, change, message):
         ("", "not JSON"),
         ("[" * 100_000, "not JSON"),
         ("[1]", "'format' must be"),
-        ("null", "'format' must be"),
         ('{"format": "stereo-sashimi model", "format": "x"}', "a field occurs twice"),
         ('{"format": "stereo-sashimi model", "format_version": -Infinity}', "-Infinity is no JSON number"),
         ('{"format": "stereo-sashimi model", "format_version": ' + "9" * 5000 + "}", "not JSON"),
@@ -175,7 +132,7 @@ def test_an_edited_description_is_refused_by_name(folder, change, message):
         ('{"architectures": ["Other"], "model_type": "other"}', "'format' must be"),
         ("\xff\xfe", "not JSON"),
     ],
-    ids=range(10),
+    ids=range(9),
 )
 def test_other_text_is_refused(folder, text, message):
     (folder / "config.json").write_bytes(text.encode("latin-1"))
@@ -207,14 +164,12 @@ def with_weights(folder: Path, content: bytes) -> Path:
             lambda w: w.update({"backbone.norm.weight": torch.zeros(8).half()}),
             r"norm\.weight has another type.*float16",
         ),
-        (lambda w: w.update({"backbone.norm.weight": torch.zeros(8).int()}), r"norm\.weight has another type.*int32"),
         (lambda w: w.update({"backbone.norm.weight": torch.zeros(8).double()}), r"has another type.*float32, float64"),
         (lambda w: w.update({"head.C_remainder": torch.zeros(8)}), r"head\.C_remainder is left over"),
         (
             lambda w: w.update({"backbone.center.0.layer.ssm.C_remainder": torch.zeros(1)}),
             r"C_remainder has shape \(1,\)",
         ),
-        (lambda w: w.clear(), r"is missing \(and \d+ more\)"),
     ],
 )
 def test_weights_of_another_model_are_refused_by_name(model, folder, change, message):

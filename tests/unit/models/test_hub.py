@@ -136,13 +136,6 @@ def test_a_file_that_is_too_large_is_not_fetched(stored, tmp_path, file):
     assert not (tmp_path / "pulled").exists()
 
 
-def test_weights_that_are_none_are_refused(stored, tmp_path):
-    stored.commit(REPO, {"model.safetensors": b"\x80\x04pickle"})
-    with pytest.raises(CheckpointError, match="SHA-256 differs"):
-        pull(REPO, tmp_path / "pulled")
-    assert not (tmp_path / "pulled").exists()
-
-
 @pytest.mark.parametrize(
     "name",
     ["small", "../x", "a/..", "a/b/c", "/a/b", "a/b@../../x", "a/b@", "a\\b", "a/b@v1/../..", "ä/b", "a/b@-x", ""],

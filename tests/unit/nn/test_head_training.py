@@ -58,17 +58,6 @@ def test_sliced_likelihood_never_holds_the_logits_of_a_batch(monkeypatch):
     assert computed == [10 * 256] * 10
 
 
-@each_head
-def test_bfloat16_autocast_gives_likelihoods_in_float32(config):
-    head, (hidden, codes) = build(config, 2), batch(2)
-    plain = head.score(hidden, codes).log_prob
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = head.score(hidden, codes).log_prob
-    assert cast.dtype == torch.float32
-    # The DML head keeps float32 all through; a logit in bfloat16 is good to a percent.
-    assert torch.allclose(plain, cast, atol=1e-6 if config.kind == "dml" else 0.2)
-
-
 def correlated_codes(length: int) -> torch.Tensor:
     """Two tracks of smooth noise at 16 bit, Laplacian of std 3000 LSB, the second close to the first."""
     generator = torch.Generator().manual_seed(0)
@@ -95,7 +84,7 @@ def test_dml_starts_close_to_uniform(n_mixtures, coupling):
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_dml_loss_falls_at_once(coupling):
     torch.manual_seed(0)
-    codes = correlated_codes(1001)
+    codes = correlated_codes(401)
     x = 2 * codes / 65536 - 1
     # Random features of the previous frame at several gains: what a backbone would offer at the start.
     seen = torch.cat([torch.tanh(gain * x[:, :-1]) for gain in (1, 4, 16, 64)], dim=-1)

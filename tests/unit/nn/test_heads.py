@@ -1,15 +1,11 @@
 """Heads: the chain rule over channels, slices of the likelihood, ranks, draws, the start of training, errors."""
 
-import itertools
-
 import pytest
 import torch
-from small_heads import CONFIGS, WIDTH, batch, build, each_head, each_width
+from small_heads import WIDTH, batch, build, each_head, each_width
 
-from stereo_sashimi.distributions import logistic_mixture as dml
 from stereo_sashimi.distributions.sampler import Sampler
 from stereo_sashimi.nn.heads.head import CategoricalHeadConfig, DMLHeadConfig
-from stereo_sashimi.schema import from_plain, to_plain
 
 
 @each_head
@@ -29,8 +25,7 @@ def test_score_is_the_mass_of_each_channel_given_the_earlier_ones(config, n_chan
 
 
 @each_head
-@each_width
-@pytest.mark.parametrize("with_rank", [False, True])
+@pytest.mark.parametrize(("n_channels", "with_rank"), [(1, True), (2, False), (3, True)])
 def test_the_loss_is_the_weighted_score_with_its_gradients(config, n_channels, with_rank):
     head, (hidden, codes) = build(config, n_channels).double(), batch(n_channels)
     hidden = hidden.double().requires_grad_()
@@ -61,14 +56,6 @@ def test_only_later_channels_see_a_code_and_only_when_coupled(config):
         for channel in {0, 1, 2} - {changed}:
             same = torch.equal(before[..., channel], after[..., channel])
             assert same == (config.coupling == "independent" or channel < changed)
-
-
-def test_the_joint_mass_of_a_stereo_frame_sums_to_one():
-    for config in CONFIGS:
-        head = build(config, 2, n_levels=16).double()
-        hidden = torch.randn(1, 1, WIDTH, dtype=torch.float64).expand(1, 256, WIDTH)
-        frames = torch.tensor(list(itertools.product(range(16), repeat=2))).unsqueeze(0)
-        assert head.score(hidden, frames).log_prob.sum(-1).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
 
 
 def test_dml_coupling_moves_the_means_linearly_in_the_amplitudes():
@@ -113,39 +100,6 @@ def test_draws_of_a_frame_follow_the_joint_mass(config):
     assert 0.5 * (drawn - mass).abs().sum() < 0.01
 
 
-def test_top_k_and_top_p_reach_the_categorical_draw():
-    head, (hidden, _) = build(CategoricalHeadConfig("autoregressive"), 2), batch(2)
-    uniform = torch.rand(2, 5, 2, 1, dtype=torch.float64)
-    modes = head.sample(hidden, uniform, Sampler(temperature=0.0))[0]
-    assert torch.equal(head.sample(hidden, uniform, Sampler(top_k=1))[0], modes)
-    assert torch.equal(head.sample(hidden, uniform, Sampler(top_p=1e-6))[0], modes)
-    assert not torch.equal(head.sample(hidden, uniform)[0], modes)
-
-
-@pytest.mark.parametrize(
-    ("config", "options", "message"),
-    [
-        (DMLHeadConfig(), {"top_k": 5}, "neither top_k nor top_p"),
-        (DMLHeadConfig(), {"top_p": 0.9}, "neither top_k nor top_p"),
-        (CategoricalHeadConfig(), {"mixture_temperature": 0.3}, "mixture_temperature and scale_temperature are for"),
-        (CategoricalHeadConfig(), {"scale_temperature": 0.0}, "are for the DML head"),
-    ],
-)
-def test_what_a_distribution_cannot_be_sampled_under_is_refused(config, options, message):
-    head, (hidden, _) = build(config, 1), batch(1)
-    with pytest.raises(ValueError, match=message):
-        head.sample(hidden, torch.rand(2, 5, 1, head.n_uniforms), Sampler(**options))
-
-
-def test_temperatures_of_a_mixture_reach_the_draw():
-    head, (hidden, _) = build(DMLHeadConfig(), 1), batch(1)
-    uniform = torch.rand(2, 5, 1, 2, dtype=torch.float64)
-    apart = Sampler(temperature=0.5, mixture_temperature=0.3, scale_temperature=0.0)
-    params = head.channel_parameters(hidden, None, 0)
-    expected = dml.sample(params, 256, uniform[:, :, 0], Sampler(0.0, mixture_temperature=0.3))
-    assert torch.equal(head.sample(hidden, uniform, apart)[0][..., 0], expected)
-
-
 def test_ranks_of_16_bit_codes_are_for_the_categorical_head():
     head, (hidden, codes) = build(DMLHeadConfig(), 1, 65536), batch(1, 65536)
     assert not head.can_rank
@@ -168,14 +122,3 @@ def test_wrong_shapes_are_refused(config):
     else:
         with pytest.raises(ValueError, match="Channel 1 of an autoregressive head"):
             head.log_mass(hidden, None, 1)
-
-
-def test_config_errors_name_the_key_and_good_ones_survive_a_checkpoint():
-    classes = (CategoricalHeadConfig, DMLHeadConfig)
-    for config in CONFIGS:
-        assert from_plain(to_plain(config), classes, "decoder") == config
-    for kind in classes:
-        with pytest.raises(ValueError, match=r"decoder\.coupling must be one of independent, autoregressive"):
-            kind(coupling="joint")
-    with pytest.raises(ValueError, match=r"decoder\.n_mixtures"):
-        DMLHeadConfig(n_mixtures=0)

@@ -52,35 +52,6 @@ def test_up_pool_gives_pool_frames_for_each_one_by_default():
 
 
 @torch.no_grad()
-@every_pool
-def test_down_pool_keeps_its_remainder(pool):
-    module = DownPool(3, 5, pool)
-    state = module.initial_state(2)
-    assert state.shape == (2, 0, 3)
-    x = torch.randn(2, 2 * pool + pool - 1, 3)
-    y, state = module(x, state)
-    assert y.shape[1] == 2
-    assert torch.equal(state, x[:, 2 * pool :])
-
-
-@torch.no_grad()
-@every_pool
-def test_up_pool_keeps_its_pending_frames(pool):
-    module = UpPool(5, 3, pool)
-    state = module.initial_state(2)
-    assert state.shape == (2, pool, 3)
-    assert state.eq(0).all()
-    x = torch.randn(2, 2, 5)
-    y, state = module(x, state, 2 * pool)
-    assert state.shape == (2, pool, 3)
-    assert torch.equal(state, module(x, None, 3 * pool)[0][:, 2 * pool :])
-    # Nothing new from below: what is pending comes out unchanged.
-    y, rest = module(x[:, :0], state, 1)
-    assert torch.equal(y, state[:, :1])
-    assert rest.shape[1] == pool - 1
-
-
-@torch.no_grad()
 def test_states_do_not_share_memory_with_inputs():
     down, up = DownPool(3, 5, 4), UpPool(5, 3, 4)
     x = torch.randn(1, 6, 3)
@@ -98,15 +69,6 @@ def test_up_pool_refuses_lengths_that_do_not_belong_together():
     module = UpPool(5, 3, 4)
     with pytest.raises(ValueError, match="4 frames for 5"):
         module(torch.randn(1, 0, 5), module.initial_state(1), 5)
-
-
-@torch.no_grad()
-def test_weight_normalisation_is_by_rows():
-    linear = DownPool(3, 5, 2, weight_norm=True).linear
-    g, v = linear.weight_g, linear.weight_v
-    assert g.shape == (5, 1)
-    g.mul_(3)
-    torch.testing.assert_close(linear.weight, g * v / v.norm(dim=1, keepdim=True))
 
 
 @torch.no_grad()

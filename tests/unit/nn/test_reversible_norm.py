@@ -84,25 +84,6 @@ def test_silence_and_one_frame():
         torch.testing.assert_close(undo(y, statistics), x)
 
 
-def test_gradients_by_finite_differences():
-    norm, undo = pair(2)
-    x = signal(2, 6, 2).requires_grad_()
-
-    def there_and_back(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        y, statistics = torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x,))
-        return undo(y.square(), statistics)
-
-    assert torch.autograd.gradcheck(there_and_back, (x, norm.weight, norm.bias))
-
-
-def test_a_frame_sees_the_future():
-    norm, _ = pair(1)
-    x = signal(1, 20, 1)
-    later = x.clone()
-    later[:, -1] += 100
-    assert not torch.allclose(norm(x)[0][:, 0], norm(later)[0][:, 0])
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [

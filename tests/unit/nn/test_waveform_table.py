@@ -32,13 +32,6 @@ def test_silence_and_its_neighbours_differ_in_the_steepest_ramps():
     assert [x[loudness].item() for x in (before, silence, after)] == [1, -1, 1]
 
 
-def test_rows_are_what_forward_gives():
-    table = WaveformTable(256, 5)
-    assert torch.allclose(table(torch.arange(256)), table.rows(), atol=1e-5)
-    table(torch.tensor([3, 200])).sum().backward()
-    assert table.weight.grad.abs().sum() > 0
-
-
 def test_rows_do_not_depend_on_threads():
     table, threads = WaveformTable(65536, 8), torch.get_num_threads()
     try:

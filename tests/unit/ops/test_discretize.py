@@ -59,17 +59,6 @@ def test_bilinear_is_the_matrix_formula(seed, m, log_dt, rank_one):
 
 @given(seed=seeds, m=modes, log_dt=log_dts)
 @settings(max_examples=20, deadline=None)
-def test_bilinear_with_a_rank_one_part_of_zero_is_the_diagonal_one(seed, m, log_dt):
-    lam, p, b, c, dt = parameters(seed, m, log_dt)
-    with_zero, without = bilinear(lam, torch.zeros_like(p), b, c, dt), bilinear(lam, None, b, c, dt)
-    assert without.left is None
-    assert without.right is None
-    torch.testing.assert_close(full_matrix(with_zero), full_matrix(without))
-    torch.testing.assert_close(with_zero.b, without.b)
-
-
-@given(seed=seeds, m=modes, log_dt=log_dts)
-@settings(max_examples=20, deadline=None)
 def test_zero_order_hold_is_the_matrix_exponential(seed, m, log_dt):
     """Van Loan: exp([[A, B], [0, 0]] dt) = [[A_bar, B_bar], [0, 1]]."""
     lam, _, b, c, dt = parameters(seed, m, log_dt)

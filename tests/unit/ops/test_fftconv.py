@@ -25,16 +25,6 @@ def test_it_is_the_causal_sum(length, batch, seed):
     torch.testing.assert_close(causal_convolution(u, kernel), by_loop(u, kernel), rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("length", [2, 17, 64, 101])
-def test_the_last_input_does_not_reach_the_first_output(length):
-    """The shortest circular FFT would wrap exactly this term around."""
-    u, kernel = torch.zeros(1, 1, length, dtype=torch.float64), torch.ones(1, length, dtype=torch.float64)
-    u[..., -1] = 1
-    y = causal_convolution(u, kernel)
-    assert y[..., :-1].abs().max() < 1e-12
-    assert y[..., -1].item() == pytest.approx(1)
-
-
 @given(length=st.integers(1, 2**29))
 def test_lengths_are_those_that_scipy_takes(length):
     assert _fft_length(length) == next_fast_len(2 * length - 1, real=True)

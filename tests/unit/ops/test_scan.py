@@ -50,17 +50,6 @@ def test_values_states_and_gradients(length, h, d_state, layer):
             torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-11)
 
 
-def test_gradcheck():
-    ssm = leaves(3, 4)
-    u = torch.randn(1, 5, 3, dtype=torch.float64, requires_grad=True)
-
-    def run(delta, b, c, left, right, u):
-        y, last = scan(Discrete(delta, b, c, left, right), u, None)
-        return y, torch.view_as_real(last)
-
-    assert torch.autograd.gradcheck(run, (*ssm, u))
-
-
 @torch.no_grad()
 def test_threads_change_no_bit():
     ssm = leaves(70)

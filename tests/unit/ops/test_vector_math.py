@@ -100,12 +100,6 @@ def test_cached_code_belongs_to_the_sources_it_was_made_of(tmp_path, monkeypatch
     assert _sources.__wrapped__() not in (before, key[-1])
 
 
-def test_what_is_kept_on_disk_is_known():
-    evaluate(ENDS)
-    assert is_kept(functions)
-    assert not is_kept(compiled(lambda x: x + 1))
-
-
 @pytest.mark.parametrize("number", [np.float32(0.1), 0.1])
 def test_a_number_fills_a_vector(number):
     @compiled

@@ -60,7 +60,8 @@ def clips(channels: int) -> dict[str, np.ndarray]:
     }
 
 
-CASES = [pytest.param(pcm, id=f"{name}-{c}") for c in (1, 2) for name, pcm in clips(c).items()]
+# Mono and stereo in turns.
+CASES = [pytest.param(clips(1 + i % 2)[name], id=name) for i, name in enumerate(clips(1))]
 
 
 @given(CHANNEL, st.integers(1, 40))

@@ -19,17 +19,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from stereo_sashimi.commands.memory import process_bytes
 from stereo_sashimi.data.dataset import Batch
 from stereo_sashimi.generation.stream import Stream
-from stereo_sashimi.models.language_model_config import LanguageModelConfig
-from stereo_sashimi.models.sashimi import SashimiConfig
-from stereo_sashimi.nn import CategoricalHeadConfig, EmbeddingConfig, S4Config
 from stereo_sashimi.schema import to_plain
-from stereo_sashimi.spec import AudioSpec
 from stereo_sashimi.tasks import AutoregressiveTask
 from stereo_sashimi.tasks.checkpoints import LastCheckpoint
 from stereo_sashimi.tasks.ema import EMA
 from stereo_sashimi.tasks.optim import AdamWConfig
 from stereo_sashimi.tasks.samples import SampleLogger
 from stereo_sashimi.tasks.step_lines import StepLines, peak_gib, step_line
+from tiny_config import tiny_config
 
 
 class Trainer(pl.Trainer):
@@ -225,9 +222,7 @@ def test_a_system_that_does_not_tell_memory(monkeypatch):
 
 @pytest.fixture(scope="module")
 def task() -> AutoregressiveTask:
-    backbone = SashimiConfig(d_model=4, n_layers=1, pool=(2,), pool_weight_norm=True, layer=S4Config(d_state=4))
-    config = LanguageModelConfig(AudioSpec(44100, 2, 8), EmbeddingConfig(4), backbone, CategoricalHeadConfig())
-    return AutoregressiveTask(config.to_plain(), to_plain(AdamWConfig()))
+    return AutoregressiveTask(tiny_config(pool_weight_norm=True).to_plain(), to_plain(AdamWConfig()))
 
 
 def test_samples_every_nth_validation_of_a_fit(task, tmp_path):
