@@ -3,32 +3,23 @@
 A model that is nothing but adaptive experts and their head knows no rate, no loudness and no width: the same weights
 code 8, 16 and 24 bits, and its first channel alone is a mono model. Other models code the channels and bits that they
 were made for.
-
-What a model and the coder compute here is named by a hash, the probe: a file is decoded only where it is that of the
-encoder. The compiled engine gives the same bits on any processor, but what prepares its weights (torch) and compiles it
-(numba) are other people's, and our own code changes. So the hash is over the code of a fixed recording, every bit of
-which hangs on all probabilities before it, and not over how these are computed.
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from stereo_sashimi.codec.batch_coder import BatchCoder
 from stereo_sashimi.codec.container import CodecError
+from stereo_sashimi.codec.probe import probe
 from stereo_sashimi.generation.engines.compiled.compiled_engine import CompiledEngine
 from stereo_sashimi.models.language_model import LanguageModel
 from stereo_sashimi.models.weights import fingerprint
 from stereo_sashimi.nn.freeze import freeze
-from stereo_sashimi.spec import AudioSpec
 
 # Segments coded at once by a model with a network, whose weights then are read once for all of them.
 DEFAULT_BATCH, MAX_BATCH = 32, 256
-# Frames of the recording that is probed with; the last ones are those of so many before: experts look for repetitions.
-PROBE_FRAMES, PROBE_AGAIN = 2048, 600
 # By weights, those that the engine has packed, and configurations.
 _PROBES: dict[tuple[object, ...], str] = {}
 
@@ -101,26 +92,3 @@ def check_model(model: LanguageModel) -> None:
             "back. Use a model trained with dataset.quantization=linear dataset.normalize=none."
         )
     CompiledEngine.check(model)
-
-
-def probe(coders: Iterable[BatchCoder]) -> str:
-    """32 hexadecimal digits; of coders in the order of their channels, which are not moved."""
-    digest = hashlib.sha256()
-    for coder in coders:
-        (code,) = BatchCoder(coder.engine.like(1)).encode([recording(coder.model.spec)])
-        digest.update(code)
-    return digest.hexdigest()[:32]
-
-
-def recording(spec: AudioSpec) -> np.ndarray:
-    """Codes (frames, channels): a swelling noise with a period, the same again, at last both ends of the range.
-
-    docs/codec.md has it in words.
-    """
-    t = np.arange(PROBE_FRAMES * spec.n_channels).reshape(PROBE_FRAMES, spec.n_channels)
-    t[-PROBE_AGAIN:] = t[-3 * PROBE_AGAIN : -2 * PROBE_AGAIN]
-    swell = 1 + t // (8 * spec.n_channels)
-    noise = t * 48271 % 65521 % 2001 - 1000 + np.abs(t * 7 % 1600 - 800) * 40
-    codes = (spec.start_code + noise * swell * (spec.n_levels >> 8) // 32768) % spec.n_levels
-    codes[-2:] = np.array([[0], [spec.n_levels - 1]])
-    return codes

@@ -1,6 +1,6 @@
 """encode, decode: PCM <-> the bytes of an .ssc file, without loss, by the probabilities of a model.
 
-`batch_coder.py` runs the model and the range coder, `container.py` has the format, `coders.py` what refuses other
+`batch_coder.py` runs the model and the range coder, `container.py` has the format, `probe.py` what refuses other
 machines; `pcm_files.py` reads and writes audio files. Recordings are read, coded and written a few segments at a time.
 """
 
