@@ -25,6 +25,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Whose first tests wait for numba, for a minute together: they come first, so that one of two workers compiles and the
+# other, which begins with the second half, finds on disk what it needs later.
+COMPILING = ("unit/codec/", "unit/experts/", "unit/generation/", "unit/commands/", "e2e/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(f"tests/{place}" in item.nodeid for place in COMPILING))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shapes", action="store_true", help="check the shapes of all annotated arguments")
 
