@@ -61,6 +61,7 @@ def test_a_compiled_run_leaves_what_an_eager_one_leaves(train, tmp_path, stereo_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_without_a_compiler_nothing_begins(tmp_path, stereo_folder, small):
     words = ("experiment=audio/sashimi-sample", *small, f"dataset.path={stereo_folder}", "compile=true")
     run_folder = f"paths.run={tmp_path / 'run'}"

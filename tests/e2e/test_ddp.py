@@ -5,16 +5,19 @@ divides by sqrt(v) + 1e-8, so that a gradient that is nothing but round-off (1e-
 rate of 4e-3 a step; `TOLERANCE` is far above that, and far below what one step does (1e-3).
 """
 
+import io
 import json
 import socket
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from running import SMALL, TWO, assert_same, ended, finish, last_of, saved, start
+from running import SMALL, TWO, assert_same, ended, finish, keep_seeds, last_of, saved, start
 
 from stereo_sashimi.audio.io import write_pcm
+from stereo_sashimi.commands.cli import main
 
 # Three runs are made once for all, in one process of pytest; their time counts for the first test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -81,13 +84,15 @@ def runs(folder, tmp_path_factory) -> dict[str, tuple[Path, str, dict]]:
     """The same training in one process, in two, and in two from step 4 on: folder, output, run.json."""
     root, made = tmp_path_factory.mktemp("ddp"), {}
 
-    def go(name: str, *overrides: str) -> None:
-        out, _ = finish(*options(root / name, folder, *overrides), cwd=root)
+    def keep(name: str, out: str) -> None:
         made[name] = (root / name, out, json.loads((root / name / "run.json").read_text()))
 
-    go("one", "trainer=cpu", "trainer.devices=1", "loader.batch_size=4")
-    go("two")
-    go("rest", f"checkpoint={last_of(root / 'two', 'previous')}")
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
+        keep_seeds(patch)
+        main("train", options(root / "one", folder, "trainer=cpu", "trainer.devices=1", "loader.batch_size=4"))
+    keep("one", said.getvalue())
+    for name, more in (("two", ()), ("rest", (f"checkpoint={last_of(root / 'two', 'previous')}",))):
+        keep(name, finish(*options(root / name, folder, *more), cwd=root)[0])
     return made
 
 
@@ -128,6 +133,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.mark.long
 def test_two_slurm_tasks_are_two_processes(runs, folder, tmp_path):
     """What srun does: the same command line twice, with variables that say which task it is."""
     job = {
