@@ -7,14 +7,6 @@ Bands are sums of Welch spectra (P. D. Welch, IEEE Trans. Audio Electroacoust. 1
 - coherence   = sum w |S_lr|^2 / (S_ll S_rr) / sum w with w = sqrt(S_ll S_rr), so that empty bins count for nothing;
 - phase       = arg sum S_lr.
 
-Timbre is of all channels together. With P the Welch spectrum, summed over the channels, of bins at frequencies f, and e
-the energy of the frames:
-
-- centroid = sum f P / sum P, where the spectrum has its middle: how bright a sound is;
-- flatness = exp(mean ln P) / mean P, from 0 (tones) to 1 (white noise); S. Dubnov, IEEE Signal Process. Lett. 11, 2004;
-- fall     = sum of e in the first half of the window over that in the second: how a sound dies away;
-- crest    = largest |x| over the root mean square.
-
 Loudness is ITU-R BS.1770-4 as pyloudnorm has it.
 """
 
@@ -27,11 +19,11 @@ from jaxtyping import Bool, Complex128, Float64, Int16
 from scipy import fft, signal
 
 from stereo_sashimi.metrics.stereo import FULL_SCALE, HIGHEST, LOWEST, SILENT_LSB, check_pcm
+from stereo_sashimi.metrics.timbre import TIMBRE_UNITS, timbre
 
 WINDOW_SECONDS = 1.0
 # Hz; two octaves a band, the last one reaches the Nyquist frequency.
 BAND_EDGES = (0.0, 125.0, 500.0, 2000.0, 8000.0)
-TIMBRE_UNITS = {"centroid_hz": "Hz", "flatness": "1", "fall_db": "dB", "crest_db": "dB"}
 UNITS = {
     "correlation": "1",
     "coherence": "1",
@@ -57,7 +49,7 @@ def windows(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> dict
 
     - `loudness_lufs`: gated loudness of the window alone; NaN if all of it is gated (below -70 LUFS), for windows
       shorter than 0.4 s, and below 8000 Hz. Whole tenths of a second count.
-    - `centroid_hz`, `flatness`, `fall_db` (from -100 to 100), `crest_db`: NaN for a silent window.
+    - `centroid_hz`, `flatness`, `fall_db`, `crest_db`: see `timbre.py`.
     - `silent_share`, `clipped_share`: part of the samples of all channels with |x| <= 1 LSB, or at -32768 or 32767.
 
     Two channels also have, with energies about the mean, so that an offset is no sound:
@@ -112,7 +104,7 @@ def _measure(
         "silent_share": float(np.mean((pcm >= -SILENT_LSB) & (pcm <= SILENT_LSB))),
         "clipped_share": float(np.mean((pcm == LOWEST) | (pcm == HIGHEST))),
     }
-    numbers |= _timbre(pcm, sample_rate)
+    numbers |= timbre(pcm, sample_rate, spectra_per_second=_SPECTRA_PER_SECOND, silent=SILENT_LSB**2, limit_db=LIMIT_DB)
     return numbers | _energies(pcm) | _bands(pcm, sample_rate) if pcm.shape[1] == 2 else numbers
 
 
@@ -123,30 +115,6 @@ def _loudness(pcm: Int16[np.ndarray, "frames channels"], meter: pyloudnorm.Meter
     # end and count what it lacks as silence.
     loudness = meter.integrated_loudness(pcm[: -(-tenths * meter.rate // 10)] / FULL_SCALE)
     return float(loudness) if math.isfinite(loudness) else math.nan
-
-
-def _timbre(pcm: Int16[np.ndarray, "frames channels"], sample_rate: int) -> dict[str, float]:
-    x = pcm.T.astype(np.float64)
-    # An offset is no sound.
-    x -= x.mean(axis=1, keepdims=True)
-    energy = (x**2).sum(axis=0)
-    if energy.mean() <= SILENT_LSB**2 * len(x):
-        return dict.fromkeys(TIMBRE_UNITS, math.nan)
-    frequencies, densities = signal.welch(x, sample_rate, nperseg=_spectrum_length(len(pcm), sample_rate))
-    # Less than the noise of rounding: bins that are exactly zero would make any sound a tone.
-    power = densities.sum(axis=0) + 0.01 / sample_rate
-    half = len(energy) // 2
-    first, second = energy[:half].sum() + SILENT_LSB**2, energy[half:].sum() + SILENT_LSB**2
-    return {
-        "centroid_hz": float(frequencies @ power / power.sum()),
-        "flatness": float(np.exp(np.log(power).mean()) / power.mean()),
-        "fall_db": float(np.clip(10 * math.log10(first / second), -LIMIT_DB, LIMIT_DB)),
-        "crest_db": 10 * math.log10((x**2).max() / (x**2).mean()),
-    }
-
-
-def _spectrum_length(frames: int, sample_rate: int) -> int:
-    return min(frames, fft.next_fast_len(math.ceil(sample_rate / _SPECTRA_PER_SECOND), real=True))
 
 
 def _energies(pcm: Int16[np.ndarray, "frames 2"]) -> dict[str, float]:
@@ -178,7 +146,7 @@ def _decibels(energy: int, reference: int) -> float:
 
 def _bands(pcm: Int16[np.ndarray, "frames 2"], sample_rate: int) -> dict[str, float]:
     """Correlation, coherence and phase difference of every band."""
-    length = _spectrum_length(len(pcm), sample_rate)
+    length = min(len(pcm), fft.next_fast_len(math.ceil(sample_rate / _SPECTRA_PER_SECOND), real=True))
     x = pcm.T.astype(np.float64)
     # scipy conjugates its first argument. Sums of power_xy over all bins are means of x y, in LSB^2.
     frequencies, density = signal.csd(x[None, :], x[:, None], sample_rate, nperseg=length)
