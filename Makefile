@@ -46,7 +46,7 @@ lint: install ## style and types; the direction of imports is a test
 	$(RUN) -m mypy
 
 .PHONY: test
-test: lint ## lint, then the test suite (under 3 minutes on 2 cores)
+test: lint ## lint, then the test suite (3 to 6 minutes on 2 cores)
 	$(RUN) -m pytest
 
 .PHONY: shapes
