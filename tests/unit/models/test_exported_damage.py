@@ -14,6 +14,7 @@ from exported_models import drop, flipped, put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from limits import memory_of_at_most
 from stereo_sashimi.models import exported as export
 from stereo_sashimi.models.checkpoint import load
 from stereo_sashimi.models.exported import save
@@ -145,6 +146,20 @@ def test_a_number_too_large_for_json_is_refused(folder):
     assert '"dropout": 0.0' in text
     (folder / "config.json").write_text(text.replace('"dropout": 0.0', '"dropout": 1e999'))
     with pytest.raises(CheckpointError, match=r"config\.json.*model\.dropout must be a finite number; got inf"):
+        load(folder)
+
+
+@pytest.mark.parametrize("size", [2000, 30_000, 10**6, 10**9])
+@pytest.mark.parametrize("unet", [False, True])
+@pytest.mark.parametrize(
+    "keys",
+    [("encoder", "d_model"), ("model", "expand"), ("model", "ff"), ("model", "pool"), ("decoder", "n_mixtures")],
+    ids=" ".join,
+)
+def test_sizes_that_the_file_has_no_weights_for_take_no_memory(folder, keys, unet, size):
+    edited(folder, put("model", "model", "unet", value=unet))
+    edited(folder, put("model", *keys, value=[size] if keys[1] == "pool" else size))
+    with memory_of_at_most(2**29), pytest.raises(CheckpointError, match=r"cannot be made|disagree"):
         load(folder)
 
 
