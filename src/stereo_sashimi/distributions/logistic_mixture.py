@@ -76,12 +76,15 @@ def soft_bound_slope(x: Float[Tensor, "..."], low: float, high: float) -> Float[
 
 def shift_means(params: Parameters, offset: Float[Tensor, "*batch n_mixtures"]) -> Parameters:
     """Add `offset` (units of the waveform range) to the means."""
-    logits, means, log_scales = params.chunk(3, dim=-1)
+    logits, means, log_scales = _chunks(params)
     return torch.cat((logits, means + offset, log_scales), dim=-1)
 
 
 def components(params: Parameters, n_levels: int, reference: Reference | None = None) -> Components:
-    """The mixture in LSB, counted from code n_levels/2 or from the reference's base."""
+    """The mixture in LSB, counted from code n_levels/2 or from the reference's base.
+
+    Raises ValueError if the last axis is not a multiple of 3.
+    """
     logits, mean, log_scale = _unbounded(params, n_levels, reference)
     return Components(
         torch.log_softmax(logits, dim=-1), soft_bound(mean, *MEAN_LSB), soft_bound(log_scale, *LOG_SCALE_LSB)
@@ -127,6 +130,16 @@ def sample(
         position = position + scale * (torch.log(u) - torch.log1p(-u))
     # Clipped before the conversion: u = 0 stands at minus infinity, which belongs to code 0.
     return torch.floor(position + (_base(n_levels, reference) + 0.5)).clamp(0, n_levels - 1).long()
+
+
+def _chunks(params: Parameters) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, means and log-scales, (..., K) each."""
+    if params.shape[-1] % 3 or params.shape[-1] == 0:
+        raise ValueError(
+            f"DML parameters need a last axis of 3 * n_mixtures (logits, means, log-scales); got {params.shape[-1]}."
+        )
+    logits, means, log_scales = params.chunk(3, dim=-1)
+    return logits, means, log_scales
 
 
 def log_cells(
@@ -207,7 +220,7 @@ def _gradient(params: Tensor, codes: Tensor, n_levels: int, reference: Reference
 def _unbounded(params: Tensor, n_levels: int, reference: Reference | None) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, and means and log-scales in LSB before `soft_bound`."""
     # Half precision cannot hold a likelihood.
-    logits, means, log_scales = params.to(torch.promote_types(params.dtype, torch.float32)).chunk(3, dim=-1)
+    logits, means, log_scales = _chunks(params.to(torch.promote_types(params.dtype, torch.float32)))
     if reference is None:
         return logits, means * (n_levels / 2), log_scales + math.log(n_levels / 2)
     _, mean, log_scale, log_weight = reference

@@ -63,14 +63,15 @@ def build(config: LanguageModelConfig, weights: Mapping[str, Any], where: str, b
     Raises CheckpointError for weights that are missing, left over, or of another shape or type than described.
     """
     weights = current_names(weights)
-    try:
-        # The initial values are overwritten: loading must not move the caller's random numbers.
-        with torch.random.fork_rng(devices=[]), _at_most(SLACK + 4 * sum(map(_numbers, weights.values()))):
+    # The initial values are overwritten: loading must not move the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with _at_most(SLACK + 4 * sum(map(_numbers, weights.values()))):
+                model = config.build(backend)
+        except (ValueError, TypeError, RuntimeError, OverflowError):
+            # Says in words for people why these are not its weights. If they are, it is the backend that raises.
+            check(config, weights, where)
             model = config.build(backend)
-    except (ValueError, TypeError, RuntimeError, OverflowError):
-        # Says in words for people why these are not its weights, if they are not.
-        check(config, weights, where)
-        raise
     _compare(model, weights, where)
     dtype = next(tensor.dtype for name, tensor in weights.items() if not _is_remainder(name))
     model = model.to(dtype)

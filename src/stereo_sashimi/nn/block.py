@@ -58,6 +58,15 @@ class _ScalarNorm(torch.autograd.Function):
         return of_x, (of_weights.sum() + m * of_r).view(1), (s * of_r).view(1)
 
 
+def make_norm(kind: str, d_model: int) -> nn.Module:
+    """The norm in front of a block: `"layer"` (LayerNorm, eps 1e-5, affine) or `"scalar"`."""
+    if kind == "layer":
+        return nn.LayerNorm(d_model)
+    if kind == "scalar":
+        return ScalarNorm()
+    raise ValueError(f"norm must be 'layer' or 'scalar'; got {kind!r}.")
+
+
 class Residual(StatefulModule):
     """x + dropout(layer(norm(x))), with the layer's state passed through.
 
@@ -67,7 +76,7 @@ class Residual(StatefulModule):
 
     def __init__(self, layer: StatefulModule, d_model: int, norm: str = "layer", dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(d_model) if norm == "layer" else ScalarNorm()
+        self.norm = make_norm(norm, d_model)
         self.layer = layer
         self.dropout = nn.Dropout(dropout)
 

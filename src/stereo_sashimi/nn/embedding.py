@@ -64,12 +64,16 @@ class EmbeddingConfig:
 class MultiChannelEmbedding(nn.Module):
     """One table of (n_levels, d_model) per channel; `d_output` is the number of features it gives.
 
-    `merge="none"` is for one channel.
+    `merge="none"` is for one channel: raises ValueError where d_input is more.
     """
 
     def __init__(self, d_input: int, n_levels: int, config: EmbeddingConfig) -> None:
         super().__init__()
         d_model, merge = config.d_model, config.merge
+        if d_input < 1:
+            raise ValueError(f"MultiChannelEmbedding needs d_input of at least 1 channel; got {d_input}.")
+        if merge == "none" and d_input != 1:
+            raise ValueError(f"An embedding with merge='none' takes one channel at a time; got d_input={d_input}.")
         self.d_input, self.n_levels, self.d_model, self.merge = d_input, n_levels, d_model, merge
         self.d_output = d_input * d_model if merge == "concat" else d_model
         kind = WaveformTable if config.table == "waveform" else nn.Embedding

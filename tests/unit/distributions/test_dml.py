@@ -129,3 +129,9 @@ def test_half_precision_parameters_are_widened():
     params = random_mixture(3).bfloat16()
     assert dml.log_mass(params, 256).dtype == torch.float32
     assert torch.equal(dml.log_mass(params, 256), dml.log_mass(params.float(), 256))
+
+
+@pytest.mark.parametrize("width", [0, 5])
+def test_parameters_come_in_threes(width):
+    with pytest.raises(ValueError, match=rf"3 \* n_mixtures .*; got {width}"):
+        dml.log_prob(torch.zeros(2, width), torch.zeros(2, dtype=torch.int64), 256)

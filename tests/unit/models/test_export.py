@@ -198,3 +198,11 @@ def test_a_stop_between_the_two_files_is_found(folder, monkeypatch):
         save(make(n_channels=1), folder, overwrite=True)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is not the file .*config\.json was written with"):
         load(folder)
+
+
+def test_what_registers_more_than_its_weights_loads_all_the_same(tmp_path, monkeypatch):
+    model = make()
+    folder = save(model, tmp_path / "model")
+    monkeypatch.setattr("stereo_sashimi.models.weights.SLACK", -(10**9))
+    loaded, codes = load(folder), torch.zeros(1, 5, model.spec.n_channels, dtype=torch.int64)
+    assert torch.equal(loaded.log_prob(codes), model.log_prob(codes))

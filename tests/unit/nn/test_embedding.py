@@ -83,3 +83,8 @@ def test_wrong_channel_counts_are_refused():
 def test_config_errors_name_the_key(fields, message):
     with pytest.raises(ValueError, match=message):
         EmbeddingConfig(**fields)
+
+
+def test_channels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="one channel at a time; got d_input=2"):
+        EmbeddingConfig(4, merge="none").build(2, 256)

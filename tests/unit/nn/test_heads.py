@@ -122,3 +122,8 @@ def test_wrong_shapes_are_refused(config):
     else:
         with pytest.raises(ValueError, match="Channel 1 of an autoregressive head"):
             head.log_mass(hidden, None, 1)
+
+
+def test_a_head_has_channels():
+    with pytest.raises(ValueError, match="n_channels"):
+        DMLHeadConfig().build(8, 0, 256)

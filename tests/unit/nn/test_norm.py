@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stereo_sashimi.nn.block import ScalarNorm
+from stereo_sashimi.nn.block import ScalarNorm, make_norm
 
 
 def test_it_is_the_formula_with_population_std():
@@ -38,3 +38,8 @@ def test_the_written_gradient_is_the_derivative():
         return torch.func.functional_call(norm, {"s": s, "m": m}, (x,))
 
     assert torch.autograd.gradcheck(run, (x, s, m))
+
+
+def test_there_are_two_kinds():
+    with pytest.raises(ValueError, match="'layer' or 'scalar'; got 'batch'"):
+        make_norm("batch", 4)

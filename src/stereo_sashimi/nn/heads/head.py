@@ -114,6 +114,11 @@ class Head(nn.Module, ABC):
 
     def __init__(self, d_model: int, n_channels: int, n_levels: int, d_output: int, coupling: str) -> None:
         super().__init__()
+        if n_channels < 1 or n_levels < 2:
+            raise ValueError(
+                f"A head needs n_channels of at least 1 and n_levels of at least 2; got n_channels={n_channels}, "
+                f"n_levels={n_levels}. Both come from `dataset` (is_stereo, bits)."
+            )
         self.n_channels, self.n_levels = n_channels, n_levels
         self.d_output, self.coupling = d_output, coupling
         self.channels = nn.ModuleList(nn.Linear(d_model, d_output) for _ in range(n_channels))
